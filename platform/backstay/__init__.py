@@ -1,0 +1,33 @@
+"""Backstay: keep updating embeddings, break no consumer.
+
+Importing this package loads neither Ray nor torch; what needs them loads them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from backstay import errors
+
+if TYPE_CHECKING:
+    from backstay.compat.maps import BackwardMap, Vectors, compose
+    from backstay.datasets.dataset import Dataset
+    from backstay.registry.store import Registry
+    from backstay.serving.client import Client
+
+_LAZY = {
+    "BackwardMap": "backstay.compat.maps",
+    "Client": "backstay.serving.client",
+    "Dataset": "backstay.datasets.dataset",
+    "Registry": "backstay.registry.store",
+    "Vectors": "backstay.compat.maps",
+    "compose": "backstay.compat.maps",
+}
+
+__all__ = ["BackwardMap", "Client", "Dataset", "Registry", "Vectors", "compose", "errors"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Backward maps and chains, alignment losses, fits, and the table of update methods."""

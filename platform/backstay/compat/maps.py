@@ -1,0 +1,85 @@
+"""Backward maps and their chains: linear, directed from a newer version to an older one."""
+
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from backstay.errors import MapMismatchError
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors that know where they live."""
+
+    space: str
+    version: int
+    values: npt.NDArray[np.float32]  # (n, D_version), one row per entity
+
+
+@dataclass(frozen=True)
+class BackwardMap:
+    """A linear map from version `source` of a space to the older version `target`.
+
+    `matrix` is float32 (D_target, D_source): z_target ≈ matrix · z_source. B_k is the map with
+    source k and target k - 1; a chain is the map that composing several of them gives; a map
+    with source equal to target is the identity.
+    """
+
+    space: str
+    source: int
+    target: int
+    matrix: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.target <= self.source:
+            raise MapMismatchError(
+                "a backward map leads from a newer version to an older one; "
+                f"found {self.source} → {self.target}."
+            )
+        if self.matrix.ndim != 2 or not np.isfinite(self.matrix).all():  # noqa: PLR2004
+            raise MapMismatchError(
+                f"the matrix of {self} must be two-dimensional and finite; "
+                f"found shape {self.matrix.shape}."
+            )
+
+    def __str__(self) -> str:
+        return f"map {self.space} {self.source}→{self.target}"
+
+    def convert(self, vectors: Vectors) -> Vectors:
+        """Turn vectors of version `source`, (n, D_source), into (n, D_target) of `target`."""
+        found = (vectors.space, vectors.version, vectors.values.shape[1])
+        expected = (self.space, self.source, self.matrix.shape[1])
+        if found != expected:
+            raise MapMismatchError(
+                f"{self} takes (space, version, dimension) {expected}; found {found}. "
+                "Ask the registry for the chain from the version these vectors came from."
+            )
+        if self.source == self.target:
+            return vectors
+        return Vectors(self.space, self.target, vectors.values @ self.matrix.T)
+
+
+def identity(space: str, version: int, dim: int) -> BackwardMap:
+    """The map of a version to itself, (dim, dim)."""
+    return BackwardMap(space, version, version, np.eye(dim, dtype=np.float32))
+
+
+def compose(maps: list[BackwardMap]) -> BackwardMap:
+    """The chain of `maps`, oldest target first: B_{j+1} · … · B_k.
+
+    The product is taken in float64 and rounded once. Raises MapMismatchError where one map's
+    source is not the next one's target.
+    """
+    for older, newer in pairwise(maps):
+        found = (newer.space, newer.target, newer.matrix.shape[0])
+        expected = (older.space, older.source, older.matrix.shape[1])
+        if found != expected:
+            raise MapMismatchError(
+                f"{older} must be followed by a map into {expected} (space, version, dimension); "
+                f"found {newer} into {found}."
+            )
+    product = reduce(np.matmul, (map_.matrix.astype(np.float64) for map_ in maps))
+    return BackwardMap(maps[0].space, maps[-1].source, maps[0].target, product.astype(np.float32))

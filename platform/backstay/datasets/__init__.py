@@ -1,0 +1,1 @@
+"""What comes in: interaction tables, a reader per public format, the timeline."""

@@ -1,0 +1,1 @@
+"""Where Ray comes in: fit (Train), search (Tune), convert (Data), compare (tasks)."""

@@ -1,0 +1,1 @@
+"""Ranking, consumers, compatibility figures, the comparison and its report."""

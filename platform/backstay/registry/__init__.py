@@ -1,0 +1,1 @@
+"""Versions as they are published: manifests, the store, embedding tables."""

@@ -1,0 +1,1 @@
+"""Versioned look-ups: the service, its wire formats, and the client."""

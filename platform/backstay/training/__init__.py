@@ -1,0 +1,1 @@
+"""The fitting loop in plain torch: no Ray, no files, any device."""
