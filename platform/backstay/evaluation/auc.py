@@ -1,0 +1,38 @@
+"""ROC-AUC by ranks."""
+
+import numpy as np
+import numpy.typing as npt
+
+from backstay.errors import TrainingError, UsageError
+
+
+def roc_auc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]) -> float:
+    """The chance that a positive scores above a negative, ties counting half.
+
+    Args:
+        scores: (n,) higher means more likely positive.
+        labels: (n,) with at least one of each class.
+
+    Raises:
+        UsageError: there is one class only, so that the figure is undefined.
+        TrainingError: a score isn't a number.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels, np.bool_)
+    if scores.shape != labels.shape or scores.ndim != 1:
+        raise UsageError(
+            f"expected one score a label, found shapes {scores.shape} and {labels.shape}."
+        )
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        raise UsageError(
+            "ROC-AUC needs positive and negative examples; "
+            f"found {positives} positive and {negatives} negative ones."
+        )
+    if np.isnan(scores).any():
+        raise TrainingError("found scores that are not a number: the consumer has diverged.")
+    _, level, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    # A tie shares the mean of the ranks 1 … n that it covers (Mann and Whitney's U).
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[level]
+    wins = ranks[labels].sum() - positives * (positives + 1) / 2
+    return float(wins / positives / negatives)
