@@ -10,6 +10,7 @@ import torch
 
 from backstay.datasets.timeline import Edges, Step
 from backstay.errors import TrainingError, UsageError
+from backstay.evaluation.tables import as_tensor
 
 K = 50
 """The paper's cut-off."""
@@ -99,7 +100,7 @@ class RankingTask:
             UsageError: the vectors aren't those of this step's users and items.
             TrainingError: a vector isn't finite.
         """
-        users_z, items_z = torch.as_tensor(users_z), torch.as_tensor(items_z)
+        users_z, items_z = as_tensor(users_z), as_tensor(items_z)
         self._check(users_z, items_z, k=k)
         device = items_z.device
         with torch.no_grad():
