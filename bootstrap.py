@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Set Backstay up in .venv and run it; needs Python 3.11 or newer with pip, and nothing else.
+
+    python3 bootstrap.py demo            the whole loop on the built-in marketplace
+    python3 bootstrap.py test            linters, types, every test
+    python3 bootstrap.py test -- -k registry    arguments after -- go to pytest
+    python3 bootstrap.py setup           only set up
+    python3 bootstrap.py COMMAND ...     any other `backstay` command
+
+The first run installs the locked packages; later runs start at once, until a lock file changes.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):
+    found = ".".join(map(str, sys.version_info[:3]))
+    sys.exit("Backstay needs Python 3.11 or newer; this is " + found + " (" + sys.executable + ").")
+
+import hashlib
+import os
+import re
+import subprocess
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOCK = ROOT / "requirements.lock"
+CPU_LOCK = ROOT / "requirements-cpu.lock"  # torch's CPU build, where pip can see one
+CUDA_LOCK = ROOT / "requirements-cuda.lock"  # what torch's GPU build needs on top
+STAMP = VENV / "backstay-stamp"  # what was installed; written last
+
+PIP = (22, 3)  # the first that can install into another environment
+CHECKS = (
+    ("-m", "ruff", "check"),
+    ("-m", "ruff", "format", "--check"),
+    ("-m", "mypy"),
+)
+
+
+def main() -> None:
+    """Set up, then do what was asked."""
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in {"-h", "--help"}:
+        print(__doc__.strip())
+        return
+    set_up()
+    if command == "test":
+        os.chdir(ROOT)
+        for check in CHECKS:
+            say(f"{check[1]}: " + " ".join(check[2:]))
+            subprocess.run([PYTHON, *check], check=True)
+        run("-m", "pytest", *arguments[arguments[:1] == ["--"] :])
+    elif command != "setup":
+        run("-m", "backstay", command, *arguments)
+
+
+def set_up() -> None:
+    """Create the environment and install the locked packages, unless that is done."""
+    stamp = fingerprint()
+    installed = STAMP.read_text(encoding="utf-8") if STAMP.exists() else ""
+    if installed == stamp:
+        return
+    require_pip()
+    began = time.monotonic()
+    say(f"setting up {VENV} (once; a few minutes)")
+    STAMP.unlink(missing_ok=True)
+    # Without pip in it, the environment needs no ensurepip, which some distributions leave out.
+    same_python = installed.partition(" ")[0] == stamp.partition(" ")[0]
+    venv.EnvBuilder(clear=not same_python, symlinks=True).create(VENV)
+    if not has_gpu():
+        install_locked(CPU_LOCK, optional=True)
+    install_locked(LOCK)
+    if not torch_is_cpu_build():
+        install_locked(CUDA_LOCK)
+    pip("install", "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    pip("check")
+    STAMP.write_text(stamp, encoding="utf-8")
+    say(f"set up in {time.monotonic() - began:.0f} s")
+
+
+def fingerprint() -> str:
+    """The interpreter and a hash of everything that decides what is installed."""
+    digest = hashlib.sha256()
+    for path in (LOCK, CPU_LOCK, CUDA_LOCK, ROOT / "pyproject.toml"):
+        digest.update(path.read_bytes())
+    return f"{sys.base_prefix}-{sys.version_info[0]}.{sys.version_info[1]} {digest.hexdigest()}"
+
+
+def require_pip() -> None:
+    """End with what to do where pip is missing or too old."""
+    found = subprocess.run(
+        [sys.executable, "-m", "pip", "--version"], capture_output=True, text=True, check=False
+    )
+    version = re.match(r"pip (\d+)\.(\d+)", found.stdout)
+    if version is None:
+        sys.exit(f"{sys.executable} has no pip; install it (Debian, Ubuntu: apt install python3-pip).")
+    if tuple(map(int, version.groups())) < PIP:
+        sys.exit(f"pip 22.3 or newer is needed, found {found.stdout.split()[1]}: pip install -U pip")
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA driver is loaded."""
+    return Path("/proc/driver/nvidia/version").exists()
+
+
+def torch_is_cpu_build() -> bool:
+    """Whether the installed torch does without the CUDA packages."""
+    return any(VENV.glob("lib/python*/site-packages/torch-*+cpu.dist-info"))
+
+
+def install_locked(lock: Path, *, optional: bool = False) -> None:
+    """Install what the lock names, hash by hash, and nothing it depends on: it is complete."""
+    names = re.findall(r"^[\w.-]+(?===)", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    say(f"installing {lock.name}: " + (f"{len(names)} packages" if names[1:] else names[0]))
+    arguments = ("--require-hashes", "--only-binary=:all:", "--requirement", lock)
+    if pip("install", "--no-deps", *arguments, check=not optional, show_errors=not optional):
+        say(f"pip sees no {names[0]} of {lock.name}; going on without")
+
+
+def pip(*arguments: str | Path, check: bool = True, show_errors: bool = True) -> int:
+    """Run this Python's pip on the environment."""
+    environment = {**os.environ, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    command = [sys.executable, "-m", "pip", "--python", PYTHON, *arguments]
+    command += ["-qq", "--progress-bar=off", "--no-compile"] if arguments[0] == "install" else []
+    streams = {"stdout": sys.stderr, "stderr": None if show_errors else subprocess.DEVNULL}
+    return subprocess.run(command, check=check, env=environment, **streams).returncode
+
+
+def run(*arguments: str) -> None:
+    """Become the environment's Python, so that signals and exit codes are its own."""
+    sys.stdout.flush()
+    os.execv(PYTHON, [str(PYTHON), *arguments])
+
+
+def say(line: str) -> None:
+    """Progress, on stderr."""
+    print(f"bootstrap: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
+    except KeyboardInterrupt:
+        sys.exit(130)
