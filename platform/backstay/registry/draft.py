@@ -1,0 +1,357 @@
+"""A version in the making: staged out of readers' sight, then published whole or not at all.
+
+    staging/<run_id>/staged.json     what is complete; anything else there is a leftover
+    staging/<run_id>/files/…         laid out as the version will be
+    versions/<k>/claim.json          whose files may be put there; created exclusively
+
+`publish` claims the number, places the staged files, and creates the manifest last. Killed at any
+point, it leaves no version; the same run does it again from the start.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+import backstay
+from backstay.compat.maps import BackwardMap
+from backstay.errors import InputError, MapMismatchError, RegistryError, VersionExistsError
+from backstay.registry.files import is_running, this_process
+from backstay.registry.manifest import (
+    BACKWARD,
+    CLAIM,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    DatasetEntry,
+    EntityEntry,
+    FileEntry,
+    Manifest,
+    canonical_json,
+    check_name,
+    now,
+    parse_object,
+)
+from backstay.registry.tables import Batch, EmbeddingTable, open_parts, write_parts
+from backstay.registry.tensors import StoredModel, decode_map, encode_map, encode_model
+
+if TYPE_CHECKING:
+    from backstay.registry.store import Space
+
+_log = logging.getLogger("backstay.registry")
+
+
+class Draft:
+    """What one run has staged for one version. `Space.draft` makes it, or opens it again.
+
+    Each `write_…` replaces what this run had staged under the same name, and counts once it
+    returns. One process at a time works on a run's draft.
+    """
+
+    def __init__(self, space: "Space", *, version: int, run_id: str) -> None:
+        self.space = space
+        self.version = version
+        self.run_id = check_name(run_id, what="a run")
+        self._files = space.files
+        self._folder = f"{space.name}/staging/{run_id}"
+        self._staged = self._load()
+
+    @property
+    def location(self) -> str:
+        """Where the staged files are."""
+        return self._files.full(self._folder)
+
+    @property
+    def staged(self) -> dict[str, FileEntry]:
+        """The files that are complete: path within the version -> size and hash."""
+        return dict(self._staged)
+
+    def write_model(
+        self,
+        config: Mapping[str, Any],
+        weights: Mapping[str, npt.NDArray[Any]],
+        vocabulary: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        """Stage the model: JSON-able config, numeric arrays, and attribute values by kind."""
+        model = StoredModel(dict(config), dict(weights), dict(vocabulary))
+        self._write(MODEL, encode_model(model))
+
+    def write_backward(self, backward: BackwardMap) -> None:
+        """Stage B_k, float32 (D_{k-1}, D_k), from this version to the one before."""
+        found = (backward.space, backward.source, backward.target)
+        expected = (self.space.name, self.version, self.version - 1)
+        if found != expected:
+            raise MapMismatchError(
+                f"version {self.version} takes the map (space, source, target) {expected}; "
+                f"found {found}."
+            )
+        self._write(BACKWARD, encode_map(backward))
+
+    def write_table(
+        self, entity: str, batches: Iterable[Batch], *, part_rows: int | None = None
+    ) -> None:
+        """Stage the table of an entity; `batches` and errors as in `tables.write_table_parts`."""
+        folder = f"tables/{check_name(entity, what='an entity')}"
+        self._forget(folder)
+        written = write_parts(
+            self._files,
+            self._path(folder),
+            batches,
+            space=self.space.name,
+            entity=entity,
+            version=self.version,
+            part_rows=part_rows,
+        )
+        self._files.settle(self._path(folder))
+        self._record({f"{folder}/{name}": entry for name, entry in written.files.items()})
+        _log.info("staged %d rows of %s in %d parts", written.rows, entity, len(written.files))
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Stage the metrics, a JSON object."""
+        self._write(METRICS, canonical_json(dict(metrics), what="metrics"))
+
+    def publish(
+        self,
+        *,
+        parent: int | None,
+        method: str,
+        config: Mapping[str, Any],
+        dataset_fingerprint: str,
+        dataset_name: str | None = None,
+        until: float | None = None,
+        dim: int | None = None,
+    ) -> Manifest:
+        """Make the staged files version k of the space, and clear the staging place.
+
+        Done again by the same run after a crash, it finishes; after success, it returns what was
+        published.
+
+        Args:
+            parent: k - 1; None for version 0.
+            method: The update method's name.
+            config: Everything the fit was told, JSON-able.
+            dataset_fingerprint: Of the data it was fitted on.
+            dataset_name: The data's name.
+            until: Position on the timeline up to which the data was seen, 0 to 1.
+            dim: D_k; by default that of the staged tables or map.
+
+        Raises:
+            VersionExistsError: Another run has the number; this one's files stay staged.
+            MapMismatchError: The staged map's shape is not (D_{k-1}, D_k).
+            RegistryError: k is not the next version, or nothing fit to publish is staged.
+        """
+        published = self._published()
+        if published:
+            self._clear()
+            return published
+        previous = self._previous(parent)
+        tables = self._tables()
+        dim = self._dim(dim, tables=tables, previous=previous)
+        manifest = Manifest(
+            space=self.space.name,
+            version=self.version,
+            run_id=self.run_id,
+            parent=parent,
+            parent_manifest_sha256=previous.sha256 if previous else None,
+            method=method,
+            config=dict(config),
+            dims={**(previous.dims if previous else {}), self.version: dim},
+            entities={t.entity: EntityEntry(rows=t.rows, id_type=t.id_type) for t in tables},
+            dataset=DatasetEntry(fingerprint=dataset_fingerprint, name=dataset_name, until=until),
+            files=self._staged,
+            created=now(),
+            backstay=backstay.__version__,
+        )
+        data = manifest.to_json()
+        claim = self._claim()
+        self._place()
+        if self._files.read(self._target(CLAIM)) != claim:
+            raise VersionExistsError(self._lost("its claim was released while it was publishing"))
+        if not self._files.create(self._target(MANIFEST), data):
+            raise VersionExistsError(self._lost("another run has just published it"))
+        _log.info("published %s version %d", self.space.name, self.version)
+        self._clear()
+        return Manifest.from_json(data)
+
+    def discard(self) -> None:
+        """Drop all that is staged, and this run's unfinished claim on the number."""
+        if not self._published():
+            claim = self.space.claim(self.version)
+            if claim and claim["run_id"] == self.run_id:
+                self.space.release_claim(self.version, force=True)
+        self._clear()
+
+    # --- staging
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/files/{name}"
+
+    def _target(self, name: str) -> str:
+        return f"{self.space.name}/versions/{self.version}/{name}"
+
+    def _load(self) -> dict[str, FileEntry]:
+        path = f"{self._folder}/staged.json"
+        try:
+            raw = parse_object(self._files.read(path), path=path)
+        except FileNotFoundError:
+            return {}
+        if raw["version"] != self.version:
+            raise RegistryError(
+                f"run {self.run_id} has staged version {raw['version']} of {self.space.name} in "
+                f"{self.location}, not version {self.version}. Use another run id, or discard that "
+                "draft first."
+            )
+        return {name: FileEntry(**entry) for name, entry in raw["files"].items()}
+
+    def _save(self) -> None:
+        raw = {
+            "version": self.version,
+            "files": {name: asdict(entry) for name, entry in self._staged.items()},
+        }
+        self._files.write(f"{self._folder}/staged.json", canonical_json(raw, what="staged.json"))
+
+    def _record(self, entries: Mapping[str, FileEntry]) -> None:
+        self._staged = {**self._staged, **entries}
+        self._save()
+
+    def _forget(self, folder: str) -> None:
+        kept = {k: v for k, v in self._staged.items() if not k.startswith(f"{folder}/")}
+        if kept != self._staged:
+            self._staged = kept
+            self._save()
+        self._files.remove(self._path(folder))
+
+    def _write(self, name: str, data: bytes) -> None:
+        with self._files.writer(self._path(name)) as sink:
+            sink.write(data)
+        self._record({name: sink.entry})
+
+    def _clear(self) -> None:
+        self._files.remove(f"{self._folder}/staged.json")
+        self._files.remove(self._folder)
+        self._staged = {}
+
+    # --- publishing
+
+    def _published(self) -> Manifest | None:
+        """The manifest if this very run has published; VersionExistsError if another has."""
+        if not self._files.exists(self._target(MANIFEST)):
+            return None
+        manifest = self.space.manifest(self.version)
+        if manifest.run_id != self.run_id:
+            raise VersionExistsError(self._lost(f"run {manifest.run_id} has published it"))
+        if not self._staged.items() <= manifest.files.items():
+            raise VersionExistsError(
+                self._lost("this run has published it already, with other files")
+            )
+        return manifest
+
+    def _lost(self, why: str) -> str:
+        return (
+            f"{self.space.name} version {self.version} can't be published by run {self.run_id}: "
+            f"{why}. What this run staged is kept in {self.location}. Fit the next version on top "
+            "of what is there, under another run id, or drop these files with Draft.discard()."
+        )
+
+    def _previous(self, parent: int | None) -> Manifest | None:
+        versions = self.space.versions()
+        next_ = versions[-1] + 1 if versions else 0
+        if self.version != next_:
+            raise RegistryError(
+                f"the next version of {self.space.name} is {next_}; found a draft of version "
+                f"{self.version}. Versions are published one after the other."
+            )
+        expected = self.version - 1 if self.version else None
+        if parent != expected:
+            raise RegistryError(
+                f"the parent of version {self.version} must be {expected}; found {parent}. "
+                "Fit the update on the latest version."
+            )
+        return None if expected is None else self.space.manifest(expected)
+
+    def _tables(self) -> list[EmbeddingTable]:
+        if not any(name == MODEL or name.startswith("tables/") for name in self._staged):
+            raise RegistryError(
+                f"version {self.version} of {self.space.name} has neither a model nor a table "
+                "staged; write one before publishing."
+            )
+        entities = sorted({n.split("/")[1] for n in self._staged if n.startswith("tables/")})
+        return [
+            open_parts(
+                self._files,
+                tuple(
+                    self._path(n) for n in sorted(self._staged) if n.startswith(f"tables/{entity}/")
+                ),
+                space=self.space.name,
+                version=self.version,
+                entity=entity,
+            )
+            for entity in entities
+        ]
+
+    def _dim(
+        self, dim: int | None, *, tables: list[EmbeddingTable], previous: Manifest | None
+    ) -> int:
+        """D_k, once the staged tables and map agree on it."""
+        dims = {f"table {table.entity}": table.dim for table in tables}
+        if BACKWARD in self._staged and previous:
+            path = self._path(BACKWARD)
+            shape = decode_map(self._files.read(path), path=path).matrix.shape
+            if shape[0] != previous.dim:
+                raise MapMismatchError(
+                    f"the backward map of version {self.version} must have {previous.dim} rows, "
+                    f"the dimension of version {previous.version}; found shape {shape}."
+                )
+            dims["backward map"] = shape[1]
+        if dim is not None:
+            dims["dim"] = dim
+        if len(set(dims.values())) != 1:
+            found = ", ".join(f"{what} {value}" for what, value in dims.items()) or "none"
+            raise InputError(
+                f"version {self.version} of {self.space.name} must have one dimension; "
+                f"found {found}."
+            )
+        return next(iter(dims.values()))
+
+    def _claim(self) -> bytes:
+        """Take the number for this run; the claim's bytes."""
+        claim = canonical_json(
+            {"run_id": self.run_id, **this_process(), "time": now()}, what="a claim"
+        )
+        path = self._target(CLAIM)
+        if self._files.create(path, claim):
+            return claim
+        owner = parse_object(self._files.read(path), path=path)
+        who = f"run {owner['run_id']} (host {owner['host']}, process {owner['pid']})"
+        if owner["run_id"] != self.run_id:
+            self._published()  # it may have finished since we looked
+            raise VersionExistsError(
+                self._lost(f"{who} claimed it at {owner['time']} and has not finished")
+                + " If that run is dead, start it again to finish it, or free the number with "
+                f"Space.release_claim({self.version})."
+            )
+        if is_running(owner):
+            raise RegistryError(
+                f"{who} is publishing this very draft; let it finish or stop it first."
+            )
+        self._files.write(path, claim)
+        return claim
+
+    def _place(self) -> None:
+        folder = self._target("").rstrip("/")
+        for name in self._files.find(folder):
+            if name != CLAIM and name not in self._staged:
+                self._files.remove(self._target(name))
+        for name, entry in self._staged.items():
+            self._files.place(self._path(name), self._target(name))
+            _log.debug("placed %s, %d bytes", name, entry.size)
+        sizes = self._files.find(folder)
+        for name, entry in self._staged.items():
+            if sizes.get(name) != entry.size:
+                raise RegistryError(
+                    f"{self._path(name)} should have {entry.size} bytes; found {sizes.get(name)}. "
+                    "Write it anew and publish again."
+                )
+        self._files.settle(folder)

@@ -1,0 +1,329 @@
+"""The few file operations that publishing needs, on a local folder or any fsspec file system.
+
+Publishing stands on one of them: `create` makes a file with all its bytes, or finds that someone
+else has. Local folders do it with a hard link, object stores with a conditional put. Renames are
+not relied on: object stores have none.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+from fsspec.core import url_to_fs
+
+from backstay.errors import RegistryError
+from backstay.registry.manifest import FileEntry
+
+CONDITIONAL_PUT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
+"""Protocols whose fsspec driver turns `pipe_file(mode="create")` into one conditional request.
+
+fsspec's own fallback asks whether the file exists and then writes: two publishers could both win.
+"""
+
+_TEMPORARY = ".tmp"
+"""Folder under the root for files that don't count yet; a killed writer's stay there, unread."""
+
+_memory_lock = threading.Lock()
+
+
+class HashedFile:
+    """A file being written: counts and hashes what passes through."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        """Write `data`, any object with the buffer protocol."""
+        self._raw.write(data)
+        self._digest.update(data)
+        written = memoryview(data).nbytes
+        self._size += written
+        return written
+
+    def flush(self) -> None:
+        """Do nothing: the bytes are forced out once, at the end."""
+
+    @property
+    def entry(self) -> FileEntry:
+        """Size and SHA-256 of what has been written."""
+        return FileEntry(size=self._size, sha256=self._digest.hexdigest())
+
+
+class Files:
+    """Files under one root on an object store; the subclasses know better ways elsewhere.
+
+    Paths are relative to the root, with `/`; the empty path is the root.
+    """
+
+    is_local = False  # whether `root` is a folder of this machine
+
+    def __init__(self, fs: Any, root: str) -> None:
+        self.fs = fs  # the fsspec file system
+        self.root = root.rstrip("/")  # the root's path in `fs`
+        self._proved = False
+
+    def full(self, path: str) -> str:
+        """The path in `fs`."""
+        return f"{self.root}/{path}" if path else self.root
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file; FileNotFoundError where there is none."""
+        return bytes(self.fs.cat_file(self.full(path)))
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file or folder."""
+        return bool(self.fs.exists(self.full(path)))
+
+    def folders(self, path: str) -> list[str]:
+        """The names of the folders in a folder, sorted."""
+        try:
+            found = self.fs.ls(self.full(path), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(
+            PurePosixPath(info["name"]).name for info in found if info["type"] == "directory"
+        )
+
+    def find(self, path: str) -> dict[str, int]:
+        """Every file under a folder: path relative to that folder -> size in bytes."""
+        start = len(self.full(path)) + 1
+        found = self.fs.find(self.full(path), detail=True)
+        return {name[start:]: info["size"] for name, info in sorted(found.items())}
+
+    def source(self, path: str) -> Any:
+        """Open a file for pyarrow to read; a context manager."""
+        return self.fs.open(self.full(path), "rb")
+
+    @contextlib.contextmanager
+    def writer(self, path: str) -> Iterator[HashedFile]:
+        """Open a file to be written in one go; after an error nothing of it stays."""
+        try:
+            with self.fs.open(self.full(path), "wb") as raw:
+                yield HashedFile(raw)
+        except BaseException:
+            # fsspec completes the upload of a file that is closed, whatever closed it.
+            self.remove(path)
+            raise
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a small file whole, over whatever is there."""
+        self.fs.pipe_file(self.full(path), data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a small file whole if nothing is there; False where another's file is."""
+        if not CONDITIONAL_PUT.intersection(_protocols(self.fs)):
+            raise RegistryError(
+                f"can't publish to {self.fs.unstrip_protocol(self.root)}: its file system has no "
+                "exclusive create, so two publishers could overwrite each other. Expected a local "
+                f"folder or one of {', '.join(sorted(CONDITIONAL_PUT))}; found {self.fs.protocol}."
+            )
+        self._prove_exclusive()
+        if self._put_new(path, data):
+            return True
+        # A request that was retried after a lost answer meets its own first try.
+        return self.read(path) == data
+
+    def _put_new(self, path: str, data: bytes) -> bool:
+        try:
+            self.fs.pipe_file(self.full(path), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def _prove_exclusive(self) -> None:
+        """Refuse a store that takes a conditional put for a plain one, as some older ones do."""
+        if self._proved:
+            return
+        probe = f"{_TEMPORARY}/{uuid4().hex}"
+        try:
+            if not self._put_new(probe, b"1") or self._put_new(probe, b"2"):
+                raise RegistryError(
+                    f"can't publish to {self.fs.unstrip_protocol(self.root)}: expected a store "
+                    "that refuses a conditional put over an existing object; this one overwrote "
+                    "it. Upgrade the store and its fsspec driver (s3fs, gcsfs, adlfs)."
+                )
+        finally:
+            self.remove(probe)
+        self._proved = True
+
+    def place(self, source: str, target: str) -> None:
+        """Make `target` the same file as `source`, over whatever is there; `source` stays."""
+        self.fs.cp_file(self.full(source), self.full(target))
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder with all that is in it; fine where there is none."""
+        found = list(self.fs.find(self.full(path)))
+        if found:
+            self.fs.rm(found)
+
+    def settle(self, path: str) -> None:
+        """Return once everything written under a folder would survive a power cut."""
+        # an object that was acknowledged is durable
+
+
+class MemoryFiles(Files):
+    """Files of this process only, for tests and trials."""
+
+    def source(self, path: str) -> Any:
+        """Open a copy: fsspec gives all readers of a memory file one position."""
+        return pa.BufferReader(self.read(path))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create under a lock: only threads of this process can race."""
+        with _memory_lock:
+            if self.exists(path):
+                return False
+            self.write(path, data)
+            return True
+
+
+class LocalFiles(Files):
+    """Files in a local folder."""
+
+    is_local = True
+
+    def source(self, path: str) -> Any:
+        """Open the file itself."""
+        return pa.OSFile(self.full(path), "rb")
+
+    @contextlib.contextmanager
+    def writer(self, path: str) -> Iterator[HashedFile]:
+        """Force the bytes to disk before they count as written."""
+        target = Path(self.full(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with target.open("wb") as raw:
+                yield HashedFile(raw)
+                raw.flush()
+                os.fsync(raw.fileno())
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+    def write(self, path: str, data: bytes) -> None:
+        """Rename over what is there."""
+        with self._temporary(path, data) as temporary:
+            temporary.replace(self.full(path))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Hard-link a whole file, which fails where one is."""
+        with self._temporary(path, data) as temporary:
+            try:
+                Path(self.full(path)).hardlink_to(temporary)
+            except FileExistsError:
+                return self.read(path) == data  # NFS may answer so to the one who did it
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                raise RegistryError(
+                    f"can't publish to {self.root}: expected a file system with hard links, which "
+                    f"is how a version is created by one publisher only; found one without "
+                    f"({error.strerror}). Put the registry on a local disk, NFS or an object store."
+                ) from error
+        return True
+
+    def place(self, source: str, target: str) -> None:
+        """Hard-link: no byte is copied."""
+        path = Path(self.full(target))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.hardlink_to(self.full(source))
+
+    def remove(self, path: str) -> None:
+        """Remove a file or folder."""
+        target = Path(self.full(path))
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+    def settle(self, path: str) -> None:
+        """Force the folders themselves to disk."""
+        for folder, _, _ in os.walk(self.full(path)):
+            _sync_folder(Path(folder))
+
+    @contextlib.contextmanager
+    def _temporary(self, path: str, data: bytes) -> Iterator[Path]:
+        """A file, out of the way, that holds `data` durably, to become `path`; gone afterwards."""
+        folder = Path(self.full(path)).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(self.full(_TEMPORARY)) / uuid4().hex
+        temporary.parent.mkdir(exist_ok=True)
+        try:
+            with temporary.open("wb") as raw:
+                raw.write(data)
+                raw.flush()
+                os.fsync(raw.fileno())
+            yield temporary
+            _sync_folder(folder)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def open_files(uri: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> Files:
+    """The files under a path or a URL; `storage_options` go to the fsspec file system."""
+    # A cached listing would hide the version that someone else has just published.
+    options = {"use_listings_cache": False, **(storage_options or {})}
+    try:
+        fs, root = url_to_fs(str(uri), **options)
+    except (ImportError, ValueError) as error:
+        raise RegistryError(
+            f"can't open {uri}: {error}. Expected a folder or an fsspec URL such as "
+            "s3://bucket/path, with its driver: `pip install backstay[s3]` or `backstay[gcs]`."
+        ) from error
+    if "file" in _protocols(fs):
+        return LocalFiles(fs, root)
+    if "memory" in _protocols(fs):
+        return MemoryFiles(fs, root)
+    return Files(fs, root)
+
+
+def this_process() -> dict[str, Any]:
+    """Who is writing: host, process and when that process started, in clock ticks since boot."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def is_running(owner: Mapping[str, Any]) -> bool:
+    """Whether `owner`, as `this_process` described it, is another live process of this host.
+
+    False for a process of another host: nothing is known about it.
+    """
+    return (
+        owner["host"] == socket.gethostname()
+        and owner["pid"] != os.getpid()
+        and owner["started"] is not None
+        and owner["started"] == _started(owner["pid"])
+    )
+
+
+def _started(pid: int) -> int | None:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, *fields = status.rpartition(")")[2].split()
+    return None if state == "Z" else int(fields[18])  # proc(5): field 22, starttime
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

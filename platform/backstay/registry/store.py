@@ -1,0 +1,338 @@
+"""The registry: spaces of versions under one root, a local folder or an object store.
+
+<root>/<space>/versions/<k>/manifest.json        the version exists when this does
+                            model.safetensors
+                            backward.safetensors
+                            tables/<entity>/part-*.parquet
+                            metrics.json
+                            claim.json           which run published it
+                            retired.json         once it is retired
+<root>/<space>/staging/<run_id>/…                drafts; readers never look here
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from backstay.compat.maps import BackwardMap, compose, identity
+from backstay.errors import MapMismatchError, NotFoundError, RegistryError
+from backstay.registry.draft import Draft
+from backstay.registry.files import Files, is_running, open_files
+from backstay.registry.manifest import (
+    BACKWARD,
+    CLAIM,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    RETIRED,
+    Manifest,
+    canonical_json,
+    check_name,
+    now,
+    parse_object,
+)
+from backstay.registry.tables import EmbeddingTable
+from backstay.registry.tensors import StoredModel, decode_map, decode_model
+from backstay.registry.verify import Problem, verify
+
+_log = logging.getLogger("backstay.registry")
+
+
+class Registry:
+    """A registry root: a path, or a URL such as s3://bucket/path. Can be pickled.
+
+    A root that holds nothing yet is an empty registry; publishing makes it.
+    `storage_options` go to the fsspec file system, for instance {"endpoint_url": …} for s3://.
+    """
+
+    def __init__(
+        self, uri: str | Path, *, storage_options: Mapping[str, Any] | None = None
+    ) -> None:
+        self.uri = str(uri)
+        self.files = open_files(uri, storage_options=storage_options)
+
+    def __repr__(self) -> str:
+        return f"Registry({self.uri!r})"
+
+    def spaces(self) -> list[str]:
+        """The spaces with at least one published version."""
+        return [
+            name
+            for name in self.files.folders("")
+            if not name.startswith(".") and Space(self, name).versions()
+        ]
+
+    def space(self, name: str) -> "Space":
+        """A space, which need not hold a version yet."""
+        return Space(self, check_name(name, what="a space"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retirement:
+    """What `retired.json` says."""
+
+    reason: str
+    retired: str  # UTC, ISO 8601
+    removed: tuple[str, ...]  # files that went
+    freed: int  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedDraft:
+    """A draft that is staged and not published."""
+
+    run_id: str
+    version: int | None  # None where nothing of it is complete
+    size: int  # bytes
+    location: str
+
+
+class Space:
+    """One named family of versions. `Registry.space` makes it."""
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self.registry = registry
+        self.name = name
+        self.files: Files = registry.files
+
+    def __repr__(self) -> str:
+        return f"Space({self.name!r} of {self.registry.uri})"
+
+    def versions(self) -> list[int]:
+        """The published versions, ascending; retired ones too."""
+        found = [v for v in self.files.folders(f"{self.name}/versions") if v.isdecimal()]
+        return sorted(int(v) for v in found if self.files.exists(self.path(int(v), MANIFEST)))
+
+    def latest(self) -> int:
+        """The newest version; NotFoundError where nothing is published."""
+        versions = self.versions()
+        if not versions:
+            known = ", ".join(self.registry.spaces()) or "none"
+            raise NotFoundError(
+                f"{self.registry.uri} has no published version of {self.name} (spaces: {known}). "
+                f"Publish one with `backstay update --registry {self.registry.uri} "
+                f"--space {self.name} …`, or correct the name."
+            )
+        return versions[-1]
+
+    def manifest(self, version: int) -> Manifest:
+        """What a version is."""
+        path = self.path(version, MANIFEST)
+        try:
+            return Manifest.from_json(self.files.read(path), path=self.files.full(path))
+        except FileNotFoundError:
+            self.latest()
+            raise NotFoundError(
+                f"{self.name} has no version {version}; published are {self.versions()}."
+            ) from None
+
+    def model(self, version: int) -> StoredModel:
+        """The model of a version: config, weights, vocabulary."""
+        return decode_model(
+            self._read(version, MODEL, what="model"), path=self._full(version, MODEL)
+        )
+
+    def metrics(self, version: int) -> dict[str, Any]:
+        """The metrics that were published with a version."""
+        data = self._read(version, METRICS, what="metrics")
+        return parse_object(data, path=self._full(version, METRICS))
+
+    def table(self, version: int, entity: str) -> EmbeddingTable:
+        """The table of an entity, opened without reading it."""
+        manifest = self.manifest(version)
+        if entity not in manifest.entities:
+            raise NotFoundError(
+                f"{self.name} version {version} has no table of {entity!r}; "
+                f"it has {sorted(manifest.entities)}."
+            )
+        self._refuse_retired(version, what=f"table of {entity}")
+        entry = manifest.entities[entity]
+        return EmbeddingTable(
+            space=self.name,
+            entity=entity,
+            version=version,
+            dim=manifest.dim,
+            rows=entry.rows,
+            id_type=entry.id_type,
+            files=self.files,
+            parts=tuple(self.path(version, part) for part in manifest.parts(entity)),
+        )
+
+    def backward_map(self, version: int) -> BackwardMap:
+        """B_version, float32 (D_{version-1}, D_version), from this version to the one before."""
+        manifest = self.manifest(version)
+        if BACKWARD not in manifest.files:
+            why = (
+                "it is the first version"
+                if version == 0
+                else f"it was published by {manifest.method} without one, so every chain from "
+                f"version {version} or newer to version {version - 1} or older is broken here"
+            )
+            raise NotFoundError(f"{self.name} version {version} has no backward map: {why}.")
+        data = self._read(version, BACKWARD, what="backward map")
+        backward = decode_map(data, path=self._full(version, BACKWARD))
+        found = (backward.space, backward.source, backward.target, *backward.matrix.shape)
+        shape = (manifest.dims[version - 1], manifest.dim)
+        expected = (self.name, version, version - 1, *shape)
+        if found != expected:
+            raise MapMismatchError(
+                f"{self._full(version, BACKWARD)} must be the map (space, source, target, rows, "
+                f"columns) {expected}; found {found}. Run `backstay verify`."
+            )
+        return backward
+
+    def chain(self, source: int, target: int) -> BackwardMap:
+        """The map from version `source` to the older `target`, float32 (D_target, D_source).
+
+        Composed in float64 and rounded once; the identity where both are the same version.
+        """
+        if target > source:
+            raise MapMismatchError(
+                f"maps lead from newer versions to older ones; found {source} → {target}. "
+                f"Nothing turns version {source} of {self.name} into a newer one but a re-fit."
+            )
+        if source == target:
+            return identity(self.name, source, self.manifest(source).dim)
+        self.manifest(target)
+        return compose([self.backward_map(k) for k in range(target + 1, source + 1)])
+
+    def draft(self, version: int, *, run_id: str) -> Draft:
+        """A place to stage `version`, or what the same run had staged before a crash.
+
+        `run_id` names the run: it must be its own and the same after a restart.
+        """
+        return Draft(self, version=version, run_id=run_id)
+
+    def drafts(self) -> list[StagedDraft]:
+        """What is staged and not published: runs in progress, refused or dead."""
+        found = []
+        for run_id in self.files.folders(f"{self.name}/staging"):
+            folder = f"{self.name}/staging/{run_id}"
+            path = f"{folder}/staged.json"
+            try:
+                version = parse_object(self.files.read(path), path=path)["version"]
+            except FileNotFoundError:
+                version = None
+            size = sum(self.files.find(folder).values())
+            found.append(
+                StagedDraft(
+                    run_id=run_id, version=version, size=size, location=self.files.full(folder)
+                )
+            )
+        return found
+
+    def claim(self, version: int) -> dict[str, Any] | None:
+        """Which run holds a number that is not published yet: run_id, host, pid, time."""
+        path = self.path(version, CLAIM)
+        try:
+            claim = parse_object(self.files.read(path), path=path)
+        except FileNotFoundError:
+            return None
+        return None if self.files.exists(self.path(version, MANIFEST)) else claim
+
+    def release_claim(self, version: int, *, force: bool = False) -> None:
+        """Free a number that a dead run has claimed; what that run staged stays staged.
+
+        Make sure that the run is dead: one that still publishes from another host can't be seen
+        from here. `force` releases the claim of a process that runs on this host.
+        """
+        claim = self.claim(version)
+        if claim is None:
+            raise NotFoundError(f"{self.name} has no unfinished claim on version {version}.")
+        if is_running(claim) and not force:
+            raise RegistryError(
+                f"run {claim['run_id']} (process {claim['pid']} of this host) is publishing "
+                f"version {version} of {self.name}; let it finish or stop it first."
+            )
+        for name in self.files.find(self.path(version)):
+            if name != CLAIM:
+                self.files.remove(self.path(version, name))
+        self.files.remove(self.path(version, CLAIM))  # last: until then nobody else comes in
+        _log.info("released the claim of run %s on version %d", claim["run_id"], version)
+
+    def retired(self, version: int) -> Retirement | None:
+        """When, why and what, if a version is retired."""
+        path = self.path(version, RETIRED)
+        try:
+            raw = parse_object(self.files.read(path), path=path)
+        except FileNotFoundError:
+            return None
+        return Retirement(**{**raw, "removed": tuple(raw["removed"])})
+
+    def retire(self, version: int, *, reason: str = "", force: bool = False) -> Retirement:
+        """Remove a version's tables and model, which its space no longer needs.
+
+        Its manifest, metrics and backward map stay: the version goes on as a virtual one, read out
+        of the latest table, and chains through it still compose. Killed half-way, do it again.
+
+        Raises:
+            RegistryError: It is the latest version; or the chain from the latest to it is broken,
+                so that nobody could read it any more (`force` retires it all the same).
+        """
+        manifest = self.manifest(version)
+        latest = self.latest()
+        if version == latest:
+            raise RegistryError(
+                f"version {version} is the latest of {self.name}: older versions are read out of "
+                "its tables. Publish a newer one first."
+            )
+        if not force:
+            try:
+                self.chain(latest, version)
+            except NotFoundError as error:
+                raise RegistryError(
+                    f"{self.name} version {version} can't be read out of version {latest}: {error} "
+                    "Retiring it would lose its vectors; force=True does so."
+                ) from error
+        removed = {
+            name: entry.size
+            for name, entry in manifest.files.items()
+            if name == MODEL or name.startswith("tables/")
+        }
+        retirement = Retirement(
+            reason=reason, retired=now(), removed=tuple(removed), freed=sum(removed.values())
+        )
+        data = canonical_json(asdict(retirement), what="a retirement")
+        if not self.files.create(self.path(version, RETIRED), data):
+            retirement = self.retired(version) or retirement
+        self.files.remove(self.path(version, MODEL))
+        self.files.remove(self.path(version, "tables"))
+        _log.info("retired %s version %d: %d bytes", self.name, version, retirement.freed)
+        return retirement
+
+    def verify(self, version: int) -> list[Problem]:
+        """Everything about a version that is not as it was published; empty when all is well."""
+        return verify(self, version)
+
+    def path(self, version: int, name: str = "") -> str:
+        """A version's folder, or a file in it, as a path in `files`."""
+        return f"{self.name}/versions/{version}/{name}".rstrip("/")
+
+    def _full(self, version: int, name: str) -> str:
+        return self.files.full(self.path(version, name))
+
+    def _read(self, version: int, name: str, *, what: str) -> bytes:
+        manifest = self.manifest(version)
+        if name not in manifest.files:
+            raise NotFoundError(f"{self.name} version {version} was published without {what}.")
+        if name == MODEL:
+            self._refuse_retired(version, what=what)
+        try:
+            return self.files.read(self.path(version, name))
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"{self._full(version, name)} is gone, though the manifest lists it. "
+                "Run `backstay verify` and restore it from a copy."
+            ) from None
+
+    def _refuse_retired(self, version: int, *, what: str) -> None:
+        retirement = self.retired(version)
+        if retirement:
+            latest = self.latest()
+            raise NotFoundError(
+                f"{self.name} version {version} was retired on {retirement.retired}, its {what} "
+                f"with it. Read its vectors out of version {latest}: table({latest}, …) through "
+                f"chain({latest}, {version})."
+            )
