@@ -4,14 +4,11 @@ The rows go to disk as they come; DuckDB then sorts them within a memory limit, 
 Everything happens in a hidden sibling of the target, which becomes the target by one rename.
 """
 
-import fcntl
 import glob
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ import pyarrow.parquet as pq
 
 from backstay.datasets.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, DatasetInfo
 from backstay.datasets.fingerprint import Fingerprint
+from backstay.datasets.staging import staged
 from backstay.errors import BackstayError, InputError, UsageError
 
 logger = logging.getLogger("backstay.datasets")
@@ -90,7 +88,7 @@ def write_dataset(
         UsageError: `out` is not empty, or the batches break their schema.
         InputError: There is no interaction.
     """
-    with _staged(out) as folder:
+    with staged(out) as folder:
         work = folder / "work"
         work.mkdir()
         fingerprint = Fingerprint()
@@ -124,59 +122,6 @@ def write_dataset(
         )
         (folder / INFO_FILE).write_text(info.to_json(), encoding="utf-8")
     return info
-
-
-def check_target(out: Path) -> None:
-    """Refuse a target that is anything but absent or an empty folder."""
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists() or out.is_symlink():
-        raise UsageError(
-            f"{out} is there already and not empty; nothing is ever overwritten. "
-            "Name another folder, or remove this one first."
-        )
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A hidden sibling of `out` that becomes `out` at the end, or goes away on an error."""
-    out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow a link in place of out
-    check_target(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{out.name}.partial-"
-    for left in out.parent.glob(f"{glob.escape(prefix)}*"):
-        _remove_if_dead(left)
-    folder = out.parent / f"{prefix}{uuid.uuid4().hex}"
-    folder.mkdir()
-    # Held while this process lives: the next writer tells a killed writer's folder by its free lock
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
-        try:
-            folder.rename(out)
-        except OSError as error:
-            check_target(out)
-            raise BackstayError(f"{out} can't be written: {error}.") from error
-    finally:
-        os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_if_dead(folder: Path) -> None:
-    try:
-        lock = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return  # its writer lives
-    else:
-        logger.info("removing %s, which a killed writer left", folder)
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(lock)
 
 
 def _write_interactions(

@@ -1,0 +1,157 @@
+"""Read a public format into a dataset folder."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+
+from backstay.datasets.amazon import open_amazon
+from backstay.datasets.columns import Columns, open_table
+from backstay.datasets.dataset import DatasetInfo
+from backstay.datasets.ledger import Ledger, logger
+from backstay.datasets.movielens import open_movielens
+from backstay.datasets.movietweetings import open_movietweetings
+from backstay.datasets.reading import Tables
+from backstay.datasets.recbole import open_recbole
+from backstay.datasets.rows import TimeUnit
+from backstay.datasets.staging import check_target
+from backstay.datasets.writer import write_dataset
+from backstay.errors import InputError, UsageError
+
+Format = Literal["amazon", "movielens", "movietweetings", "recbole", "table"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+_SCALED = ("recbole", "table")
+"""Formats that don't say how far their ratings go, or what unit their times are in."""
+
+
+def ingest(
+    paths: Sequence[Path],
+    *,
+    format: Format,  # noqa: A002 - the word of the command line
+    out: Path,
+    name: str | None = None,
+    strict: bool = False,
+    columns: Columns | None = None,
+    rating_scale: float | None = None,
+    time_unit: TimeUnit = "auto",
+    memory_limit: str = "1GB",
+) -> DatasetInfo:
+    """Read files of a public format into the dataset folder `out`, in bounded memory.
+
+    A row that can't be read is left out and counted under its reason (`skipped` of the result);
+    a file that can't be read is refused, and then nothing is left behind.
+
+    Args:
+        paths: Files, or the folder that holds them.
+        format: What wrote them.
+        out: The folder to make; refused if there is something in it.
+        name: What reports call the data set; the folder's name if left out.
+        strict: Refuse the first row that can't be read.
+        columns: Which column is what (table only).
+        rating_scale: The greatest rating possible (recbole and table only); ratings are brought
+            to a scale of 5. Left out, it is 5, and a greater rating is refused.
+        time_unit: The unit of timestamps that are numbers (recbole and table only). "auto" goes by
+            size: below 1e11 they are seconds, below 1e14 milliseconds, and so on.
+        memory_limit: What sorting may hold in memory before it spills to disk.
+
+    Raises:
+        InputError: Files that are missing or break their format; the message says where.
+        UsageError: Options that don't go together, or an `out` that isn't empty.
+    """
+    paths, out = [Path(path) for path in paths], Path(out)
+    _check(paths, format, columns, rating_scale, time_unit)
+    check_target(out)
+    ledger = Ledger(strict=strict)
+    tables = _open(
+        paths,
+        format,
+        ledger,
+        columns=columns or Columns(),
+        rating_scale=rating_scale,
+        time_unit=time_unit,
+    )
+    options = {
+        "strict": strict,
+        "rating_scale": rating_scale,
+        "time_unit": None if time_unit == "auto" else time_unit,
+        "columns": columns and {**vars(columns), "items": columns.items and columns.items.name},
+    }
+    info = write_dataset(
+        out,
+        name=name or out.resolve().name,
+        source={
+            "format": format,
+            "files": [path.name for path in tables.files],
+            "options": {key: value for key, value in options.items() if value not in (None, False)},
+        },
+        interactions=_some(tables, ledger),
+        items=tables.items,
+        skipped=ledger.skipped,
+        min_items=tables.min_items,
+        memory_limit=memory_limit,
+    )
+    if ledger.skipped:
+        logger.warning("left out %s", ledger.summary())
+    return info
+
+
+def _check(
+    paths: Sequence[Path],
+    format_: str,
+    columns: Columns | None,
+    rating_scale: float | None,
+    time_unit: str,
+) -> None:
+    if format_ not in FORMATS:
+        raise UsageError(f"expected a format among {', '.join(FORMATS)}, found {format_!r}.")
+    if not paths:
+        raise UsageError("expected at least one file or folder to read.")
+    if time_unit not in get_args(TimeUnit):
+        raise UsageError(
+            f"expected a time unit among {', '.join(get_args(TimeUnit))}, found {time_unit!r}."
+        )
+    if rating_scale is not None and not rating_scale > 0:
+        raise UsageError(f"expected a rating scale above 0, found {rating_scale}.")
+    if format_ not in _SCALED and (rating_scale is not None or time_unit != "auto"):
+        raise UsageError(
+            f"{format_} has its own rating scale and time unit; leave the options out."
+        )
+    if format_ != "table" and columns is not None:
+        raise UsageError(f"{format_} has its own columns; name columns with the table format only.")
+
+
+def _open(
+    paths: Sequence[Path],
+    format_: Format,
+    ledger: Ledger,
+    *,
+    columns: Columns,
+    **scaled: Any,
+) -> Tables:
+    match format_:
+        case "amazon":
+            return open_amazon(paths, ledger)
+        case "movielens":
+            return open_movielens(paths, ledger)
+        case "movietweetings":
+            return open_movietweetings(paths, ledger)
+        case "recbole":
+            return open_recbole(paths, ledger, **scaled)
+        case "table":
+            return open_table(paths, ledger, columns=columns, **scaled)
+
+
+def _some(tables: Tables, ledger: Ledger) -> Iterator[pa.RecordBatch]:
+    """The interactions, refusing to end without any."""
+    rows = 0
+    for batch in tables.interactions:
+        rows += batch.num_rows
+        yield batch
+    if not rows:
+        why = ledger.summary() or "there are no rows in it"
+        names = ", ".join(str(path) for path in tables.files)
+        raise InputError(
+            f"no interaction can be read from {names}: {why}. Is --format the right one?"
+        )

@@ -1,0 +1,62 @@
+"""The ledger of a reader: rows left out and why, and how far it is."""
+
+import logging
+import time
+from pathlib import Path
+
+from backstay.errors import InputError
+
+logger = logging.getLogger("backstay.datasets")
+
+_PROGRESS_SECONDS = 5.0
+_SHOWN = 60  # characters of a broken line that a message quotes
+
+
+class BrokenRowError(Exception):
+    """One row can't be read; its text is the plain reason rows are counted under."""
+
+
+class Ledger:
+    """Counts the rows a reader leaves out, by reason, and says how far it is.
+
+    Attributes:
+        skipped: Reason -> rows left out so far.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.skipped: dict[str, int] = {}
+        self._strict = strict
+        self._first: dict[str, str] = {}
+        self._rows = self._bytes = 0
+        self._next_report = time.monotonic() + _PROGRESS_SECONDS
+
+    def skip(self, path: Path, place: str, reason: str, *, text: str = "", rows: int = 1) -> None:
+        """Leave out rows, the first of them at `place` (such as "line 7"); refuse when strict."""
+        if self._strict:
+            shown = f" ({text[:_SHOWN]!r})" if text else ""
+            raise InputError(
+                f"{path}, {place}: {reason}{shown}. Mend it, or read without --strict to skip and "
+                "count such rows."
+            )
+        self.skipped[reason] = self.skipped.get(reason, 0) + rows
+        self._first.setdefault(reason, f"{path}, {place}")
+
+    def advance(self, path: Path, *, rows: int, size: int) -> None:
+        """Note that rows and bytes of `path` were read, and report from time to time."""
+        self._rows += rows
+        self._bytes += size
+        if time.monotonic() >= self._next_report:
+            self._next_report = time.monotonic() + _PROGRESS_SECONDS
+            logger.info(
+                "read %s rows, %s MB, now in %s",
+                f"{self._rows:,}",
+                f"{self._bytes / 1e6:,.0f}",
+                path.name,
+            )
+
+    def summary(self) -> str:
+        """Every reason with its count and first place, in one line."""
+        return "; ".join(
+            f"{count:,} × {reason} (first: {self._first[reason]})"
+            for reason, count in self.skipped.items()
+        )

@@ -1,0 +1,122 @@
+"""RecBole atomic files: `.inter` and `.item`, tab-separated under a header of typed fields.
+
+Ids are `token` fields and stay strings. Attributes are the `token` and `token_seq` fields of
+`.item`, under their names there; `float` fields are quantities, no categories, and left out. Of
+fields named like titles the words count.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from backstay.datasets.delimited import Delimited
+from backstay.datasets.ledger import BrokenRowError, Ledger, logger
+from backstay.datasets.reading import (
+    ItemRow,
+    Tables,
+    expand,
+    head,
+    item_batches,
+    plain_name,
+    read_items,
+)
+from backstay.datasets.rows import FIELDS, ITEM_EMPTY, Meaning, TimeUnit, read_rows
+from backstay.datasets.titles import WORD_ITEMS, is_title, words
+from backstay.errors import InputError
+
+_FIELDS = ("user_id", "item_id", "rating", "timestamp")
+_TYPES = ("token", "token_seq", "float", "float_seq")
+
+
+def open_recbole(
+    paths: Sequence[Path],
+    ledger: Ledger,
+    *,
+    rating_scale: float | None = None,
+    time_unit: TimeUnit = "auto",
+) -> Tables:
+    """Find the atomic files of a data set among files or in a folder.
+
+    Args:
+        paths: `.inter` files with at most one `.item` file, or the folder that holds them.
+        ledger: Where broken lines go.
+        rating_scale: The greatest rating possible; 5 if left out, and more is then refused.
+        time_unit: Of the timestamps.
+    """
+    files = expand(paths)
+    inter = [path for path in files if plain_name(path).endswith(".inter")]
+    item = [path for path in files if plain_name(path).endswith(".item")]
+    if not inter or len(item) > 1:
+        raise InputError(
+            "expected RecBole's .inter files and at most one .item file (each gzipped or not); "
+            f"found {', '.join(path.name for path in files) or 'no file'} "
+            f"in {', '.join(map(str, paths))}."
+        )
+    meaning = Meaning(scale=rating_scale or 5.0, refuse_above=rating_scale is None, unit=time_unit)
+    parsers = [_parser(path, meaning) for path in inter]
+    kinds, items = _items(item[0], ledger) if item else ((), item_batches((), ()))
+    return Tables(
+        files=(*inter, *item),
+        interactions=(
+            batch
+            for path, parser in zip(inter, parsers, strict=True)
+            for batch in read_rows(path, parser, ledger, skip_lines=1)
+        ),
+        items=items,
+        min_items={kind: WORD_ITEMS for kind in kinds if is_title(kind)},
+    )
+
+
+def _parser(path: Path, meaning: Meaning) -> Delimited:
+    header = _header(path, _FIELDS)
+    names = list(header)
+    user, item, rating, time = (names.index(name) for name in _FIELDS)
+    return Delimited(
+        separator="\t", width=len(names), places=(user, item, rating, time), meaning=meaning
+    )
+
+
+def _items(path: Path, ledger: Ledger) -> tuple[tuple[str, ...], Iterator[pa.RecordBatch]]:
+    header = _header(path, ("item_id",))
+    kinds = tuple(
+        name for name, type_ in header.items() if name != "item_id" and type_ in _TYPES[:2]
+    )
+    left_out = [name for name in header if name not in ("item_id", *kinds)]
+    if left_out:
+        logger.info("%s: left out %s, which are no categories", path, ", ".join(left_out))
+    rows = read_items(path, partial(_item, header=header, kinds=kinds), ledger, skip_lines=1)
+    return kinds, item_batches(rows, kinds)
+
+
+def _item(line: bytes, *, header: Mapping[str, str], kinds: Sequence[str]) -> ItemRow:
+    fields = line.decode().split("\t")
+    if len(fields) != len(header):
+        raise BrokenRowError(FIELDS)
+    row = dict(zip(header, fields, strict=True))
+    if not row["item_id"]:
+        raise BrokenRowError(ITEM_EMPTY)
+    return row["item_id"], [_values(row[kind], kind, header[kind]) for kind in kinds]
+
+
+def _values(text: str, kind: str, type_: str) -> list[str]:
+    if is_title(kind):
+        return words(text)
+    parts = text.split(" ") if type_ == "token_seq" else [text]
+    return [part for part in dict.fromkeys(part.strip() for part in parts) if part]
+
+
+def _header(path: Path, required: Sequence[str]) -> dict[str, str]:
+    """Field -> type, in the order of the file."""
+    first = head(path)[0]
+    fields = [field.partition(":")[::2] for field in first.rstrip("\r").split("\t")]
+    header = {name: type_.strip() for name, type_ in fields}
+    typed = all(type_ in _TYPES for type_ in header.values()) and len(header) == len(fields)
+    if not typed or any(name not in header for name in required):
+        raise InputError(
+            f"{path}, line 1: expected a header of tab-separated typed fields (name:type) with "
+            f"{', '.join(required)}; found {first[:120]!r}. Rename the fields, "
+            "or read the file with --format table."
+        )
+    return header

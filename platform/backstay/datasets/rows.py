@@ -1,0 +1,227 @@
+"""Interaction rows out of text: at full speed where all is well, line by line where it isn't.
+
+A block of lines is parsed as a whole. Where anything in it is not plainly good it is halved, and
+halved again, until the few lines around the trouble are looked at one by one.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from backstay.datasets.ledger import BrokenRowError, Ledger
+from backstay.datasets.reading import Block, blocks, parsed
+from backstay.datasets.writer import interaction_schema
+from backstay.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
+
+Row = tuple[str | int, str | int, float, float]
+"""User, item, rating and time as they stand in the file."""
+
+USER_EMPTY = "user id is empty"
+ITEM_EMPTY = "item id is empty"
+NO_RATING = "rating is no number"
+NO_TIME = "timestamp is no number"
+FAR_TIME = "timestamp out of range"
+FIELDS = "wrong number of fields"
+
+_SCALE = 5.0  # of every dataset folder
+_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_LAST_SECOND = 1e11  # the year 5138
+_SMALL = 1 << 14  # bytes; a block of this size is not halved any more
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """What the values of a file's four columns mean."""
+
+    schema: pa.Schema = field(default_factory=interaction_schema)  # its id types are the file's
+    scale: float = _SCALE  # greatest rating possible; ratings are brought to a scale of 5
+    refuse_above: bool = False  # a rating above the scale refuses the file: the scale is a guess
+    unit: TimeUnit = "s"  # of timestamps; auto: by size, seconds up to the year 5138, then ms …
+
+    def batch(self, users: Any, items: Any, ratings: Any, times: Any) -> pa.RecordBatch:
+        """Columns as a batch for the writer; `pa.ArrowException` where a row isn't good.
+
+        Ids: arrays or lists; ratings and times: float64 as they stand in the file.
+        """
+        users, items = (
+            values if isinstance(values, pa.Array) else pa.array(values, type_)
+            for values, type_ in zip((users, items), self.schema.types, strict=False)
+        )
+        ratings, times = (np.asarray(values, np.float64) for values in (ratings, times))
+        if any(bad.any() for _, bad in self.faults(users, items, ratings, times)):
+            raise pa.ArrowInvalid
+        seconds = to_seconds(times, self.unit)
+        return pa.RecordBatch.from_arrays(
+            [
+                users,
+                items,
+                pa.array((ratings * (_SCALE / self.scale)).astype(np.float32)),
+                pa.array(seconds.astype(np.int64)),
+            ],
+            schema=self.schema,
+        )
+
+    def faults(
+        self, users: pa.Array, items: pa.Array, ratings: Floats, times: Floats
+    ) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+        """Each reason a row can be left out for, and the rows it holds for."""
+        yield USER_EMPTY, _empty(users)
+        yield ITEM_EMPTY, _empty(items)
+        yield NO_RATING, ~np.isfinite(ratings)
+        yield self._outside, ~((ratings >= 0) & (ratings <= self.scale))
+        yield NO_TIME, ~np.isfinite(times)
+        yield FAR_TIME, ~(np.abs(to_seconds(times, self.unit)) < _LAST_SECOND)
+
+    def row(self, user: Any, item: Any, rating: Any, when: Any) -> Row:
+        """One row's values, checked; `BrokenRowError` says what is wrong with them."""
+        user, item = (
+            _id(value, type_, what)
+            for value, type_, what in zip(
+                (user, item), self.schema.types, ("user id", "item id"), strict=False
+            )
+        )
+        score = number(rating, NO_RATING)
+        self.check_scale(score)
+        if not 0 <= score <= self.scale:
+            raise BrokenRowError(self._outside)
+        moment = number(when, NO_TIME)
+        if not abs(to_seconds(np.array([moment]), self.unit)[0]) < _LAST_SECOND:
+            raise BrokenRowError(FAR_TIME)
+        return user, item, score, moment
+
+    def check_scale(self, greatest: float) -> None:
+        """Refuse a rating that shows the scale to be guessed wrong."""
+        if self.refuse_above and greatest > self.scale:
+            raise InputError(
+                f"expected ratings of at most {self.scale:g}, found {greatest:g}; "
+                "say how far they go with --rating-scale."
+            )
+
+    @property
+    def _outside(self) -> str:
+        return f"rating outside 0…{self.scale:g}"
+
+
+class Parser(Protocol):
+    """How a format writes its interactions."""
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the columns mean."""
+
+    @property
+    def quoted(self) -> bool:
+        """Whether a field in double quotes may hold line breaks."""
+
+    def fast(self, data: bytes) -> pa.RecordBatch:
+        """Some whole lines at once; `pa.ArrowException` where any of them isn't plainly good."""
+
+    def row(self, line: bytes) -> Row:
+        """One line; `BrokenRowError` where it isn't good."""
+
+
+def read_rows(
+    path: Path, parser: Parser, ledger: Ledger, *, skip_lines: int = 0
+) -> Iterator[pa.RecordBatch]:
+    """The interactions of a text file; broken lines go to the ledger."""
+    for block in blocks(path, skip_lines=skip_lines, quoted=parser.quoted):
+        ledger.advance(path, rows=0, size=len(block.data))
+        for batch in _parse(block, parser, ledger):
+            ledger.advance(path, rows=batch.num_rows, size=0)
+            yield batch
+
+
+def to_seconds(times: Floats, unit: TimeUnit) -> Floats:
+    """Times since the epoch as whole seconds."""
+    if unit == "auto":
+        size = np.abs(times)
+        steps = [size < _LAST_SECOND * factor for factor in (1.0, 1e3, 1e6)]
+        divisor: Floats = np.select(steps, [1.0, 1e3, 1e6], 1e9)
+        return np.floor(times / divisor)
+    return np.floor(times / _UNITS[unit])
+
+
+def number(value: Any, reason: str) -> float:
+    """A finite number out of a text or JSON value."""
+    try:
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+            raise BrokenRowError(reason)
+        result = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise BrokenRowError(reason) from None
+    if not math.isfinite(result):
+        raise BrokenRowError(reason)
+    return result
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch out of an ISO 8601 time; without a zone it is UTC."""
+    try:
+        when = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise BrokenRowError("timestamp is no date and time") from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def integer(value: Any, what: str) -> int:
+    """An int64 out of a text or JSON value."""
+    try:
+        result = int(value)
+    except (ValueError, TypeError):
+        result = 2**63
+    if result not in _INT64 or "_" in str(value):
+        raise BrokenRowError(f"{what} is no integer")
+    return result
+
+
+def _id(value: Any, type_: pa.DataType, what: str) -> str | int:
+    if value is None or value == "":
+        raise BrokenRowError(f"{what} is empty")
+    if type_ == pa.int64():
+        return integer(value, what)
+    if not isinstance(value, str):
+        raise BrokenRowError(f"{what} is no string")
+    if "\n" in value:  # two stray quotes that met: no id, but two broken lines
+        raise BrokenRowError(FIELDS)
+    return value
+
+
+def _empty(ids: pa.Array) -> npt.NDArray[np.bool_]:
+    empty = pc.is_null(ids)
+    if ids.type == pa.string():
+        empty = pc.or_kleene(empty, pc.equal(pc.binary_length(ids), 0))
+    bad: npt.NDArray[np.bool_] = empty.to_numpy(zero_copy_only=False)
+    return bad
+
+
+def _parse(block: Block, parser: Parser, ledger: Ledger) -> Iterator[pa.RecordBatch]:
+    lines = block.data.count(b"\n") + (not block.data.endswith(b"\n"))
+    try:
+        batch = parser.fast(block.data)
+        # Fewer or more rows than lines: blank lines, a quote left open, a carriage return
+        plain = batch.num_rows == lines
+    except pa.ArrowException:
+        plain = False
+    if plain:
+        yield batch
+        return
+    halves = block.halves(quoted=parser.quoted) if len(block.data) > _SMALL else (block,)
+    if len(halves) > 1:
+        for half in halves:
+            yield from _parse(half, parser, ledger)
+        return
+    rows = list(parsed(block, parser.row, ledger, quoted=parser.quoted))
+    if rows:
+        yield parser.meaning.batch(*zip(*rows, strict=True))
