@@ -16,7 +16,7 @@ class Method:
     name: str
     model: Literal["frozen", "scratch"]  # M_{k-1} as it is, or M_k from a fresh start
     map: Literal["none", "identity", "linear"]  # how z_k leads back to z_{k-1}
-    alignment: Literal["none", "single", "multi"] = "none"  # the loss that fits a linear map
+    alignment: Literal["single", "multi"] = "multi"  # the loss that fits a linear map
     joint: bool = False  # the map is fitted together with the model, not after it
 
     @property

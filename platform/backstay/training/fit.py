@@ -54,6 +54,8 @@ class FitConfig:
 class Aligner(nn.Module):
     """A linear map B_k that is learned, with the loss that says how well it leads back."""
 
+    target: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -72,20 +74,24 @@ class Aligner(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.matrix = nn.Linear(dim, target.shape[1], bias=False).weight
-        self._target = target.detach()
-        self._older_maps = tuple(matrix.detach() for matrix in older_maps)
+        # Buffers, so that they follow the module to a device; not state, since nothing learns them.
+        self.register_buffer("target", target.detach(), persistent=False)
+        for n, matrix in enumerate(older_maps):
+            self.register_buffer(f"older_{n}", matrix.detach(), persistent=False)
+        self._depth = len(older_maps)
         self._loss = loss
 
     def residual(self, z: Tensor, nodes: Tensor | slice = slice(None)) -> Tensor:
         """z_{k-1} - B_k z_k at some nodes: (n, D_{k-1})."""
-        return self._target[nodes] - z[nodes] @ self.matrix.T
+        residual: Tensor = self.target[nodes] - z[nodes] @ self.matrix.T
+        return residual
 
     def loss(self, z: Tensor, nodes: Tensor) -> Tensor:
         """The alignment loss over some nodes: scalar."""
         residual = self.residual(z, nodes)
         if self._loss == "single":
             return single_step(residual)
-        return multi_step(residual, self._older_maps)
+        return multi_step(residual, [getattr(self, f"older_{n}") for n in range(self._depth)])
 
 
 @dataclass
