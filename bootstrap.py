@@ -14,7 +14,7 @@ import sys
 
 if sys.version_info < (3, 11):
     found = ".".join(map(str, sys.version_info[:3]))
-    sys.exit("Backstay needs Python 3.11 or newer; this is " + found + " (" + sys.executable + ").")
+    sys.exit("Backstay needs Python 3.11 or newer; " + sys.executable + " is " + found + ".")
 
 import hashlib
 import os
@@ -96,9 +96,13 @@ def require_pip() -> None:
     )
     version = re.match(r"pip (\d+)\.(\d+)", found.stdout)
     if version is None:
-        sys.exit(f"{sys.executable} has no pip; install it (Debian, Ubuntu: apt install python3-pip).")
+        sys.exit(
+            f"{sys.executable} has no pip; install it (Debian, Ubuntu: apt install python3-pip)."
+        )
     if tuple(map(int, version.groups())) < PIP:
-        sys.exit(f"pip 22.3 or newer is needed, found {found.stdout.split()[1]}: pip install -U pip")
+        sys.exit(
+            f"pip 22.3 or newer is needed, found {found.stdout.split()[1]}: pip install -U pip"
+        )
 
 
 def has_gpu() -> bool:

@@ -33,6 +33,12 @@ TORCH_CPU_WHEELS = {
     ),
 }
 
+UV_COMPILE = (
+    *("pip", "compile", "pyproject.toml", "--extra", "s3", "--group", "dev", "--constraint", "-"),
+    *("--no-config", "--universal", "--python-version", "3.11", "--generate-hashes"),
+    *("--no-header", "--no-annotate", "--quiet"),
+)
+
 _CUDA = re.compile(r"(cuda|nvidia)-|triton\b")
 _HEADER = "# Written by scripts/lock.py from pyproject.toml; edit that and run the script.\n"
 
@@ -47,9 +53,7 @@ def resolve(options: list[str]) -> list[str]:
     draft.write_text(known, encoding="utf-8")
     try:
         subprocess.run(
-            [uv, "pip", "compile", "pyproject.toml", "--group", "dev", "--constraint", "-"]
-            + ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-config"]
-            + ["--no-header", "--no-annotate", "--quiet", "--output-file", draft.name, *options],
+            [uv, *UV_COMPILE, "--output-file", draft.name, *options],
             input=f"torch=={TORCH}\n",
             text=True,
             cwd=ROOT,

@@ -1,0 +1,222 @@
+"""What every command shares: options, errors in one line, logs on stderr, answers on stdout.
+
+A command returns its answer as a value. With --json it is printed as one document; otherwise as
+lines and tables for people. Whatever else is printed while it runs goes to stderr.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from backstay.errors import BackstayError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended, as shells have it."""
+
+_PIPE_WIDTH = 200  # columns where no terminal says how many; lines there are for grep
+
+
+class Command(click.Command):
+    """A command with --json and --debug, which prints what its function returns.
+
+    It exits 0 on success, 2 on wrong usage, 1 on a failure that it explains in one line, and 130
+    when interrupted.
+    """
+
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.epilog = f"\b\nExample:\n  {example}"
+        self.params += [
+            click.Option(
+                ["--json", "as_json"],
+                is_flag=True,
+                help="Print the answer as one JSON document.",
+            ),
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                help="Log in detail; show the traceback of a failure.",
+            ),
+        ]
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command and print what it answers."""
+        debug = ctx.params.pop("debug")
+        ctx.obj = output = Output(stream=sys.stdout, as_json=ctx.params.pop("as_json"))
+        try:
+            with _log_on_stderr(debug=debug), contextlib.redirect_stdout(sys.stderr):
+                answer = super().invoke(ctx)
+            if answer is not None:
+                output.tell(answer)
+        except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
+            raise
+        except KeyboardInterrupt as error:
+            raise _Interrupted("interrupted") from error
+        except Exception as error:  # the one place where failures become words
+            if debug:
+                traceback.print_exc()
+            cause = _cause(error)
+            if isinstance(cause, UsageError):
+                raise click.UsageError(_joined(cause), ctx) from error
+            raise click.ClickException(_explain(cause)) from error
+
+
+class _Interrupted(click.ClickException):
+    """The user's Ctrl-C."""
+
+    exit_code = INTERRUPTED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where answers go; a command that goes on after its answer finds it in `ctx.obj`."""
+
+    stream: TextIO
+    as_json: bool
+
+    def tell(self, answer: Any) -> None:
+        """Print an answer, at once."""
+        value = plain(answer)
+        if self.as_json:
+            text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+            click.echo(text, file=self.stream)
+            return
+        from rich.console import Console
+
+        width = None if self.stream.isatty() else _PIPE_WIDTH
+        _show(Console(file=self.stream, width=width, highlight=False, markup=False), value)
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types; a number that is not finite becomes null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    elif hasattr(value, "tolist"):  # an array, or a scalar of numpy or torch
+        value = value.tolist()
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, Iterable) else str(value)
+
+
+def _show(console: "Console", value: Any, *, title: str = "") -> None:
+    """Print a JSON value for people: scalars as lines, lists of objects as tables."""
+    from rich.table import Table
+
+    if isinstance(value, dict):
+        scalars = dict(_flat(value))
+        width = max(map(len, scalars), default=0)
+        for key, item in scalars.items():
+            console.print(f"{key:{width}}  {_cell(item)}", soft_wrap=True)
+        for key, item in value.items():
+            if _is_rows(item):
+                _show(console, item, title=key)
+    elif _is_rows(value):
+        columns = list(dict.fromkeys(key for row in value for key in row))
+        table = Table(box=None, title=title or None, title_justify="left", header_style="bold")
+        for column in columns:
+            numbers = all(isinstance(row.get(column, 0), (int, float)) for row in value)
+            table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        for row in value:
+            table.add_row(*(_cell(row.get(column)) for column in columns))
+        console.print(table)
+    else:
+        console.print(_cell(value) if value != [] else "nothing")
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """The scalars of nested objects, under dotted names."""
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{key}.")
+        elif not _is_rows(item):
+            yield f"{prefix}{key}", item
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value)) or "none"
+    return str(value)
+
+
+@contextlib.contextmanager
+def _log_on_stderr(*, debug: bool) -> Iterator[None]:
+    """Send the package's log to stderr: milestones, and on a terminal the progress between them."""
+    logger = logging.getLogger("backstay")
+    before = logger.handlers[:], logger.propagate, logger.level
+    logger.handlers[:] = [_handler(debug=debug)]
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG if debug or sys.stderr.isatty() else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.propagate, logger.level = before
+
+
+def _handler(*, debug: bool) -> logging.Handler:
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        return RichHandler(console=Console(stderr=True), show_path=debug, show_level=debug)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    return handler
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error to explain: Ray wraps those of its workers, in layers."""
+    remote = getattr(error, "cause", None)  # of a failed task; the wrapper may pass for its class
+    if isinstance(remote, BaseException):
+        return _cause(remote)
+    if isinstance(error, BackstayError):
+        return error
+    layers = [
+        error.__cause__,
+        getattr(error, "_base_exc", None),  # these three: how Ray Train passes errors on
+        getattr(error, "controller_failure", None),
+        *getattr(error, "worker_failures", {}).values(),
+    ]
+    for inner in filter(None, layers):
+        found = _cause(inner)
+        if isinstance(found, BackstayError):
+            return found
+    return error
+
+
+def _explain(error: BaseException) -> str:
+    """One line that says what failed."""
+    if isinstance(error, BackstayError):
+        return _joined(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        return "out of memory; give it less data, fewer workers or a smaller model."
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first} (--debug shows where)"
+
+
+def _joined(error: BaseException) -> str:
+    return " ".join(str(error).split())
