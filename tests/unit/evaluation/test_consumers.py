@@ -170,6 +170,30 @@ def test_chooses_on_seed_zero_then_trains_every_seed(task, tables):
     assert consumers[0].validation_auc == candidates[best]
 
 
+def test_a_large_task_is_seen_a_draw_an_epoch(task, tables):
+    def weights(**changes):
+        config = ConsumerConfig(
+            widths=(4,), dropouts=(0.0,), seeds=1, epochs=1, batch=64, **changes
+        )
+        return train_consumer(
+            task, tables, tables, width=4, dropout=0.0, seed=0, config=config
+        ).network.state_dict()
+
+    every, some = weights(), weights(epoch_examples=640)
+    assert every["1.num_batches_tracked"] == -(-1500 // 64)
+    assert some["1.num_batches_tracked"] == 10
+
+
+def test_one_thread_while_training_and_as_before_after_it(task, tables):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train_consumer(task, tables, tables, width=4, dropout=0.0, seed=0, config=QUICK)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_left_over_row_is_no_batch(tables):
     rows = np.arange(65)  # batches of 64 and 1
     examples = Examples(rows, None, tables.users.numpy()[:65, 0] > 0)
@@ -246,6 +270,7 @@ def test_refuses_vectors_of_another_dimension(task, tables, consumer):
         ("epochs", 0),
         ("patience", 0),
         ("batch", 1),
+        ("epoch_examples", 2047),
         ("learning_rate", 0.0),
     ],
 )
