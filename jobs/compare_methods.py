@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Compare update methods on a cluster.
+r"""Compare update methods on a cluster.
 
-    ray job submit --working-dir . -- python jobs/compare_methods.py \\
+    ray job submit --working-dir . -- python jobs/compare_methods.py \
         /shared/ml-25m --out /shared/runs/ml-25m --profile paper --workers 8
 
 Takes the options of `backstay compare`. Paths must be reachable from the cluster's machines: object

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Convert a large table to an older version on a cluster.
+r"""Convert a large table to an older version on a cluster.
 
-    ray job submit --working-dir . -- python jobs/convert_table.py \\
-        --registry s3://bucket/registry --space movies --from 4 --to 0 \\
+    ray job submit --working-dir . -- python jobs/convert_table.py \
+        --registry s3://bucket/registry --space movies --from 4 --to 0 \
         --input s3://bucket/items --output s3://bucket/items-v0
 
 Takes the options of `backstay convert`. Paths must be reachable from the cluster's machines: object

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Fit the next version on a cluster and publish it.
+r"""Fit the next version on a cluster and publish it.
 
-    ray job submit --working-dir . -- python jobs/update_version.py \\
-        --registry s3://bucket/registry --space movies --dataset /shared/ml-25m --until 0.6 \\
+    ray job submit --working-dir . -- python jobs/update_version.py \
+        --registry s3://bucket/registry --space movies --dataset /shared/ml-25m --until 0.6 \
         --workers 4 --gpu
 
 Takes the options of `backstay update`. Paths must be reachable from the cluster's machines: object

@@ -34,7 +34,8 @@ TORCH_CPU_WHEELS = {
 }
 
 UV_COMPILE = (
-    *("pip", "compile", "pyproject.toml", "--extra", "s3", "--group", "dev", "--constraint", "-"),
+    *("pip", "compile", "pyproject.toml", "--extra", "aws", "--extra", "s3", "--group", "dev"),
+    *("--constraint", "-"),
     *("--no-config", "--universal", "--python-version", "3.11", "--generate-hashes"),
     *("--no-header", "--no-annotate", "--quiet"),
 )

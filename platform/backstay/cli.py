@@ -171,9 +171,9 @@ def marketplace(out: Path, **size: Any) -> Any:
 
     The same options give the same rows.
     """
-    from backstay.datasets.marketplace import MarketplaceConfig, write_marketplace
+    from backstay.datasets.marketplace import MarketplaceConfig, generate
 
-    return write_marketplace(out, config=MarketplaceConfig(**size))
+    return generate(MarketplaceConfig(**_given(size)), out)
 
 
 @_verb(
@@ -208,12 +208,14 @@ def compare(dataset: Path, out: Path, **options: Any) -> Any:
 @_space
 @click.option("--dataset", required=True, type=_DATASET, help="The dataset folder.")
 @click.option("--until", required=True, type=_POSITION, help="Position on the timeline, 0 … 1.")
+@click.option("--window", type=_POSITION, help="Length of the timeline after T that judges it.")
 @click.option("--method", default="bc-aligner", help="How the model and its map are obtained.")
 @click.option("--weight", type=float, default=16.0, help="λ, the weight of the alignment loss.")
-@click.option("--dim", type=_POSITIVE, help="Dimension.  [default: that of the version before]")
-@click.option("--layers", type=_POSITIVE, help="Layers of the model.")
+@click.option("--dim", type=_POSITIVE, help="Dimension.  [default: wider than the version before]")
+@click.option("--layers", type=_POSITIVE, help="Layers of the model.  [default: 2, later 3]")
 @click.option("--epochs", type=_POSITIVE, help="Epochs of the fit.")
 @click.option("--batch-size", type=_POSITIVE, help="Training triples per step.")
+@click.option("--evaluate-every", type=_POSITIVE, help="Epochs between checkpoints.")
 @click.option("--seed", type=int, help="Reaches everything random.")
 @click.option("--workers", type=click.IntRange(min=0), help="Training workers; 0: this process.")
 @click.option("--gpu", is_flag=True, help="One GPU for each worker.")

@@ -1,0 +1,441 @@
+"""The command line: what every command promises, and the registry's commands at work."""
+
+import json
+import logging
+import math
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+
+from backstay import errors
+from backstay.cli import main
+from backstay.compat.maps import BackwardMap
+from backstay.registry.store import Registry
+from backstay.terminal import Command, plain
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACT = {
+    *("demo", "ingest", "compare", "update", "tune", "convert", "serve"),
+    *("versions", "show", "verify", "retire"),
+}
+COMMANDS = sorted(main.commands)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "platform")},
+        **options,
+    )
+
+
+# What every command promises.
+
+
+def test_every_command_of_the_contract_is_there():
+    assert set(COMMANDS) >= CONTRACT
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_a_sentence_for_every_option_and_an_example(name):
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    _, _, example = result.stdout.partition("Example:\n")
+    assert example.strip().startswith(f"backstay {name}")
+    assert {"--json", "--debug"} <= set(result.stdout.split())
+    command = main.commands[name]
+    assert command.help
+    undocumented = [
+        option.name
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help and not option.metavar
+    ]
+    assert set(undocumented) <= {"profile", "format", "seed"}  # their choices say it all
+
+
+def parse(name: str, words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go as far as knowing every option and having every required one."""
+    monkeypatch.chdir(folder)
+    for dataset in ("ml-25m", "datasets/ml-25m"):
+        Path(dataset).mkdir(parents=True, exist_ok=True)
+    main.commands[name].make_context(name, words)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_is_meant(name, tmp_path, monkeypatch):
+    command = main.commands[name]
+    assert isinstance(command, Command)
+    parse(name, shlex.split(command.epilog.partition("Example:\n")[2])[2:], tmp_path, monkeypatch)
+
+
+def test_the_readme_s_commands_are_meant(tmp_path, monkeypatch):
+    lines = README.replace("\\\n", " ").splitlines()
+    commands = [line for line in lines if line.startswith("backstay ")]
+    assert len(commands) > 5
+    for command in commands:
+        _, name, *words = shlex.split(command)
+        parse(name, words, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_readme_mentions_it(name):
+    assert f"| `backstay {name}` |" in README
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unknown_option_exits_2(name):
+    result = run(name, "--nonsense")
+    assert result.exit_code == 2
+    assert "--nonsense" in result.stderr
+    assert result.stdout == ""
+
+
+def test_help_loads_neither_ray_nor_torch_nor_tables():
+    heavy = ("ray", "torch", "pyarrow", "numpy", "pandas", "duckdb", "rich")
+    code = (
+        "import sys; import backstay; import backstay.cli\n"
+        "try: backstay.cli.main(['update', '--help'])\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    result = process("-c", code)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+def test_python_m_backstay_is_the_command():
+    result = process("-m", "backstay", "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith("Usage: backstay ")
+
+
+# What happens to answers, progress and failures.
+
+
+@dataclass(frozen=True)
+class Point:
+    place: Path
+    score: float
+
+
+def invoke(function: Callable[[], Any], *arguments: str) -> Result:
+    @click.command(cls=Command, example="act")
+    def act() -> Any:
+        return function()
+
+    return CliRunner().invoke(act, arguments)
+
+
+def test_json_is_one_document_whatever_else_is_printed():
+    def act():
+        click.echo("a library prints")
+        logging.getLogger("backstay.test").info("a milestone")
+        logging.getLogger("backstay.test").debug("a detail")
+        return [Point(Path("a/b"), math.nan)]
+
+    result = invoke(act, "--json")
+    assert json.loads(result.stdout) == [{"place": "a/b", "score": None}]
+    assert "a library prints" in result.stderr
+    assert "a milestone" in result.stderr
+    assert "a detail" not in result.stderr
+    assert "a detail" in invoke(act, "--json", "--debug").stderr
+
+
+def test_people_get_lines_and_tables():
+    answer = {
+        "space": "movies",
+        "files": {"size": 12, "names": ["[a]", "b"]},
+        "summary": [
+            {"method": "no-bc", "recall": 0.30261, "note": None},
+            {"method": "fix-m0", "recall": 12345.678},
+        ],
+    }
+    lines = [line.rstrip() for line in invoke(lambda: answer).stdout.splitlines()]
+    assert lines[:3] == ["space        movies", "files.size   12", "files.names  [a], b"]
+    assert lines[3] == "summary"
+    assert [line.split() for line in lines[4:]] == [
+        ["method", "recall", "note"],
+        ["no-bc", "0.3026", "–"],
+        ["fix-m0", "12,345.68", "–"],
+    ]
+
+
+def test_long_lines_in_a_pipe_are_not_cut():
+    path = "x" * 500
+    assert path in invoke(lambda: {"path": path}).stdout
+
+
+def test_the_log_is_left_as_it_was():
+    logger = logging.getLogger("backstay")
+    before = logger.handlers[:], logger.propagate, logger.level
+    invoke(lambda: None)
+    assert (logger.handlers, logger.propagate, logger.level) == before
+
+
+def _raise(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (errors.InputError("a.csv, line 3:\n  no rating."), 1, "a.csv, line 3: no rating."),
+        (errors.TrainingError("loss is nan"), 1, "loss is nan"),
+        (OSError(28, "No space left on device", "/data/x"), 1, "No space left on device: /data/x"),
+        (PermissionError(13, "Permission denied", "/root"), 1, "Permission denied: /root"),
+        (MemoryError(), 1, "out of memory"),
+        (ValueError("first\nsecond"), 1, "ValueError: first (--debug shows where)"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_a_failure_is_one_line(error, code, words):
+    result = invoke(_raise(error), "--json")
+    assert result.exit_code == code
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert words in line
+
+
+def test_a_usage_error_of_the_package_exits_2():
+    result = invoke(_raise(errors.UsageError("unknown method 'x'.")))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "Error: unknown method 'x'."
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("error", [errors.InputError("bad"), errors.UsageError("bad"), KeyError(1)])
+def test_debug_adds_the_traceback_and_keeps_the_exit_code(error):
+    quiet, loud = invoke(_raise(error)), invoke(_raise(error), "--debug")
+    assert loud.exit_code == quiet.exit_code
+    assert "Traceback" not in quiet.stderr
+    assert "Traceback" in loud.stderr
+    assert "in act" in loud.stderr
+
+
+class _RemoteError(Exception):
+    """As Ray wraps what a task raised: the text is the whole remote traceback."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("ray::task()\n  File …\n")
+        self.cause = cause
+
+
+class _WorkersError(Exception):
+    """As Ray Train reports what its workers raised."""
+
+    def __init__(self, failures: dict[int, Exception]) -> None:
+        super().__init__("Training failed due to worker errors:\n[Rank 0 Error Snippet]: …")
+        self.worker_failures = failures
+
+
+@pytest.mark.parametrize("wrap", [_RemoteError, lambda error: _WorkersError({0: error})])
+def test_an_error_of_a_worker_is_explained_in_its_own_words(wrap):
+    failed = invoke(_raise(wrap(_RemoteError(errors.TrainingError("loss is nan")))))
+    assert failed.stderr == "Error: loss is nan\n"
+    misused = invoke(_raise(wrap(errors.UsageError("no such method"))))
+    assert misused.exit_code == 2
+
+
+def test_the_outermost_of_our_own_errors_speaks():
+    error = errors.RegistryError("can't retire version 0")
+    error.__cause__ = errors.NotFoundError("no map")
+    assert invoke(_raise(error)).stderr == "Error: can't retire version 0\n"
+
+
+def test_ctrl_c_exits_130_with_one_line():
+    code = (
+        "import click, time\n"
+        "from backstay.terminal import Command\n"
+        "@click.command(cls=Command, example='wait')\n"
+        "def wait():\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+        "wait()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "platform")},
+    ) as child:
+        assert child.stderr.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        stdout, stderr = child.communicate(timeout=30)
+    assert (child.returncode, stdout, stderr) == (130, "", "Error: interrupted\n")
+
+
+def test_plain_knows_arrays_and_scalars():
+    value = {1: np.float32(0.5), "a": np.arange(3), "b": (np.inf, np.int64(2), None), "c": {True}}
+    assert plain(value) == {"1": 0.5, "a": [0, 1, 2], "b": [None, 2, None], "c": [True]}
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("compare . --out x --dims 128,big", "'128,big' is no list of"),
+        ("update --registry r --space s --dataset . --until 1.5", "--until"),
+        ("ingest . --format table --out x --attribute genre", "KIND=COLUMN"),
+        ("ingest nowhere --format table --out x", "nowhere"),
+        ("ingest . --format netflix --out x", "netflix"),
+        ("versions --space s", "--registry"),
+    ],
+)
+def test_wrong_usage_exits_2_and_names_the_option(arguments, words):
+    result = run(*arguments.split())
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_zero_is_a_choice_and_what_is_left_out_keeps_its_default(monkeypatch):
+    taken = {}
+    monkeypatch.setattr("backstay.serving.app.run", lambda *_, **options: taken.update(options))
+    assert run("serve", "--registry", "r", "--port", "0").exit_code == 0
+    taken.pop("on_ready")
+    assert taken["port"] == 0
+    assert "cache" not in taken
+
+
+def test_the_service_announces_itself_while_it_runs(monkeypatch):
+    monkeypatch.setattr(
+        "backstay.serving.app.run",
+        lambda *_, on_ready, **__: on_ready("http://127.0.0.1:1"),
+    )
+    result = run("serve", "--registry", "r", "--json")
+    assert json.loads(result.stdout) == {"url": "http://127.0.0.1:1"}
+
+
+def test_a_table_with_columns_of_its_own_is_ingested(tmp_path):
+    source = tmp_path / "ratings.csv"
+    rows = [f"u{n % 3},{n % 4},{n % 5 + 1},{1000 + n},red|blue" for n in range(12)]
+    source.write_text("\n".join(["who,what,stars,at,colour", *rows]) + "\n", encoding="utf-8")
+    out = tmp_path / "dataset"
+    columns = {"--user": "who", "--item": "what", "--rating": "stars", "--time": "at"}
+    arguments = ["ingest", source, "--format", "table", "--out", out, "--json"]
+    arguments += [
+        "--attribute",
+        "tint=colour",
+        *(word for pair in columns.items() for word in pair),
+    ]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    info = json.loads(result.stdout)
+    assert info["counts"]["interactions"] == 12
+    assert info["attribute_kinds"] == ["tint"]
+    again = run(*arguments)
+    assert again.exit_code == 2
+    assert "nothing is ever overwritten" in again.stderr
+
+
+# The registry's commands. Its own tests are elsewhere.
+
+
+@pytest.fixture
+def registry(tmp_path):
+    """A registry whose space `movies` holds versions 0 and 1, of 4 and 6 dimensions."""
+    space = Registry(tmp_path / "registry").space("movies")
+    rng = np.random.default_rng(0)
+    for version, dim in enumerate((4, 6)):
+        draft = space.draft(version, run_id=f"run-{version}")
+        vectors = rng.standard_normal((5, dim), np.float32)
+        draft.write_table("item", [(pa.array(range(5)), vectors)])
+        draft.write_metrics({"recall": 0.25})
+        if version:
+            matrix = rng.standard_normal((4, 6), np.float32)
+            draft.write_backward(BackwardMap("movies", 1, 0, matrix))
+        draft.publish(
+            parent=version - 1 if version else None,
+            method="bc-aligner" if version else "no-bc",
+            config={},
+            dataset_fingerprint="f",
+            until=0.5 + version / 10,
+        )
+    return space.registry.uri
+
+
+def ask(verb: str, registry: str, *arguments: object) -> Any:
+    result = run(verb, "--registry", registry, "--space", "movies", *arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_versions_and_show_tell_what_is_published(registry):
+    first, second = ask("versions", registry)
+    assert (first["version"], first["method"], first["dim"]) == (0, "no-bc", 4)
+    assert (second["version"], second["until"], second["rows"]) == (1, 0.6, {"item": 5})
+    shown = ask("show", registry, 1)
+    assert shown["manifest"]["dims"] == {"0": 4, "1": 6}
+    assert shown["metrics"] == {"recall": 0.25}
+    people = run("versions", "--registry", registry, "--space", "movies").stdout
+    assert re.search(r"1\s+bc-aligner\s+6\s", people)
+
+
+def test_the_registry_may_come_from_the_environment(registry, monkeypatch):
+    monkeypatch.setenv("BACKSTAY_REGISTRY", registry)
+    assert run("versions", "--space", "movies").exit_code == 0
+
+
+def test_retire_frees_a_version_that_can_be_read_another_way(registry):
+    answer = ask("retire", registry, 0, "--reason", "old")
+    assert answer["freed"] > 0
+    assert ask("show", registry, 0)["retired"]["reason"] == "old"
+    latest = run("retire", "--registry", registry, "--space", "movies", 1)
+    assert latest.exit_code == 1
+    assert "is the latest" in latest.stderr
+
+
+def test_verify_lists_what_is_wrong_and_exits_1(registry):
+    assert ask("verify", registry) == {"space": "movies", "verified": [0, 1], "problems": []}
+    (Path(registry) / "movies/versions/1/metrics.json").write_text("{}", encoding="utf-8")
+    result = run("verify", "--registry", registry, "--space", "movies", "--json")
+    assert result.exit_code == 1
+    (problem,) = json.loads(result.stdout)["problems"]
+    assert (problem["version"], problem["path"]) == (1, "metrics.json")
+    assert result.stderr.startswith("Error: 1 ")
+    assert ask("verify", registry, 0)["problems"] == []
+
+
+@pytest.mark.parametrize("verb", ["show", "verify", "retire"])
+def test_a_version_that_is_not_there_is_said_so(registry, verb):
+    result = run(verb, "--registry", registry, "--space", "movies", 7)
+    assert result.exit_code == 1
+    assert "no version 7" in result.stderr
+
+
+def test_an_unknown_space_is_said_so(registry):
+    result = run("versions", "--registry", registry, "--space", "books")
+    assert result.exit_code == 1
+    assert "spaces: movies" in result.stderr
+
+
+def test_a_registry_that_is_not_there_is_said_so(tmp_path):
+    result = run("versions", "--registry", tmp_path / "nope", "--space", "movies")
+    assert result.exit_code == 1
+    assert "nope is no registry" in result.stderr
