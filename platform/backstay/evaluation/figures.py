@@ -1,0 +1,124 @@
+"""The three figures of a method: intended, unintended, alignment error (design, section 2)."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from backstay.errors import UsageError
+from backstay.evaluation.results import ALIGNMENT, RECOMMENDATION, Metric, Record, Summary
+
+NO_BC = "no-bc"
+"""What the intended figure is compared with."""
+FIX_M0 = "fix-m0"
+"""What the unintended figure is compared with."""
+
+_BLOCK_ROWS = 1 << 15  # rows of float64 differences held at once
+
+
+def alignment_error(
+    found: Sequence[npt.NDArray[np.float32]], reference: Sequence[npt.NDArray[np.float32]]
+) -> float:
+    """Mean over entities of ‖z̃_0 − z_0*‖₂.
+
+    Args:
+        found: the version-0-compatible vectors z̃_0, one (n, D_0) float32 table an entity kind.
+        reference: z_0*, M_0 run on the same snapshot: tables of the same shapes.
+    """
+    shapes = [table.shape for table in found], [table.shape for table in reference]
+    if shapes[0] != shapes[1] or not sum(len(table) for table in found):
+        raise UsageError(
+            f"expected tables of the reference's shapes {shapes[1]}, found {shapes[0]}; "
+            "both cover every entity of one step, in version 0's dimension."
+        )
+    total = 0.0
+    for ours, theirs in zip(found, reference, strict=True):
+        for start in range(0, len(ours), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            gap = ours[rows].astype(np.float64) - theirs[rows]
+            total += float(np.sqrt(np.einsum("nd,nd->n", gap, gap)).sum())
+    return total / sum(len(table) for table in found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a fit of one method took, over all its versions."""
+
+    fit_seconds: float
+    peak_rss_mb: float
+
+
+def values_of(
+    records: Iterable[Record], metric: Metric, *, task: str | None = None
+) -> dict[str, dict[str, dict[int, list[float]]]]:
+    """Values by method, task and version (a list over seeds) of one metric."""
+    found: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for record in records:
+        if record.metric == metric and task in (None, record.task):
+            found[record.method][record.task][record.version].append(record.value)
+    return {
+        method: {task: dict(sorted(versions.items())) for task, versions in tasks.items()}
+        for method, tasks in found.items()
+    }
+
+
+def summarise(
+    records: Sequence[Record], methods: Sequence[str], *, costs: Mapping[str, Cost] | None = None
+) -> tuple[Summary, ...]:
+    """The comparison table, one row a method in the order given.
+
+    A percentage is None where its baseline (`no-bc` for the intended task, `fix-m0` for the
+    unintended ones) wasn't judged on the same tasks and versions.
+    """
+    recalls = values_of(records, "recall@50", task=RECOMMENDATION)
+    aucs = values_of(records, "roc_auc")
+    errors = values_of(records, "alignment_error", task=ALIGNMENT)
+    rows = []
+    for method in methods:
+        intended_pct = _percent(recalls.get(method), recalls.get(NO_BC))
+        unintended_pct = _percent(aucs.get(method), aucs.get(FIX_M0))
+        cost = (costs or {}).get(method)
+        rows.append(
+            Summary(
+                method=method,
+                intended_recall50=mean_over_tasks(recalls.get(method)),
+                intended_pct=intended_pct,
+                unintended_auc=mean_over_tasks(aucs.get(method)),
+                unintended_pct=unintended_pct,
+                total_pct=None
+                if intended_pct is None or unintended_pct is None
+                else intended_pct + unintended_pct,
+                alignment_error=mean_over_tasks(errors.get(method)),
+                fit_seconds=cost.fit_seconds if cost else None,
+                peak_rss_mb=cost.peak_rss_mb if cost else None,
+            )
+        )
+    return tuple(rows)
+
+
+def mean_over_tasks(tasks: Mapping[str, Mapping[int, Sequence[float]]] | None) -> float | None:
+    """Mean over tasks of the mean over versions of the mean over seeds; None of nothing."""
+    if not tasks:
+        return None
+    return fmean(
+        fmean(fmean(values) for values in versions.values()) for versions in tasks.values()
+    )
+
+
+def _percent(
+    found: Mapping[str, Mapping[int, Sequence[float]]] | None,
+    baseline: Mapping[str, Mapping[int, Sequence[float]]] | None,
+) -> float | None:
+    """How far `found` lies above `baseline`, in percent of it."""
+    ours, theirs = mean_over_tasks(found), mean_over_tasks(baseline)
+    if found is None or baseline is None or ours is None or not theirs:
+        return None
+    covered = [
+        {task: set(versions) for task, versions in part.items()} for part in (found, baseline)
+    ]
+    return 100 * (ours / theirs - 1) if covered[0] == covered[1] else None

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from backstay.errors import UsageError
+from backstay.evaluation.figures import alignment_error, summarise
+from backstay.evaluation.results import Record
+
+
+def record(method, version, task, value, *, seed=0):
+    metric = {"recommendation": "recall@50", "alignment": "alignment_error"}.get(task, "roc_auc")
+    return Record(method=method, version=version, task=task, metric=metric, seed=seed, value=value)
+
+
+def test_alignment_error_is_the_mean_distance(monkeypatch):
+    monkeypatch.setattr("backstay.evaluation.figures._BLOCK_ROWS", 3)
+    rng = np.random.default_rng(0)
+    users, items, users_0, items_0 = (
+        rng.normal(size=(n, 5)).astype(np.float32) for n in (7, 4, 7, 4)
+    )
+    slow = [
+        sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) ** 0.5
+        for ours, theirs in ((users, users_0), (items, items_0))
+        for pair in zip(ours.astype(np.float64), theirs.astype(np.float64), strict=True)
+    ]
+    assert alignment_error([users, items], [users_0, items_0]) == pytest.approx(np.mean(slow))
+    assert alignment_error([users], [users]) == 0
+    moved = users + np.array([3, 4, 0, 0, 0], np.float32)
+    assert alignment_error([moved], [users]) == pytest.approx(5, rel=1e-6)
+    with pytest.raises(UsageError, match="shapes"):
+        alignment_error([users], [users_0[:, :4]])
+    with pytest.raises(UsageError, match="every entity"):
+        alignment_error([], [])
+
+
+def test_figures_of_a_small_comparison():
+    records = [
+        record("no-bc", 0, "recommendation", 0.2),
+        record("no-bc", 1, "recommendation", 0.4),
+        record("fix-m0", 0, "recommendation", 0.2),
+        record("fix-m0", 1, "recommendation", 0.1),
+        # two versions of one task weigh as much as one of the other, whatever the seeds
+        record("fix-m0", 1, "edge_rating", 0.8),
+        record("fix-m0", 2, "edge_rating", 0.6),
+        record("fix-m0", 2, "user_activity", 0.8, seed=0),
+        record("fix-m0", 2, "user_activity", 1.0, seed=1),
+        record("no-bc", 1, "edge_rating", 0.5),
+        record("no-bc", 2, "edge_rating", 0.5),
+        record("no-bc", 2, "user_activity", 0.7),
+        record("no-bc", 0, "alignment", 0.0),
+        record("no-bc", 1, "alignment", 3.0),
+    ]
+    fixed, free = summarise(records, ("fix-m0", "no-bc"))
+    assert fixed.intended_recall50 == pytest.approx(0.15)
+    assert fixed.intended_pct == pytest.approx(-50)
+    assert fixed.unintended_auc == pytest.approx((0.7 + 0.9) / 2)
+    assert fixed.unintended_pct == 0
+    assert fixed.total_pct == pytest.approx(-50)
+    assert fixed.alignment_error is None
+    assert fixed.fit_seconds is None
+    assert free.intended_pct == 0
+    assert free.unintended_auc == pytest.approx(0.6)
+    assert free.unintended_pct == pytest.approx(-25)
+    assert free.total_pct == pytest.approx(-25)
+    assert free.alignment_error == pytest.approx(1.5)
+
+
+def test_the_published_arithmetic(results):
+    rows = {row.method: row for row in results.summary}
+    assert [row.method for row in results.summary] == [
+        "fix-m0",
+        "no-bc",
+        "posthoc-linear-single",
+        "bc-aligner",
+    ]
+    assert rows["bc-aligner"].unintended_pct == pytest.approx(-4.0)
+    recall = [0.25, 0.27, 0.29, 0.31, 0.33]
+    expected = 100 * (-0.05) * sum(recall[1:]) / sum(recall)
+    assert rows["bc-aligner"].intended_pct == pytest.approx(expected)
+    assert rows["bc-aligner"].total_pct == pytest.approx(expected - 4)
+    assert rows["bc-aligner"].alignment_error == pytest.approx(0.9 * 4 / 5)
+    assert rows["bc-aligner"].fit_seconds == pytest.approx(4 * 61.5)
+
+
+def test_without_a_baseline_of_the_same_cover_there_is_no_percentage():
+    records = [
+        record("bc-aligner", 0, "recommendation", 0.2),
+        record("bc-aligner", 1, "recommendation", 0.2),
+        record("bc-aligner", 1, "edge_rating", 0.6),
+    ]
+    (row,) = summarise(records, ("bc-aligner",))
+    assert row.intended_recall50 == pytest.approx(0.2)
+    assert (row.intended_pct, row.unintended_pct, row.total_pct) == (None, None, None)
+    records += [record("no-bc", 0, "recommendation", 0.2)]
+    records += [record("fix-m0", 1, "edge_rating", 0.6)]
+    row, _ = summarise(records, ("bc-aligner", "no-bc"))
+    assert (row.intended_pct, row.unintended_pct, row.total_pct) == (None, 0, None)

@@ -1,0 +1,93 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from backstay.errors import InputError, UsageError
+from backstay.evaluation.results import Record, Results
+
+
+def test_round_trip(tmp_path, results):
+    path = tmp_path / "run" / "results.json"
+    results.write(path)
+    assert Results.load(path) == results
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_has_the_fields_of_the_contract(results):
+    raw = json.loads(results.to_json())
+    assert set(raw) == {"dataset", "protocol", "summary", "records"}
+    assert set(raw["summary"][0]) == {
+        "method",
+        "intended_recall50",
+        "intended_pct",
+        "unintended_auc",
+        "unintended_pct",
+        "total_pct",
+        "alignment_error",
+        "fit_seconds",
+        "peak_rss_mb",
+    }
+    assert set(raw["records"][0]) == {"method", "version", "task", "metric", "seed", "value"}
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, results, monkeypatch):
+    path = tmp_path / "results.json"
+    results.write(path)
+    old = path.read_bytes()
+
+    def broken(_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", broken)
+    with pytest.raises(OSError, match="disk full"):
+        replace(results, protocol={}).write(path)
+    assert path.read_bytes() == old
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_fields_of_a_later_version_are_ignored(results):
+    raw = json.loads(results.to_json())
+    raw["summary"][0]["carbon"] = 1
+    raw["records"][0]["note"] = "new"
+    raw["more"] = []
+    assert Results.from_json(json.dumps(raw)) == results
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("records", 0, "value"), "0.3", "value = '0.3'"),
+        (("records", 0, "version"), True, "version = True"),
+        (("records", 0, "metric"), "mrr", "unknown metric 'mrr'"),
+        (("records", 0, "seed"), None, "seed = None"),
+        (("summary", 0, "method"), None, "method = None"),
+        (("summary",), 3, "not iterable"),
+    ],
+)
+def test_refuses_what_is_broken(tmp_path, results, place, value, says):
+    raw = json.loads(results.to_json())
+    inner = raw
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(InputError, match=says) as error:
+        Results.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_refuses_what_is_missing(tmp_path):
+    with pytest.raises(InputError, match="can't be read"):
+        Results.load(tmp_path / "none.json")
+    with pytest.raises(InputError, match="no 'dataset'"):
+        Results.from_json("{}")
+    with pytest.raises(InputError, match="backstay compare"):
+        Results.from_json("[")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_undefined_value_is_no_record(value):
+    with pytest.raises(UsageError, match="finite"):
+        Record(method="no-bc", version=0, task="edge_rating", metric="roc_auc", seed=0, value=value)
