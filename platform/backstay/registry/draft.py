@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 import backstay
@@ -87,6 +88,8 @@ class Draft:
                 f"version {self.version} takes the map (space, source, target) {expected}; "
                 f"found {found}."
             )
+        if backward.matrix.dtype != np.float32:
+            raise InputError(f"{backward} must be float32; found {backward.matrix.dtype}.")
         self._write(BACKWARD, encode_map(backward))
 
     def write_table(
@@ -177,10 +180,9 @@ class Draft:
 
     def discard(self) -> None:
         """Drop all that is staged, and this run's unfinished claim on the number."""
-        if not self._published():
-            claim = self.space.claim(self.version)
-            if claim and claim["run_id"] == self.run_id:
-                self.space.release_claim(self.version, force=True)
+        claim = self.space.claim(self.version)
+        if claim and claim["run_id"] == self.run_id:
+            self.space.release_claim(self.version, force=True)
         self._clear()
 
     # --- staging

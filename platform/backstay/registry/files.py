@@ -250,9 +250,11 @@ class LocalFiles(Files):
             target.unlink(missing_ok=True)
 
     def settle(self, path: str) -> None:
-        """Force the folders themselves to disk."""
+        """Force the folders themselves to disk, and those above that name them."""
         for folder, _, _ in os.walk(self.full(path)):
             _sync_folder(Path(folder))
+        for above in PurePosixPath(path).parents:
+            _sync_folder(Path(self.root) / above)
 
     @contextlib.contextmanager
     def _temporary(self, path: str, data: bytes) -> Iterator[Path]:

@@ -51,6 +51,7 @@ class EmbeddingTable:
     id_type: IdType
     files: Files
     parts: tuple[str, ...]  # paths in `files`, in row order
+    extra_columns: bool = False  # whether parts may hold more than id and embedding
 
     @property
     def schema(self) -> pa.Schema:
@@ -187,7 +188,6 @@ def write_table_parts(
         )
         beside.settle(partial)
         Path(beside.full(partial)).rename(final)
-        beside.settle("")
     finally:
         beside.remove(partial)
     return written
@@ -255,6 +255,7 @@ def open_table(
     space: str | None = None,
     version: int | None = None,
     entity: str | None = None,
+    extra_columns: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> EmbeddingTable:
     """Open a Parquet file, or a folder of them, that has the layout of a table.
@@ -264,6 +265,7 @@ def open_table(
         space: The space the vectors must live in; needed where the table does not say.
         version: The version they must have; needed where the table does not say.
         entity: What the ids must name; the file's own name where nobody says.
+        extra_columns: Whether columns beside id and embedding are fine; reading leaves them out.
         storage_options: For the fsspec file system.
 
     Raises:
@@ -282,7 +284,9 @@ def open_table(
         raise InputError(
             f"{path} holds no table: expected a Parquet file, or a folder of *.parquet files."
         )
-    return open_parts(files, parts, space=space, version=version, entity=entity)
+    return open_parts(
+        files, parts, space=space, version=version, entity=entity, extra_columns=extra_columns
+    )
 
 
 def open_parts(
@@ -292,6 +296,7 @@ def open_parts(
     space: str | None = None,
     version: int | None = None,
     entity: str | None = None,
+    extra_columns: bool = False,
 ) -> EmbeddingTable:
     """`open_table` for known files: reads their footers, no rows."""
     table: EmbeddingTable | None = None
@@ -300,7 +305,9 @@ def open_parts(
         path = files.full(part)
         with files.source(part) as source, _open_part(source, path) as file:
             if table is None:
-                table = _describe(file, path, files, parts, (space, version, entity))
+                table = _describe(
+                    file, path, files, parts, (space, version, entity), extra_columns=extra_columns
+                )
             _check_part(file, table, path)
             rows += file.metadata.num_rows
     if table is None:
@@ -430,9 +437,11 @@ def _describe(
     files: Files,
     parts: tuple[str, ...],
     given: tuple[str | None, int | None, str | None],
+    *,
+    extra_columns: bool,
 ) -> EmbeddingTable:
     """A table as its first part tells of it; `given` are space, version and entity."""
-    id_type, dim = _check_layout(file.schema_arrow, path)
+    id_type, dim = _check_layout(file.schema_arrow, path, extra_columns=extra_columns)
     metadata = file.schema_arrow.metadata or {}
     space, version, entity = given
     if space is None and _SPACE in metadata:
@@ -455,12 +464,14 @@ def _describe(
         id_type=id_type,
         files=files,
         parts=parts,
+        extra_columns=extra_columns,
     )
 
 
-def _check_layout(schema: pa.Schema, path: str) -> tuple[IdType, int]:
+def _check_layout(schema: pa.Schema, path: str, *, extra_columns: bool) -> tuple[IdType, int]:
     """The id type and dimension of a table's schema; InputError where it isn't one."""
-    if sorted(schema.names) != ["embedding", "id"]:
+    own = [name for name in schema.names if name in {"embedding", "id"} or not extra_columns]
+    if sorted(own) != ["embedding", "id"]:
         raise InputError(
             f"{path} must have exactly the columns id and embedding; found {schema.names}. "
             "Rename or drop columns first."
@@ -481,7 +492,7 @@ def _check_layout(schema: pa.Schema, path: str) -> tuple[IdType, int]:
 
 
 def _check_part(file: Any, table: EmbeddingTable, path: str) -> None:
-    id_type, dim = _check_layout(file.schema_arrow, path)
+    id_type, dim = _check_layout(file.schema_arrow, path, extra_columns=table.extra_columns)
     if (id_type, dim) != (table.id_type, table.dim):
         raise InputError(
             f"{path} holds {id_type} ids and dimension {dim}; the table has {table.id_type} and "
