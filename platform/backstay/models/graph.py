@@ -28,12 +28,19 @@ class SparseMatrix:
         cls,
         rows: npt.NDArray[Any],
         columns: npt.NDArray[Any],
-        weights: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.floating[Any]],
         shape: tuple[int, int],
     ) -> Self:
         """Build from coordinates; entries that name the same cell add up."""
+        cells, inverse = np.unique(
+            rows.astype(np.int64) * shape[1] + columns, return_inverse=True
+        )  # sorted by row, then column
+        rows, columns = np.divmod(cells, shape[1])
+        weights = np.bincount(inverse, weights, len(cells)).astype(np.float32)
+        by_column = np.argsort(columns, kind="stable")
         return cls(
-            _csr(rows, columns, weights, shape), _csr(columns, rows, weights, (shape[1], shape[0]))
+            _csr(rows, columns, weights, shape),
+            _csr(columns[by_column], rows[by_column], weights[by_column], shape[::-1]),
         )
 
     def __matmul__(self, dense: Tensor) -> Tensor:
@@ -49,78 +56,116 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, csr: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
         ctx.transposed = transposed
-        return csr @ dense
+        return _product(csr, dense)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, ctx.transposed @ gradient
+        return None, None, _product(ctx.transposed, gradient.contiguous())
+
+
+def _product(csr: Tensor, dense: Tensor) -> Tensor:
+    # `csr @ dense` fills and copies its output on the way; this writes it once.
+    out = dense.new_empty(csr.shape[0], dense.shape[1])
+    return torch.addmm(out, csr, dense, beta=0, out=out)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A snapshot: who is linked to whom, and what the items are made of."""
+    """A snapshot: what its nodes are made of, and who hears whom.
+
+    In a round of messages every node offers two vectors, in rows 2n and 2n + 1: what it sends
+    and what it keeps. An exchange matrix turns them into one row per node, the mean over what its
+    neighbours send plus what it keeps itself.
+
+    Users have no features of their own, so before the first round they are all alike and one
+    node stands for them. The distinct nodes are then 0, any user, and 1 + i, item i.
+    """
 
     n_users: int
     n_items: int
-    neighbours: SparseMatrix  # (nodes, nodes): row n averages over the neighbours of node n
-    attributes: tuple[SparseMatrix, ...]  # per kind, (n_items, values): row i averages i's values
+    inputs: SparseMatrix  # (distinct, 1 + values): a user is value 0, an item averages each kind
+    first_exchange: SparseMatrix  # (nodes, 2·distinct)
+    exchange: SparseMatrix  # (nodes, 2·nodes)
 
     @classmethod
     def of(cls, step: Step, attributes: Attributes) -> Self:
         """The training graph of a step; `attributes` are indexed as the model knows them."""
-        users = step.train.users.astype(np.int64)
-        items = step.train.items.astype(np.int64) + step.n_users
         nodes = step.n_users + step.n_items
-        rows = np.concatenate([users, items])
-        columns = np.concatenate([items, users])
-        degrees = np.bincount(rows, minlength=nodes)
-        weights = (1.0 / degrees[rows]).astype(np.float32)
-        kinds = []
-        for kind in attributes.kinds:
-            indptr = kind.indptr[: step.n_items + 1]
-            lengths = np.diff(indptr)
-            owners = np.repeat(np.arange(step.n_items), lengths)
-            kinds.append(
-                SparseMatrix.of(
-                    owners,
-                    kind.indices[: indptr[-1]],
-                    (1.0 / lengths[owners]).astype(np.float32),
-                    (step.n_items, len(kind.values)),
-                )
-            )
+        users, items = np.arange(step.n_users), np.arange(step.n_users, nodes)
+        edges = (step.train.users.astype(np.int64), step.train.items + np.int64(step.n_users))
+        distinct = np.concatenate([np.zeros_like(users), np.arange(1, step.n_items + 1)])
         return cls(
             step.n_users,
             step.n_items,
-            SparseMatrix.of(rows, columns, weights, (nodes, nodes)),
-            tuple(kinds),
+            _inputs(step.n_items, attributes),
+            _exchange(edges, alias=distinct),
+            _exchange(edges, alias=np.concatenate([users, items])),
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the matrices are."""
+        return self.exchange.csr.device
 
     def to(self, device: torch.device) -> Self:
         """A copy on `device`."""
         return type(self)(
             self.n_users,
             self.n_items,
-            self.neighbours.to(device),
-            tuple(kind.to(device) for kind in self.attributes),
+            self.inputs.to(device),
+            self.first_exchange.to(device),
+            self.exchange.to(device),
         )
 
 
+def _inputs(n_items: int, attributes: Attributes) -> SparseMatrix:
+    offset = 1
+    rows, columns, weights = [np.arange(offset)], [np.arange(offset)], [np.ones(offset)]
+    for kind in attributes.kinds:
+        indptr = kind.indptr[: n_items + 1]
+        lengths = np.diff(indptr)
+        owners = np.repeat(np.arange(n_items), lengths)
+        rows.append(1 + owners)
+        columns.append(offset + kind.indices[: indptr[-1]].astype(np.int64))
+        weights.append(1.0 / lengths[owners])
+        offset += len(kind.values)
+    return SparseMatrix.of(
+        np.concatenate(rows),
+        np.concatenate(columns),
+        np.concatenate(weights),
+        (1 + n_items, offset),
+    )
+
+
+def _exchange(
+    edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], *, alias: npt.NDArray[np.int64]
+) -> SparseMatrix:
+    """The exchange among nodes linked by `edges`, where `alias[n]` is who stands for node n."""
+    hearers, senders = np.concatenate(edges), np.concatenate(edges[::-1])
+    degrees = np.bincount(hearers, minlength=len(alias))
+    return SparseMatrix.of(
+        np.concatenate([hearers, np.arange(len(alias))]),
+        np.concatenate([2 * alias[senders], 2 * alias + 1]),
+        np.concatenate([1.0 / degrees[hearers], np.ones(len(alias))]),
+        (len(alias), 2 * (int(alias.max(initial=-1)) + 1)),
+    )
+
+
 def _csr(
-    rows: npt.NDArray[Any],
-    columns: npt.NDArray[Any],
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
     weights: npt.NDArray[np.float32],
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
 ) -> Tensor:
-    order = np.lexsort((columns, rows))
-    indptr = np.zeros(shape[0] + 1, np.int64)
-    np.cumsum(np.bincount(rows, minlength=shape[0]), out=indptr[1:])
+    """Coordinates in row order as torch's CSR."""
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])
     with warnings.catch_warnings():
         # torch calls its CSR layout a beta; products with dense matrices are all we use of it.
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         return torch.sparse_csr_tensor(
-            torch.from_numpy(indptr),
-            torch.from_numpy(columns[order].astype(np.int64)),
-            torch.from_numpy(weights[order]),
+            torch.from_numpy(starts),
+            torch.from_numpy(columns),
+            torch.from_numpy(weights),
             size=shape,
-            check_invariants=False,
+            check_invariants=True,
         )

@@ -22,7 +22,7 @@ from backstay.compat.losses import multi_step, single_step
 from backstay.datasets.timeline import Step
 from backstay.errors import TrainingError, UsageError
 from backstay.models.graph import Graph
-from backstay.training.sampling import Batch, TripleSampler
+from backstay.training.sampling import TripleSampler
 from backstay.training.workers import ALONE, Workers, global_mean_share
 
 log = logging.getLogger("backstay.training")
@@ -81,13 +81,13 @@ class Aligner(nn.Module):
         self._depth = len(older_maps)
         self._loss = loss
 
-    def residual(self, z: Tensor, nodes: Tensor | slice = slice(None)) -> Tensor:
-        """z_{k-1} - B_k z_k at some nodes: (n, D_{k-1})."""
-        residual: Tensor = self.target[nodes] - z[nodes] @ self.matrix.T
-        return residual
+    def residual(self, z: Tensor, nodes: Tensor | None = None) -> Tensor:
+        """z_{k-1} - B_k z_k, (n, D_{k-1}), where row r of `z` is node `nodes[r]`, or node r."""
+        target = self.target if nodes is None else self.target.index_select(0, nodes)
+        return target - z @ self.matrix.T
 
     def loss(self, z: Tensor, nodes: Tensor) -> Tensor:
-        """The alignment loss over some nodes: scalar."""
+        """The alignment loss of the rows `z` (n, D_k) of some nodes: scalar."""
         residual = self.residual(z, nodes)
         if self._loss == "single":
             return single_step(residual)
@@ -200,30 +200,31 @@ class _Learner:
     ) -> None:
         self._graph, self._model, self._aligner = graph, model, aligner
         self._config, self._learn_model = config, learn_model
-        self._device = graph.neighbours.csr.device
+        self._device = graph.device
         self._sampler = TripleSampler(step, seed=config.seed)
         self._fixed = None if learn_model else embed(model, graph)
         learned = nn.ModuleDict({"model": model} if learn_model else {})
         if aligner is not None:
             learned["aligner"] = aligner
         self._learned = learned
-        self._optimiser = torch.optim.Adam(learned.parameters(), lr=config.learning_rate)
+        self._optimiser = torch.optim.Adam(
+            learned.parameters(), lr=config.learning_rate, fused=True
+        )
         learned.train()
 
     def step(self, workers: Workers) -> tuple[float, float]:
         """One optimiser step; returns this worker's share of loss and alignment."""
         drawn = self._sampler.draw(self._config.batch_size)
-        batch = Batch(*(c.to(self._device) for c in drawn.shard(workers.rank, workers.size)))
+        batch = drawn.shard(workers.rank, workers.size)
+        nodes = batch.nodes(self._graph.n_users).to(self._device)
         z = self._model(self._graph) if self._fixed is None else self._fixed
-        items = (batch.positives + self._graph.n_users, batch.negatives + self._graph.n_users)
+        z = z.index_select(0, nodes)
         alignment = z.new_zeros(())
         if self._aligner is not None:
-            for nodes in (batch.users, *items):
-                alignment = alignment + self._aligner.loss(z, nodes)
+            # The sum over users, positive and negative items of their means: all are equally many.
+            alignment = 3 * self._aligner.loss(z, nodes)
         if self._learn_model:
-            ranking = _ranking_loss(
-                z[batch.users], z[items[0]], z[items[1]], self._config.regularisation
-            )
+            ranking = _ranking_loss(*z.chunk(3), weight=self._config.regularisation)
             loss = ranking + self._config.weight * alignment
         else:
             loss = alignment
@@ -260,7 +261,7 @@ class _Learner:
         self._sampler.generator.set_state(dumped["generator"])
 
 
-def _ranking_loss(users: Tensor, positives: Tensor, negatives: Tensor, weight: float) -> Tensor:
+def _ranking_loss(users: Tensor, positives: Tensor, negatives: Tensor, *, weight: float) -> Tensor:
     """BPR with its regularisation, over rows of shape (n, D): scalar (design, section 3)."""
     difference = (users * (positives - negatives)).sum(1)
     norms = sum(rows.square().sum(1) for rows in (users, positives, negatives))

@@ -10,7 +10,7 @@ from backstay.errors import TrainingError
 
 
 class Batch(NamedTuple):
-    """n triples as node-free indices, each (n,) int64."""
+    """n triples of user and item indices, each (n,) int64."""
 
     users: Tensor
     positives: Tensor
@@ -19,6 +19,10 @@ class Batch(NamedTuple):
     def shard(self, rank: int, size: int) -> "Batch":
         """Every `size`-th triple, beginning with number `rank`."""
         return Batch(*(column[rank::size] for column in self))
+
+    def nodes(self, n_users: int) -> Tensor:
+        """The nodes of the users, then of the positives, then of the negatives: (3n,) int64."""
+        return torch.cat([self.users, self.positives + n_users, self.negatives + n_users])
 
 
 class TripleSampler:
