@@ -102,7 +102,7 @@ def fit_version(
         aligner = Aligner(
             model_config.dim,
             target=torch.from_numpy(previous.model.embed(step, attributes, device=device)),
-            older_maps=[torch.from_numpy(matrix) for matrix in previous.matrices],
+            older_maps=[torch.tensor(matrix) for matrix in previous.matrices],
             loss=method.alignment,
             seed=config.seed,
         ).to(device)

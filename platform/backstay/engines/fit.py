@@ -1,0 +1,159 @@
+"""Fitting one version: on Ray Train with workers, or in this process when the data is small."""
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backstay.datasets.dataset import Attributes
+from backstay.datasets.timeline import Step
+from backstay.engines.session import ray_session
+from backstay.errors import TrainingError
+from backstay.evaluation.ranking import RankingTask
+from backstay.registry.files import Files
+from backstay.training.fit import FitState
+from backstay.training.version import (
+    FittedVersion,
+    Predecessor,
+    Score,
+    VersionPlan,
+    fit_version,
+)
+from backstay.training.workers import current_workers
+
+log = logging.getLogger("backstay.fit")
+
+STATE_FILE = "state.pt"
+RESTARTS = 3
+"""How often Ray Train replaces a lost worker before it gives up."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything a worker needs: arrays and plain values."""
+
+    step: Step
+    attributes: Attributes
+    plan: VersionPlan
+    previous: Predecessor | None
+
+    def solve(self, *, leads: bool = True, **options: Any) -> FittedVersion:
+        """Fit the version; only the leading worker spends time on judging."""
+        score = recall_score(self.step) if leads else None
+        return fit_version(
+            self.step, self.attributes, self.plan, previous=self.previous, score=score, **options
+        )
+
+
+def recall_score(step: Step) -> Score | None:
+    """Validation Recall@50 of a step as the loop's score; None where nothing validates."""
+    task = RankingTask.of(step)
+    if not len(task.users):
+        return None
+    return lambda z: task.recall(z[: step.n_users], z[step.n_users :]).mean
+
+
+def fit_here(problem: Problem, *, files: Files, folder: str, gpu: bool = False) -> FittedVersion:
+    """Fit in this process, without Ray; resumes from the checkpoint in `folder` of `files`."""
+    path = f"{folder}/{STATE_FILE}"
+    states = _load(BytesIO(files.read(path))) if files.exists(path) else None
+    if states:
+        log.info("resuming from the checkpoint in %s", files.full(folder))
+
+    def checkpoint(states: dict[str, FitState]) -> None:
+        buffer = BytesIO()
+        _save(states, buffer)
+        files.write(path, buffer.getvalue())
+
+    return problem.solve(device=_device(gpu=gpu), states=states, checkpoint=checkpoint)
+
+
+def fit_on_ray(
+    problem: Problem, *, name: str, storage: str, workers: int, gpu: bool = False
+) -> FittedVersion:
+    """Fit on Ray Train with data-parallel workers; the same `name` and `storage` resume.
+
+    The workers share one copy of the data through the object store. Each takes its part of every
+    batch, and gradients are summed, so the number of workers doesn't change what is learned.
+    """
+    import ray  # noqa: PLC0415  (seconds to load)
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig  # noqa: PLC0415
+    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+
+    with ray_session():
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"problem": ray.put(problem), "gpu": gpu},
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+            run_config=RunConfig(
+                name=name,
+                storage_path=storage,
+                failure_config=FailureConfig(max_failures=RESTARTS),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise TrainingError(
+                f"the training workers failed more than {RESTARTS} times: {error}. "
+                "Once the cause is mended, the same command resumes from the last checkpoint."
+            ) from error
+        fitted: FittedVersion = result.return_value
+        return fitted
+
+
+def _work(config: dict[str, Any]) -> FittedVersion:
+    """What each Ray Train worker runs."""
+    import ray  # noqa: PLC0415
+    from ray import train  # noqa: PLC0415
+
+    workers = current_workers()
+    states = None
+    if found := train.get_checkpoint():
+        with found.as_directory() as folder, (Path(folder) / STATE_FILE).open("rb") as file:
+            states = _load(file)
+
+    def checkpoint(states: dict[str, FitState]) -> None:
+        # Every worker reports, since Ray Train waits for all; the leader's file is the checkpoint.
+        phase, state = next(reversed(states.items()))
+        metrics = {"phase": phase, **state.curve[-1]}
+        with tempfile.TemporaryDirectory() as folder:
+            saved = None
+            if workers.leads:
+                with (Path(folder) / STATE_FILE).open("wb") as file:
+                    _save(states, file)
+                saved = train.Checkpoint.from_directory(folder)
+            train.report(metrics, checkpoint=saved)
+
+    problem: Problem = ray.get(config["problem"])
+    return problem.solve(
+        leads=workers.leads,
+        workers=workers,
+        device=_device(gpu=config["gpu"]),
+        states=states,
+        checkpoint=checkpoint,
+    )
+
+
+def _save(states: dict[str, FitState], file: Any) -> None:
+    torch.save({phase: vars(state) for phase, state in states.items()}, file)
+
+
+def _load(file: Any) -> dict[str, FitState]:
+    # weights_only: tensors and plain values; nothing in the file can run
+    loaded = torch.load(file, weights_only=True, map_location="cpu")
+    return {phase: FitState(**state) for phase, state in loaded.items()}
+
+
+def _device(*, gpu: bool) -> str:
+    if not gpu:
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise TrainingError("asked for a GPU, and torch finds none here; leave --gpu out.")
+    return "cuda"

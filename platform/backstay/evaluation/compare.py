@@ -1,0 +1,317 @@
+"""The comparison: methods × versions × consumers, as cells that can run anywhere.
+
+Every cell is a function of arrays that gives arrays, handed to a `Submit`: called at once in this
+process, or run as a Ray task by `engines.compare`. What `Submit` returns may be passed on to
+further cells before it is finished.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from backstay.compat.methods import find_method
+from backstay.datasets.dataset import Attributes
+from backstay.datasets.timeline import Step
+from backstay.errors import UsageError
+from backstay.evaluation.consumer_fit import ConsumerConfig, train_consumers
+from backstay.evaluation.consumers import Consumer, judge
+from backstay.evaluation.figures import Cost, alignment_error, summarise
+from backstay.evaluation.labels import ConsumerTask, consumer_tasks
+from backstay.evaluation.memory import peak_memory
+from backstay.evaluation.plan import ComparePlan
+from backstay.evaluation.ranking import RankingTask, RecallResult
+from backstay.evaluation.results import ALIGNMENT, RECOMMENDATION, Record, Results
+from backstay.evaluation.tables import Tables
+from backstay.training.version import (
+    FittedVersion,
+    Predecessor,
+    TrainedModel,
+    VersionPlan,
+    fit_version,
+)
+
+log = logging.getLogger("backstay.compare")
+
+Submit = Callable[..., Any]
+"""(function, *arguments, **options) -> its result, or a promise that later calls may be given."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What every cell reads: the timeline and the items' attributes."""
+
+    steps: tuple[Step, ...]
+    attributes: Attributes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One version by one method: fitted, judged on the intended task, and led back to version 0."""
+
+    version: int
+    model: TrainedModel
+    matrices: tuple[npt.NDArray[np.float32], ...]  # B_k, …, B_1: newest first; () where none
+    compatible: npt.NDArray[np.float32]  # z̃_0 (n_users + n_items, D_0) of the version's step
+    recall: RecallResult
+    alignment_error: float
+    curves: dict[str, list[dict[str, float]]]
+    seconds: float
+    peak_rss_mb: float
+
+
+def run_here(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """The plainest `Submit`: call it now."""
+    return function(*arguments, **options)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every method stands on: version 0, and the consumers trained on it. Or promises."""
+
+    first: Any  # Cell
+    consumers: dict[str, Any]  # task name -> list[Consumer], by seed
+
+
+def submit_ground(
+    data: Any, tasks: Sequence[ConsumerTask], plan: ComparePlan, submit: Submit
+) -> Ground:
+    """Submit version 0 and the consumers; `data` is Data or a promise of it."""
+    first = submit(fit_cell, data, plan.version("no-bc", 0), version=0)
+    return Ground(
+        first, {task.name: submit(train_cell, data, task, first, plan.consumers) for task in tasks}
+    )
+
+
+def submit_cells(
+    data: Any, plan: ComparePlan, ground: Ground, submit: Submit
+) -> dict[str, list[Any]]:
+    """Submit the fits of every method: method -> its cells (or promises of them), by version.
+
+    Models from scratch are fitted once, for `no-bc` and the post-hoc maps alike.
+    """
+    cells: dict[str, list[Any]] = {method: [ground.first] for method in plan.methods}
+    scratch: dict[int, Any] = {}
+    # Joint methods first: each of their versions waits for the one before.
+    for method in sorted(plan.methods, key=lambda name: not find_method(name).joint):
+        row = find_method(method)
+        for version in range(1, len(plan.dims)):
+            if row.model == "scratch" and not row.joint and version not in scratch:
+                plain = plan.version("no-bc", version)
+                scratch[version] = submit(
+                    fit_cell, data, plain, version=version, first=ground.first
+                )
+            if row.map == "none":
+                cells[method].append(scratch[version])
+                continue
+            cell = submit(
+                fit_cell,
+                data,
+                plan.version(method, version),
+                version=version,
+                first=ground.first,
+                previous=cells[method][-1],
+                fitted=scratch[version] if row.posthoc else None,
+            )
+            cells[method].append(cell)
+    return cells
+
+
+def fit_cell(
+    data: Data,
+    plan: VersionPlan,
+    *,
+    version: int,
+    first: Cell | None = None,
+    previous: Cell | None = None,
+    fitted: Cell | None = None,
+) -> Cell:
+    """Fit one version by one method and judge it.
+
+    `first` is version 0 (None for itself); `previous` is version k - 1 of a method that has maps; `fitted` is the finished model that only lacks a map.
+    """
+    step = data.steps[version]
+    ranking = RankingTask.of(step)
+
+    def recall(z: torch.Tensor) -> float:
+        return ranking.recall(z[: step.n_users], z[step.n_users :]).mean
+
+    with peak_memory() as peak:
+        result: FittedVersion = fit_version(
+            step,
+            data.attributes,
+            plan,
+            previous=Predecessor(previous.model, previous.matrices) if previous else None,
+            score=recall if len(ranking.users) else None,
+            fitted=fitted.model if fitted else None,
+        )
+    z = result.model.embed(step, data.attributes)
+    matrices = previous.matrices if previous else ()
+    if result.matrix is not None:
+        matrices = (result.matrix, *matrices)
+    reference = first.model.embed(step, data.attributes) if first else z
+    compatible = _lead_back(z, matrices)[:, : reference.shape[1]]
+    cell = Cell(
+        version=version,
+        model=result.model,
+        matrices=matrices,
+        compatible=np.ascontiguousarray(compatible),
+        recall=ranking.recall(z[: step.n_users], z[step.n_users :]),
+        alignment_error=alignment_error([compatible], [reference]),
+        curves=result.curves,
+        seconds=result.seconds + (fitted.seconds if fitted else 0.0),
+        peak_rss_mb=max(peak.rss_mb, fitted.peak_rss_mb if fitted else 0.0),
+    )
+    log.info(
+        "%s, version %d: recall@50 %.4f, alignment error %.3f, %.0f s",
+        plan.method.name,
+        version,
+        cell.recall.mean,
+        cell.alignment_error,
+        cell.seconds,
+    )
+    return cell
+
+
+def _lead_back(
+    z: npt.NDArray[np.float32], matrices: Sequence[npt.NDArray[np.float32]]
+) -> npt.NDArray[np.float32]:
+    """Vectors of version k through B_k, …, B_1 composed in float64: (n, D_0) float32."""
+    if not matrices:
+        return z
+    chain = matrices[-1].astype(np.float64)
+    for matrix in reversed(matrices[:-1]):
+        chain = chain @ matrix
+    return z @ chain.astype(np.float32).T
+
+
+def train_cell(
+    data: Data, task: ConsumerTask, first: Cell, config: ConsumerConfig
+) -> list[Consumer]:
+    """Train the consumers of one task, once, on version 0's vectors."""
+    own = {
+        index: _tables(data.steps[index], first.model.embed(data.steps[index], data.attributes))
+        for index in {0, task.early_stop_step}
+    }
+    return train_consumers(task, own[0], own[task.early_stop_step], config=config)
+
+
+def judge_cell(
+    data: Data, task: ConsumerTask, consumers: list[Consumer], *cells: Cell
+) -> list[list[float]]:
+    """ROC-AUC of every consumer (inner list, by seed) fed each of the cells' vectors."""
+    return [
+        [
+            judge(
+                consumer,
+                task.judge[cell.version],
+                _tables(data.steps[cell.version], cell.compatible),
+            )
+            for consumer in consumers
+        ]
+        for cell in cells
+    ]
+
+
+def _tables(step: Step, z: npt.NDArray[np.float32]) -> Tables:
+    return Tables.of(z[: step.n_users], z[step.n_users :])
+
+
+def compare_methods(
+    data: Data,
+    plan: ComparePlan,
+    *,
+    about: dict[str, Any],
+    ground: Ground | None = None,
+    submit: Submit = run_here,
+    put: Callable[[Any], Any] = lambda value: value,
+    gather: Callable[[Any], Any] = lambda value: value,
+) -> Results:
+    """Run the whole comparison; `about` is what the results say of the data.
+
+    `ground` is what an earlier comparison by the same plan stood on. `put` shares a value with all
+    cells, `gather` waits for what `submit` promised.
+    """
+    if len(data.steps) != len(plan.dims):
+        raise UsageError(f"{len(plan.dims)} versions planned, {len(data.steps)} steps found.")
+    tasks, left_out = consumer_tasks(data.steps)
+    shared = put(data)
+    ground = ground or submit_ground(shared, tasks, plan, submit)
+    cells = submit_cells(shared, plan, ground, submit)
+    verdicts = [
+        (
+            method,
+            task,
+            submit(
+                judge_cell,
+                shared,
+                task,
+                ground.consumers[task.name],
+                *(cells[method][version] for version in task.judge),
+            ),
+        )
+        for task in tasks
+        for method in plan.methods
+    ]
+    finished: dict[str, list[Cell]] = {
+        method: [gather(cell) for cell in row] for method, row in cells.items()
+    }
+    records = [
+        record
+        for method, row in finished.items()
+        for cell in row
+        for record in _cell_records(method, cell, finished.get("no-bc"), seed=plan.fit.seed)
+    ] + [
+        Record(
+            method=method,
+            version=version,
+            task=task.name,
+            metric="roc_auc",
+            seed=seed,
+            value=value,
+        )
+        for method, task, verdict in verdicts
+        for version, values in zip(task.judge, gather(verdict), strict=True)
+        for seed, value in enumerate(values)
+    ]
+    return Results(
+        dataset=about,
+        protocol=plan.to_dict() | {"left_out": [vars(entry) for entry in left_out]},
+        summary=summarise(
+            records, plan.methods, costs={m: _cost(m, row) for m, row in finished.items()}
+        ),
+        records=tuple(records),
+    )
+
+
+def _cost(method: str, row: Sequence[Cell]) -> Cost:
+    """What a method's own fits took; a frozen model is fitted once, as version 0."""
+    fits = row[:1] if find_method(method).model == "frozen" else row
+    return Cost(
+        fit_seconds=sum(cell.seconds for cell in fits),
+        peak_rss_mb=max(cell.peak_rss_mb for cell in fits),
+    )
+
+
+def _cell_records(
+    method: str, cell: Cell, baseline: list[Cell] | None, *, seed: int
+) -> list[Record]:
+    record = Record(
+        method=method,
+        version=cell.version,
+        task=RECOMMENDATION,
+        metric="recall@50",
+        seed=seed,
+        value=cell.recall.mean,
+    )
+    records = [record, replace(record, metric="recall@50_se", value=cell.recall.standard_error)]
+    if baseline:
+        gap = cell.recall.values - baseline[cell.version].recall.values
+        error = float(gap.std(ddof=1) / len(gap) ** 0.5)
+        records.append(replace(record, metric="recall@50_gap_se", value=error))
+    aligned = replace(record, task=ALIGNMENT, metric="alignment_error", value=cell.alignment_error)
+    return [*records, aligned]

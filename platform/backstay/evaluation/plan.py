@@ -1,0 +1,102 @@
+"""What a comparison runs: profiles, and the flags that override them."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
+
+from backstay.compat.methods import METHODS, find_method
+from backstay.datasets.timeline import SLICES
+from backstay.errors import UsageError
+from backstay.evaluation.consumer_fit import FAST, PAPER, ConsumerConfig
+from backstay.training.fit import FitConfig
+from backstay.training.version import VersionPlan
+
+Profile = Literal["fast", "paper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparePlan:
+    """Methods × versions × consumers."""
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    slices: tuple[float, ...] = SLICES  # T_0, T_1, …: one more than versions
+    dims: tuple[int, ...] = (256, 320, 384, 448, 512)  # D_0, D_1, …: one per version
+    layers: tuple[int, ...] = (2, 2, 3, 3, 3)  # one per version
+    fit: FitConfig = field(default_factory=FitConfig)
+    map_epochs: int | None = None  # of post-hoc maps; None: as many as the model's
+    consumers: ConsumerConfig = PAPER
+    profile: Profile = "paper"
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            find_method(method)
+        if len(set(self.methods)) < len(self.methods) or not self.methods:
+            raise UsageError(f"expected different methods, found {', '.join(self.methods)}.")
+        if len(self.slices) != len(self.dims) + 1 or len(self.layers) != len(self.dims):
+            raise UsageError(
+                f"{len(self.dims)} versions need as many layers and one more slice; "
+                f"found {len(self.layers)} layers and {len(self.slices)} slices."
+            )
+        if list(self.slices) != sorted(set(self.slices)):
+            raise UsageError(f"slices must rise, found {self.slices}.")
+
+    @classmethod
+    def of(
+        cls,
+        profile: Profile = "fast",
+        *,
+        methods: tuple[str, ...] | None = None,
+        dims: tuple[int, ...] | None = None,
+        layers: tuple[int, ...] | None = None,
+        slices: tuple[float, ...] | None = None,
+        epochs: int | None = None,
+        weight: float | None = None,
+        seeds: int | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """A profile with some of its values replaced; the number of dims is that of versions.
+
+        `paper` is the published protocol to the letter, hours of it. `fast` is the same protocol
+        with narrower models, fewer epochs and consumers, for minutes.
+        """
+        plan = cls() if profile == "paper" else cls(**_FAST, profile="fast")
+        dims = dims or plan.dims[: len(slices) - 1 if slices else None]
+        layers = layers or (2, 2)
+        layers = (layers + (layers[0] if len(layers) == 1 else 3,) * len(dims))[: len(dims)]
+        fit = replace(
+            plan.fit,
+            epochs=epochs or plan.fit.epochs,
+            evaluate_every=min(plan.fit.evaluate_every, epochs or plan.fit.epochs),
+            weight=plan.fit.weight if weight is None else weight,
+            seed=plan.fit.seed if seed is None else seed,
+        )
+        return replace(
+            plan,
+            methods=methods or plan.methods,
+            dims=dims,
+            layers=layers,
+            slices=slices or SLICES[: len(dims) + 1],
+            fit=fit,
+            consumers=replace(plan.consumers, seeds=seeds or plan.consumers.seeds),
+        )
+
+    def version(self, method: str, version: int) -> VersionPlan:
+        """How one version is fitted by one method."""
+        return VersionPlan(
+            method=find_method(method),
+            dim=self.dims[version],
+            layers=self.layers[version],
+            fit=self.fit,
+            map_epochs=self.map_epochs,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As results.json tells it."""
+        return asdict(self)
+
+
+_FAST: dict[str, Any] = {
+    "dims": (128, 160, 192, 224, 256),
+    "fit": FitConfig(epochs=30, evaluate_every=5),
+    "map_epochs": 60,
+    "consumers": FAST,
+}
