@@ -19,6 +19,7 @@ from backstay.evaluation.uncertainty import Uncertainty
 from backstay.evaluation.words import TASKS
 
 _PANEL_INCHES = (4.2, 3.1)
+_DPI = 150  # of the PNG files
 _INK, _LINE = "#0a0b0c", "#d7dade"  # replaced by the page's own colours in inline plots
 
 
@@ -105,6 +106,8 @@ def _costs(results: Results, errors: Mapping[str, Uncertainty], look: Mapping[st
                 label=row.method,
                 zorder=3,
             )
+        front = _front([(row.unintended_pct, row.intended_pct) for row in results.summary])
+        axes.plot(*zip(*front, strict=True), color=_INK, lw=1, ls=":", zorder=2)
         axes.margins(0.12)
         low = min(*axes.get_xlim(), *axes.get_ylim())
         limits = axes.get_xlim(), axes.get_ylim()
@@ -119,9 +122,20 @@ def _costs(results: Results, errors: Mapping[str, Uncertainty], look: Mapping[st
     return Panel(
         "costs",
         "Who pays for the update",
-        "Up and to the right is better. Along a slanted line the sum is the same; neighbouring "
-        "lines are ten points apart. Bars: one standard error.",
+        "Up and to the right is better; the dotted line joins the methods that no other beats on "
+        "both sides. Along a slanted line the sum is the same; neighbouring lines are ten points "
+        "apart. Bars: one standard error.",
         draw,
+    )
+
+
+def _front(costs: Sequence[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
+    """The points that none other beats on both sides, from left to right."""
+    points = [(x, y) for x, y in costs if x is not None and y is not None]
+    return sorted(
+        point
+        for point in points
+        if not any(x >= point[0] and y >= point[1] and (x, y) != point for x, y in points)
     )
 
 
@@ -196,7 +210,7 @@ def _task(results: Results, task: str, look: Mapping[str, Style]) -> Panel:
     bands = {method: tasks[task] for method, tasks in found.items()}
     return Panel(
         "tasks",
-        task.replace("_", " "),
+        task.replace("_", " ").capitalize(),
         TASKS.get(task, "") + " Shaded: from the worst to the best consumer seed.",
         _lines(series, look, "ROC-AUC", bands=bands),
     )
@@ -292,7 +306,8 @@ def figure_files(made: Sequence[Panel]) -> dict[str, bytes]:
         rows = -(-len(group) // columns)
         with mpl.rc_context(_context(name)):
             figure = Figure(
-                figsize=(max(columns, 1.4) * _PANEL_INCHES[0], rows * _PANEL_INCHES[1] + 0.5)
+                figsize=(max(columns, 1.4) * _PANEL_INCHES[0], rows * _PANEL_INCHES[1] + 0.5),
+                dpi=_DPI,
             )
             for place, panel in enumerate(group, 1):
                 axes = figure.add_subplot(rows, columns, place)
