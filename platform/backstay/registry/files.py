@@ -184,7 +184,7 @@ class MemoryFiles(Files):
         """Create under a lock: only threads of this process can race."""
         with _memory_lock:
             if self.exists(path):
-                return False
+                return self.read(path) == data
             self.write(path, data)
             return True
 
