@@ -84,9 +84,8 @@ def open_table(
     meaning = Meaning(scale=rating_scale or 5.0, refuse_above=rating_scale is None, unit=time_unit)
     readers = [_interactions(path, columns, meaning, ledger) for path in files]
     kinds = tuple(kind for kind, _ in columns.attributes)
-    rows = (
-        row for path in (described_in or files) for row in _items(path, columns, ledger) if kinds
-    )
+    sources = (described_in or files) if kinds else []
+    rows = (row for path in sources for row in _items(path, columns, ledger))
     return Tables(
         files=(*files, *described_in),
         interactions=(batch for _, batches in readers for batch in batches),

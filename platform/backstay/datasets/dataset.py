@@ -149,7 +149,7 @@ class Dataset:
 
     def interactions(self) -> Interactions:
         """The interactions as index arrays."""
-        table = pq.read_table(self.path / INTERACTIONS_FILE)
+        table = self._read(INTERACTIONS_FILE)
         users, user_ids = _index(table["user_id"])
         items, item_ids = _index(table["item_id"])
         return Interactions(
@@ -168,11 +168,20 @@ class Dataset:
         """
         if not self.info.attribute_kinds:
             return Attributes((_identity_kind(item_ids),))
-        table = pq.read_table(self.path / ITEMS_FILE)
+        table = self._read(ITEMS_FILE)
         rows = pc.index_in(item_ids, value_set=table["item_id"].combine_chunks())
         return Attributes(
             tuple(_kind(name, table[name].take(rows)) for name in self.info.attribute_kinds)
         )
+
+    def _read(self, name: str) -> pa.Table:
+        try:
+            return pq.read_table(self.path / name)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"{self.path / name} is missing or damaged ({error}); "
+                "write the dataset anew with `backstay ingest`."
+            ) from error
 
 
 def _index(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int32], pa.Array]:

@@ -64,11 +64,11 @@ def ingest(
     _check(paths, format, columns, rating_scale, time_unit)
     check_target(out)
     ledger = Ledger(strict=strict)
-    tables = _open(
+    tables = open_tables(
         paths,
         format,
         ledger,
-        columns=columns or Columns(),
+        columns=columns,
         rating_scale=rating_scale,
         time_unit=time_unit,
     )
@@ -76,7 +76,12 @@ def ingest(
         "strict": strict,
         "rating_scale": rating_scale,
         "time_unit": None if time_unit == "auto" else time_unit,
-        "columns": columns and {**vars(columns), "items": columns.items and columns.items.name},
+        "columns": columns
+        and {
+            **vars(columns),
+            "attributes": dict(columns.attributes),
+            "items": columns.items and columns.items.name,
+        },
     }
     info = write_dataset(
         out,
@@ -122,14 +127,15 @@ def _check(
         raise UsageError(f"{format_} has its own columns; name columns with the table format only.")
 
 
-def _open(
+def open_tables(
     paths: Sequence[Path],
     format_: Format,
     ledger: Ledger,
     *,
-    columns: Columns,
+    columns: Columns | None = None,
     **scaled: Any,
 ) -> Tables:
+    """The streams of a format, before anything is read but headers; `scaled` as in `ingest`."""
     match format_:
         case "amazon":
             return open_amazon(paths, ledger)
@@ -140,7 +146,7 @@ def _open(
         case "recbole":
             return open_recbole(paths, ledger, **scaled)
         case "table":
-            return open_table(paths, ledger, columns=columns, **scaled)
+            return open_table(paths, ledger, columns=columns or Columns(), **scaled)
 
 
 def _some(tables: Tables, ledger: Ledger) -> Iterator[pa.RecordBatch]:

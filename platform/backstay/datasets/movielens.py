@@ -131,12 +131,12 @@ def _film_parser(layout: Layout, movies: Path) -> Callable[[bytes], ItemRow]:
 
 def _flagged_film(line: bytes, *, genres: Sequence[str]) -> ItemRow:
     """A line of `u.item`: id|title|release|video release|link|a flag for each genre."""
-    movie_id, title, *rest = line.decode().split("|")
-    flags = rest[3:]
+    fields = line.decode().split("|")
+    flags = fields[5:]
     if len(flags) != len(genres):
         raise BrokenRowError(FIELDS)
     held = [genre for genre, flag in zip(genres, flags, strict=True) if flag == "1"]
-    return movie(integer(movie_id, "item id"), title, held)
+    return movie(integer(fields[0], "item id"), fields[1], held)
 
 
 def _genres(movies: Path) -> Iterator[str]:

@@ -34,7 +34,7 @@ def staged(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{out.name}.partial-"
     for left in out.parent.glob(f"{glob.escape(prefix)}*"):
-        _remove_if_dead(left)
+        remove_if_dead(left)
     folder = out.parent / f"{prefix}{uuid.uuid4().hex}"
     folder.mkdir()
     # Held while this process lives: the next writer tells a killed writer's folder by its free lock
@@ -52,7 +52,8 @@ def staged(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_if_dead(folder: Path) -> None:
+def remove_if_dead(folder: Path) -> None:
+    """Remove a staging folder whose writer has ended without doing so."""
     try:
         lock = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:

@@ -87,35 +87,37 @@ def write_dataset(
     Raises:
         UsageError: `out` is not empty, or the batches break their schema.
         InputError: There is no interaction.
+        BackstayError: Memory or disk space ran out.
     """
     with staged(out) as folder:
         work = folder / "work"
         work.mkdir()
         fingerprint = Fingerprint()
-        with duckdb.connect() as database:
-            database.execute(f"SET memory_limit = '{memory_limit}'")
-            database.execute(f"SET threads = {min(4, os.cpu_count() or 1)}")
-            database.execute("SET temp_directory = ?", [str(work / "spill")])
-            try:
-                span, rating_range = _write_interactions(
-                    folder, interactions, database, fingerprint, presorted=presorted
-                )
-                kinds, counts, repeated = _write_items(
-                    folder, items, database, fingerprint, min_items or {}
-                )
-            except duckdb.Error as error:
-                raise BackstayError(
-                    f"sorting within {memory_limit} of memory failed ({error}); "
-                    f"free memory or disk space next to {out} and try again."
-                ) from error
+        try:
+            passed = _stage_interactions(work / INTERACTIONS_FILE, interactions)
+            if presorted and not passed.is_sorted:
+                raise UsageError("the interactions were promised in time order and are not.")
+            kinds = _stage_items(work / ITEMS_FILE, items, item_id=passed.item_id)
+            with duckdb.connect() as database:
+                database.execute("SET memory_limit = ?", [memory_limit])
+                database.execute("SET threads = ?", [min(4, os.cpu_count() or 1)])
+                database.execute("SET temp_directory = ?", [str(work / "spill")])
+                _sort(folder, passed, database, fingerprint)
+                counts, repeated = _join(folder, kinds, database, fingerprint, min_items or {})
+        except (duckdb.Error, OSError) as error:  # an OSError is also how a sort's errors come out
+            reason = str(error).splitlines()[0]
+            raise BackstayError(
+                f"writing {out} with {memory_limit} of memory failed: {reason}. "
+                "Give it more memory, or free disk space next to it."
+            ) from error
         shutil.rmtree(work)
         left_out = {**(skipped or {}), **({REPEATED_ITEM: repeated} if repeated else {})}
         info = DatasetInfo(
             name=name,
             source=source,
             counts=counts,
-            time_span=span,
-            rating_range=rating_range,
+            time_span=(passed.first, passed.last),
+            rating_range=(passed.least_rating, passed.greatest_rating),
             attribute_kinds=kinds,
             fingerprint=fingerprint.hexdigest(),
             skipped=left_out,
@@ -124,67 +126,94 @@ def write_dataset(
     return info
 
 
-def _write_interactions(
-    folder: Path,
-    interactions: Iterable[pa.RecordBatch],
-    database: duckdb.DuckDBPyConnection,
-    fingerprint: Fingerprint,
-    *,
-    presorted: bool,
-) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Write interactions.parquet; return the time span and the range of the ratings."""
+class _Passed:
+    """What is seen of the interactions as they pass: their order, span and range."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.item_id = schema.field("item_id").type
+        self.is_sorted = True
+        self.rows = 0
+        self.first, self.last = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+        self.least_rating, self.greatest_rating = float("inf"), float("-inf")
+
+    def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            times = batch["timestamp"].to_numpy()
+            ratings = batch["rating"].to_numpy()
+            if not np.isfinite(ratings).all():
+                raise UsageError("expected finite ratings, found NaN or infinity among them.")
+            self.rows += len(times)
+            self.is_sorted &= bool(times[0] >= self.last and (times[1:] >= times[:-1]).all())
+            self.first = min(self.first, int(times.min()))
+            self.last = max(self.last, int(times.max()))
+            self.least_rating = min(self.least_rating, float(ratings.min()))
+            self.greatest_rating = max(self.greatest_rating, float(ratings.max()))
+            yield batch
+
+
+def _stage_interactions(path: Path, interactions: Iterable[pa.RecordBatch]) -> _Passed:
+    """Write the interactions to disk as they come."""
     batches = (batch for batch in interactions if batch.num_rows)
     first = next(batches, None)
     if first is None:
         raise InputError("there is no interaction to write; check the files that were read.")
     schema = _checked_schema(first.schema)
-    order = _Order()
-    raw = folder / "work" / "interactions.parquet"
-    _write(raw, schema, order.watch(_checked(chain([first], batches), schema)))
-    target = folder / INTERACTIONS_FILE
-    if order.is_sorted:
+    passed = _Passed(schema)
+    _write(path, schema, passed.watch(_checked(chain([first], batches), schema)))
+    return passed
+
+
+def _stage_items(
+    path: Path, items: Iterable[pa.RecordBatch], *, item_id: pa.DataType
+) -> tuple[str, ...]:
+    """Write the item rows to disk as they come; return the attribute kinds."""
+    batches = iter(items)
+    first = next(batches, None)
+    if first is None:
+        first = pa.RecordBatch.from_pylist([], item_schema((), item_id=item_id))
+    schema = first.schema
+    kinds = tuple(schema.names[1:])
+    if schema != item_schema(kinds, item_id=item_id):
+        raise UsageError(
+            f"expected items with item_id ({item_id}, as in the interactions) and list<string> "
+            f"columns, found: {_describe(schema)}."
+        )
+    _write(path, schema, _checked(chain([first], batches), schema))
+    return kinds
+
+
+def _sort(
+    folder: Path, passed: _Passed, database: duckdb.DuckDBPyConnection, fingerprint: Fingerprint
+) -> None:
+    """Make interactions.parquet of the staged rows."""
+    raw, target = folder / "work" / INTERACTIONS_FILE, folder / INTERACTIONS_FILE
+    if passed.is_sorted:
         raw.rename(target)
         with pq.ParquetFile(target) as file:
             for batch in file.iter_batches(_BATCH):
                 fingerprint.update("interactions", batch)
-    elif presorted:
-        raise UsageError("the interactions were promised in time order and are not.")
-    else:
-        logger.info("sorting %d interactions by time", order.rows)
-        rows = database.sql(
-            "SELECT user_id, item_id, rating, timestamp"
-            " FROM read_parquet(?, file_row_number = true) ORDER BY timestamp, file_row_number",
-            params=[glob.escape(str(raw))],
-        ).to_arrow_reader(_BATCH)
-        _write(target, schema, fingerprint.watch("interactions", _cast(rows, schema)))
-        raw.unlink()
-    return (order.first, order.last), (order.least_rating, order.greatest_rating)
+        return
+    logger.info("sorting %s interactions by time", f"{passed.rows:,}")
+    schema = pq.read_schema(raw)
+    rows = database.sql(
+        "SELECT user_id, item_id, rating, timestamp"
+        " FROM read_parquet(?, file_row_number = true) ORDER BY timestamp, file_row_number",
+        params=[glob.escape(str(raw))],
+    ).to_arrow_reader(_BATCH)
+    _write(target, schema, fingerprint.watch("interactions", _cast(rows, schema)))
+    raw.unlink()
 
 
-def _write_items(
+def _join(
     folder: Path,
-    items: Iterable[pa.RecordBatch],
+    kinds: tuple[str, ...],
     database: duckdb.DuckDBPyConnection,
     fingerprint: Fingerprint,
     min_items: Mapping[str, int],
-) -> tuple[tuple[str, ...], dict[str, int], int]:
-    """Write items.parquet; return the attribute kinds, the counts and the repeated item rows."""
-    interactions = folder / INTERACTIONS_FILE
-    id_type = pq.read_schema(interactions).field("item_id").type
-    batches = iter(items)
-    first = next(batches, None)
-    if first is None:
-        first = pa.RecordBatch.from_pylist([], item_schema((), item_id=id_type))
-    schema = first.schema
-    kinds = tuple(schema.names[1:])
-    if schema != item_schema(kinds, item_id=id_type):
-        raise UsageError(
-            f"expected items with item_id ({id_type}, as in the interactions) and list<string> "
-            f"columns, found: {_describe(schema)}."
-        )
-    raw = folder / "work" / "items.parquet"
-    _write(raw, schema, _checked(chain([first], batches), schema))
-
+) -> tuple[dict[str, int], int]:
+    """Make items.parquet of the staged rows; return the counts and the repeated item rows."""
+    interactions, raw = folder / INTERACTIONS_FILE, folder / "work" / ITEMS_FILE
+    schema = pq.read_schema(raw)
     paths = [glob.escape(str(path)) for path in (interactions, raw)]
     database.execute(
         "CREATE TEMP TABLE rated AS SELECT item_id, min(file_row_number) AS position"
@@ -231,31 +260,7 @@ def _write_items(
         ),
     }
     repeated = pq.read_metadata(raw).num_rows - number("SELECT count(*) FROM described")
-    return kinds, counts, repeated
-
-
-class _Order:
-    """Looks at the interactions as they pass: are they in time order, what is their range?"""
-
-    def __init__(self) -> None:
-        self.is_sorted = True
-        self.rows = 0
-        self.first, self.last = np.iinfo(np.int64).max, np.iinfo(np.int64).min
-        self.least_rating, self.greatest_rating = float("inf"), float("-inf")
-
-    def watch(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            times = batch["timestamp"].to_numpy()
-            ratings = batch["rating"].to_numpy()
-            if not np.isfinite(ratings).all():
-                raise UsageError("expected finite ratings, found NaN or infinity among them.")
-            self.rows += len(times)
-            self.is_sorted &= bool(times[0] >= self.last and (times[1:] >= times[:-1]).all())
-            self.first = min(self.first, int(times.min()))
-            self.last = max(self.last, int(times.max()))
-            self.least_rating = min(self.least_rating, float(ratings.min()))
-            self.greatest_rating = max(self.greatest_rating, float(ratings.max()))
-            yield batch
+    return counts, repeated
 
 
 class _Bare:
