@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.timeline import steps
 from backstay.engines.session import ray_session
 from backstay.errors import InputError
-from backstay.evaluation.compare import Data, compare_methods
+from backstay.evaluation.compare import Data, compare_methods, fit_cell
 from backstay.evaluation.plan import ComparePlan, Profile
 from backstay.evaluation.report import write_report
 from backstay.evaluation.results import Results
@@ -40,10 +42,14 @@ def compare(
     interactions = opened.interactions()
     data = Data(tuple(steps(interactions, plan.slices)), opened.attributes(interactions.item_ids))
     started = time.perf_counter()
-    results = run_cells(
-        lambda **ways: compare_methods(data, plan, about=asdict(opened.info), **ways),
-        workers=workers,
-    )
+    about = asdict(opened.info)
+    if workers == 1:
+        results = compare_methods(data, plan, about=about)
+    else:
+        with ray_session(cpus=workers):
+            results = compare_methods(
+                data, plan, about=about, submit=submit_task(), put=ray.put, gather=ray.get
+            )
     log.info("compared %d methods in %.0f s", len(plan.methods), time.perf_counter() - started)
     out.mkdir(parents=True, exist_ok=True)
     results.write(out / "results.json")
@@ -51,16 +57,17 @@ def compare(
     return results
 
 
-def run_cells(comparison: Callable[..., Results], *, workers: int | None) -> Results:
-    """Run a comparison's cells as Ray tasks, or in this process where one worker is asked for."""
-    if workers == 1:
-        return comparison()
-    import ray  # noqa: PLC0415  (seconds to load)
+def submit_task() -> Callable[..., Any]:
+    """A `Submit` that runs each cell as a Ray task of one CPU; needs a Ray session."""
 
-    with ray_session(cpus=workers):
-        # A process of its own for every cell: its peak memory is then the cell's.
-        @ray.remote(num_cpus=1, max_calls=1)  # type: ignore[untyped-decorator]
-        def cell(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-            return function(*arguments, **options)
+    def run(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **options)
 
-        return comparison(submit=cell.remote, put=ray.put, gather=ray.get)
+    # A fit has a process of its own, whose peak memory is then the fit's.
+    fits = ray.remote(num_cpus=1, max_calls=1)(run)
+    others = ray.remote(num_cpus=1)(run)
+
+    def submit(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        return (fits if function is fit_cell else others).remote(function, *arguments, **options)
+
+    return submit

@@ -11,7 +11,6 @@ import torch
 
 from backstay.datasets.dataset import Attributes
 from backstay.datasets.timeline import Step
-from backstay.engines.session import ray_session
 from backstay.errors import TrainingError
 from backstay.evaluation.ranking import RankingTask
 from backstay.registry.files import Files
@@ -80,9 +79,12 @@ def fit_on_ray(
     The workers share one copy of the data through the object store. Each takes its part of every
     batch, and gradients are summed, so the number of workers doesn't change what is learned.
     """
-    import ray  # noqa: PLC0415  (seconds to load)
+    # Many seconds to load, which fitting in this process does without.
+    import ray  # noqa: PLC0415
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig  # noqa: PLC0415
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
+
+    from backstay.engines.session import ray_session  # noqa: PLC0415
 
     with ray_session():
         trainer = TorchTrainer(

@@ -1,0 +1,154 @@
+"""`backstay demo`: the whole loop on the built-in marketplace, with nothing left running."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backstay.datasets.marketplace import generate
+from backstay.datasets.marketplace_config import MarketplaceConfig
+from backstay.engines.compare import compare
+from backstay.engines.convert import convert
+from backstay.engines.session import ray_session
+from backstay.engines.update import UpdateConfig, update
+from backstay.errors import InputError, ServiceError
+from backstay.evaluation.report import terminal_table
+from backstay.evaluation.results import Results
+from backstay.registry.store import Registry
+from backstay.registry.tables import open_table
+from backstay.serving.client import Client
+from backstay.serving.service import run as serve
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+log = logging.getLogger("backstay.demo")
+
+SPACE = "marketplace"
+DIMS = (64, 80, 96)
+SLICES = (0.5, 0.6, 0.7, 0.8)
+INTERACTIONS = 20_000
+EPOCHS = 30
+SEEDS = 2
+LOOKED_UP = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedLookup:
+    """Version-0 vectors that the service made out of the newest table."""
+
+    url: str
+    entity: str
+    ids: tuple[str | int, ...]
+    version: int  # the space of the vectors
+    source_version: int  # the table they came from
+    greatest_difference: float  # to the batch-converted table, over all numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """What the demo made, and where it is."""
+
+    results: Results
+    lookup: ServedLookup
+    registry: str
+    converted: str
+    report: str
+    seconds: dict[str, float]  # per stage
+
+    def __rich__(self) -> "RenderableType":
+        """The comparison table, and the look-up in words."""
+        from rich.console import Group  # noqa: PLC0415
+
+        served = self.lookup
+        return Group(
+            terminal_table(self.results),
+            f"\n{len(served.ids)} {served.entity}s looked up over HTTP as of version "
+            f"{served.version}, answered from the table of version {served.source_version}; "
+            f"greatest difference to the batch conversion {served.greatest_difference:.1e}.",
+            f"Report: {self.report}",
+        )
+
+
+def run(*, out: Path) -> DemoReport:
+    """Data, versions, comparison, conversion and one served look-up, all under `out`."""
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; give the demo a folder of its own with --out.")
+    dataset, registry, converted = out / "dataset", out / "registry", out / "items-v0"
+    newest = len(DIMS) - 1
+    seconds: dict[str, float] = {}
+    with _timed("data", seconds):
+        generate(MarketplaceConfig(interactions=INTERACTIONS), dataset)
+    with _timed("updates", seconds):
+        for dim, until in zip(DIMS, SLICES, strict=False):
+            update(
+                UpdateConfig(
+                    registry=str(registry),
+                    space=SPACE,
+                    dataset=dataset,
+                    until=until,
+                    dim=dim,
+                    epochs=EPOCHS,
+                )
+            )
+    with ray_session():
+        with _timed("comparison", seconds):
+            results = compare(
+                dataset, out=out / "comparison", dims=DIMS, epochs=EPOCHS, seeds=SEEDS
+            )
+        with _timed("conversion", seconds):
+            table = Registry(registry).space(SPACE).path(newest, "tables/item")
+            convert(
+                registry=str(registry),
+                space=SPACE,
+                source=newest,
+                target=0,
+                input=table,
+                output=str(converted),
+            )
+        with _timed("serving", seconds):
+            lookup = _look_up(registry, converted, newest=newest)
+    return DemoReport(
+        results=results,
+        lookup=lookup,
+        registry=str(registry),
+        converted=str(converted),
+        report=str(out / "comparison" / "report.html"),
+        seconds=seconds,
+    )
+
+
+def _look_up(registry: Path, converted: Path, *, newest: int) -> ServedLookup:
+    """Ask a running service for version 0, and hold its answer against the converted table."""
+    ids, expected = open_table(str(converted)).read()
+    chosen = ids[:LOOKED_UP].to_pylist()
+    with serve(registry, port=0, blocking=False) as service, Client(service.url) as client:
+        _, vectors = client.lookup(SPACE, "item", chosen, version=0)
+        url = service.url
+    difference = float(np.abs(vectors - expected[:LOOKED_UP]).max())
+    if difference > 1e-3:  # noqa: PLR2004  (far above rounding, far below a wrong vector)
+        raise ServiceError(
+            f"the service's version-0 vectors differ from the converted table by {difference}; "
+            f"expected the same chain of maps. Check the registry with `backstay verify`."
+        )
+    return ServedLookup(
+        url=url,
+        entity="item",
+        ids=tuple(chosen),
+        version=0,
+        source_version=newest,
+        greatest_difference=difference,
+    )
+
+
+@contextmanager
+def _timed(stage: str, seconds: dict[str, float]) -> Iterator[None]:
+    log.info("demo: %s", stage)
+    started = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - started, 1)
