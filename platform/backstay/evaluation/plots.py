@@ -19,6 +19,7 @@ from backstay.evaluation.uncertainty import Uncertainty
 from backstay.evaluation.words import TASKS
 
 _PANEL_INCHES = (4.2, 3.1)
+_TITLE_INCHES = 0.3
 _DPI = 150  # of the PNG files
 _INK, _LINE = "#0a0b0c", "#d7dade"  # replaced by the page's own colours in inline plots
 
@@ -276,7 +277,6 @@ def _context(salt: str) -> dict[str, object]:
         "text.color": _INK,
         "xtick.color": _INK,
         "ytick.color": _INK,
-        "figure.constrained_layout.use": True,
     }
 
 
@@ -284,8 +284,9 @@ def inline_svg(panel: Panel) -> str:
     """The panel as an `<svg>` element that takes its colours from the page around it."""
     with mpl.rc_context(_context(panel.title)):
         figure = Figure(figsize=_PANEL_INCHES)
-        panel.draw(figure.add_subplot())
-        figure.axes[0].set_facecolor("none")
+        axes = _axes(figure, left=0.0, bottom=0.0)
+        panel.draw(axes)
+        axes.set_facecolor("none")
         svg = _svg(figure, transparent=True)
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -297,35 +298,44 @@ def inline_svg(panel: Panel) -> str:
     return svg.replace(_INK, "currentColor").replace(_LINE, "var(--line)").strip()
 
 
-def figure_files(made: Sequence[Panel]) -> dict[str, bytes]:
+def figure_files(made: Sequence[Panel], methods: Sequence[str]) -> dict[str, bytes]:
     """The panels as standalone files with a legend: file name -> PNG or SVG."""
     files = {}
     for name in dict.fromkeys(panel.figure for panel in made):
         group = [panel for panel in made if panel.figure == name]
         columns = min(len(group), 3)
         rows = -(-len(group) // columns)
+        legend_columns = 4 if columns > 1 else 2
+        legend = 0.3 + 0.22 * -(-len(methods) // legend_columns)
+        width, height = _PANEL_INCHES[0] * columns, (_PANEL_INCHES[1] + _TITLE_INCHES) * rows
         with mpl.rc_context(_context(name)):
-            figure = Figure(
-                figsize=(max(columns, 1.4) * _PANEL_INCHES[0], rows * _PANEL_INCHES[1] + 0.5),
-                dpi=_DPI,
-            )
-            for place, panel in enumerate(group, 1):
-                axes = figure.add_subplot(rows, columns, place)
+            figure = Figure(figsize=(width, height + legend), dpi=_DPI)
+            for place, panel in enumerate(group):
+                down, across = divmod(place, columns)
+                bottom = legend + height - (down + 1) * height / rows
+                axes = _axes(figure, left=across * _PANEL_INCHES[0], bottom=bottom)
                 panel.draw(axes)
                 axes.set_title(panel.title, loc="left")
             handles, labels = figure.axes[0].get_legend_handles_labels()
-            figure.legend(
-                handles,
-                labels,
-                loc="outside lower center",
-                ncols=min(4, len(labels)),
-                frameon=False,
-            )
+            figure.legend(handles, labels, loc="lower center", ncols=legend_columns, frameon=False)
             files[f"{name}.svg"] = _svg(figure).encode()
             png = BytesIO()
             FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
             files[f"{name}.png"] = png.getvalue()
     return files
+
+
+def _axes(figure: Figure, *, left: float, bottom: float) -> Axes:
+    """The axes of a panel whose corner lies at (left, bottom), in inches, with room for labels."""
+    width, height = figure.get_size_inches()
+    return figure.add_axes(
+        (
+            (left + 0.72) / width,
+            (bottom + 0.5) / height,
+            (_PANEL_INCHES[0] - 0.87) / width,
+            (_PANEL_INCHES[1] - 0.6) / height,
+        )
+    )
 
 
 def _svg(figure: Figure, *, transparent: bool = False) -> str:

@@ -30,12 +30,13 @@ def write_report(results: Results, out: Path) -> Path:
 
     errors = uncertainties(results.records)
     panels = plots.panels(results, errors)
-    files = plots.figure_files(panels)
+    methods = [row.method for row in results.summary]
+    files = plots.figure_files(panels, methods)
     for name, content in files.items():
         write_whole(out / FIGURES_FOLDER / name, content)
     told = {
         **_content(results, errors),
-        "styles": plots.styles([row.method for row in results.summary]),
+        "styles": plots.styles(methods),
         "panels": [(panel, Markup(plots.inline_svg(panel))) for panel in panels],  # noqa: S704
         "images": [name for name in files if name.endswith(".png")],
         "folder": FIGURES_FOLDER,
