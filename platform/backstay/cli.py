@@ -176,6 +176,24 @@ def marketplace(out: Path, **size: Any) -> Any:
     return generate(MarketplaceConfig(**_given(size)), out)
 
 
+_PLAN = (
+    click.option("--profile", type=click.Choice(["fast", "paper"]), default="fast"),
+    click.option("--dims", type=_INTEGERS, help="D_0,D_1,…: one version for each."),
+    click.option("--layers", type=_INTEGERS, help="Layers of each version, or one for all."),
+    click.option("--slices", type=_NUMBERS, help="T_0,T_1,…: one more than versions."),
+    click.option("--epochs", type=_POSITIVE, help="Epochs of each fit."),
+    click.option("--seeds", type=_POSITIVE, help="Seeds of each consumer."),
+    click.option("--seed", type=int, help="Reaches everything random."),
+)
+"""Left out, they follow the profile."""
+
+
+def _plan(function: _Function) -> _Function:
+    for option in reversed(_PLAN):
+        function = option(function)
+    return function
+
+
 @_verb(
     example="backstay compare datasets/ml-25m --out runs/ml-25m "
     "--methods fix-m0,no-bc,bc-aligner --dims 128,160,192"
@@ -183,22 +201,19 @@ def marketplace(out: Path, **size: Any) -> Any:
 @click.argument("dataset", type=_DATASET)
 @click.option("--out", required=True, type=_FOLDER, metavar="RUN", help="Folder for the results.")
 @click.option("--methods", type=_NAMES, help="Update methods, with commas.  [default: all]")
-@click.option("--profile", type=click.Choice(["fast", "paper"]), default="fast")
-@click.option("--dims", type=_INTEGERS, help="D_0,D_1,…: one version for each.")
-@click.option("--layers", type=_INTEGERS, help="Layers of each version, or one for all.")
-@click.option("--epochs", type=_POSITIVE, help="Epochs of each fit.")
+@_plan
 @click.option("--weight", type=float, help="λ, the weight of the alignment loss.")
-@click.option("--seeds", type=_POSITIVE, help="Seeds of each consumer.")
-@click.option("--slices", type=_NUMBERS, help="T_0,T_1,…: positions on the timeline.")
-@click.option("--workers", type=_POSITIVE, help="Methods fitted at the same time.")
+@click.option("--workers", type=_POSITIVE, help="Tasks at the same time; 1: without Ray.")
 def compare(dataset: Path, out: Path, **options: Any) -> Any:
     """Compare update methods: every method, version and consumer.
 
-    Options that are left out follow the profile. Writes results.json, report.html and the figures.
+    Writes results.json, report.html and the figures; the answer is the summary. Options that are
+    left out follow the profile.
     """
     from backstay.engines.compare import compare as run
 
-    return run(dataset, out=out, **_given(options))
+    results = run(dataset, out=out, **_given(options))
+    return {"out": out, "report": out / "report.html", "summary": results.summary}
 
 
 @_verb(
@@ -237,17 +252,16 @@ def update(**options: Any) -> Any:
 @click.argument("dataset", type=_DATASET)
 @click.option("--out", required=True, type=_FOLDER, metavar="RUN", help="Folder for the results.")
 @click.option("--weights", type=_NUMBERS, help="λ to try.  [default: the search chooses]")
-@click.option("--trials", type=_POSITIVE, help="How many weights the search tries.")
+@click.option("--trials", type=_POSITIVE, help="How many weights the search chooses.")
 @click.option("--method", default="bc-aligner", help="The update method whose weight is searched.")
-@click.option("--dims", type=_INTEGERS, help="D_0,D_1,…: one version for each.")
-@click.option("--epochs", type=_POSITIVE, help="Epochs of each fit.")
-@click.option("--seed", type=int, help="Reaches everything random.")
+@_plan
 @click.option("--workers", type=_POSITIVE, help="Trials at the same time.")
 def tune(dataset: Path, out: Path, **options: Any) -> Any:
     """Search the compatibility weight λ.
 
     Each trial fits versions with one weight; the answer is the Pareto front of the intended task
-    against the consumers.
+    against the consumers. Options that are left out follow the profile. Run again after a crash,
+    it keeps the finished trials.
     """
     from backstay.engines.search import search
 
@@ -263,7 +277,8 @@ def tune(dataset: Path, out: Path, **options: Any) -> Any:
 @click.option("--to", "target", required=True, type=click.IntRange(min=0), metavar="J")
 @click.option("--input", "input_", required=True, metavar="PARQUET", help="File, folder or URL.")
 @click.option("--output", required=True, metavar="DIR", help="Folder or URL to write.")
-@click.option("--column", help="Column of the vectors.  [default: embedding]")
+@click.option("--workers", type=_POSITIVE, help="Parts converted at the same time, with Ray.")
+@click.option("--engine", type=click.Choice(["auto", "local", "ray"]), default="auto")
 def convert(registry: str, space: str, input_: str, **options: Any) -> Any:
     """Convert a table of version K to the older version J."""
     from backstay.engines.convert import convert as run

@@ -71,7 +71,7 @@ def test_help_has_a_sentence_for_every_option_and_an_example(name):
         for option in command.params
         if isinstance(option, click.Option) and not option.help and not option.metavar
     ]
-    assert set(undocumented) <= {"profile", "format", "seed"}  # their choices say it all
+    assert set(undocumented) <= {"profile", "format", "engine", "seed"}  # their choices say it all
 
 
 def parse(name: str, words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
