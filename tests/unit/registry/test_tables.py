@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import InputError
@@ -68,6 +68,7 @@ def test_parts_are_plain_parquet_that_others_read(tmp_path):
     assert pd.read_parquet(part)["embedding"].map(len).tolist() == [3, 3]
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 7), min_size=1, max_size=6),
     part_rows=st.integers(1, 9),
