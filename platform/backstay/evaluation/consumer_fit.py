@@ -16,7 +16,7 @@ from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.auc import roc_auc
 from backstay.evaluation.consumers import Consumer, consumer_network, score
 from backstay.evaluation.labels import ConsumerTask
-from backstay.evaluation.tables import Inputs, Tables
+from backstay.evaluation.tables import Inputs, Tables, as_tensor
 
 log = logging.getLogger("backstay.evaluation")
 
@@ -182,7 +182,7 @@ def _fit(
     config: ConsumerConfig,
 ) -> tuple[int, float]:
     """Train `network` in place and leave it at its best epoch, frozen: (epoch, validation AUC)."""
-    labels = torch.from_numpy(task.train.labels).to(inputs.device, torch.float32)
+    labels = as_tensor(task.train.labels).to(inputs.device, torch.float32)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     best_epoch, best_auc, best_state = 0, -1.0, network.state_dict()
     for epoch in range(1, config.epochs + 1):

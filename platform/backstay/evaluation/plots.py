@@ -318,10 +318,10 @@ def figure_files(made: Sequence[Panel], methods: Sequence[str]) -> dict[str, byt
                 axes.set_title(panel.title, loc="left")
             handles, labels = figure.axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="lower center", ncols=legend_columns, frameon=False)
-            files[f"{name}.svg"] = _svg(figure).encode()
             png = BytesIO()
             FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
             files[f"{name}.png"] = png.getvalue()
+            files[f"{name}.svg"] = _svg(figure).encode()  # last: it resets the resolution
     return files
 
 

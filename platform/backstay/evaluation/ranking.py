@@ -118,12 +118,12 @@ class RankingTask:
         self._check(users_z, items_z, k=k)
         device = items_z.device
         with torch.no_grad():
-            queries = users_z[torch.from_numpy(self.users).to(device)]
+            queries = users_z[as_tensor(self.users).to(device)]
             catalogue = items_z.T
-            seen_items = torch.from_numpy(self.seen.items).to(device)
-            seen_rows = torch.from_numpy(self.seen.rows).to(device)
-            wanted_items = torch.from_numpy(self.wanted.items).to(device)
-            wanted_rows = torch.from_numpy(self.wanted.rows).to(device)
+            seen_items = as_tensor(self.seen.items).to(device)
+            seen_rows = as_tensor(self.seen.rows).to(device)
+            wanted_items = as_tensor(self.wanted.items).to(device)
+            wanted_rows = as_tensor(self.wanted.rows).to(device)
             hits = torch.zeros(len(wanted_items), dtype=torch.float64, device=device)
             block = max(1, min(block_scores // self.n_items, len(queries)))
             buffer = torch.empty((block, self.n_items), dtype=queries.dtype, device=device)

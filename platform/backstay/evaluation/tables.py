@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from backstay.errors import UsageError
 from backstay.evaluation.labels import Examples
 
 
-def as_tensor(values: torch.Tensor | npt.NDArray[np.float32]) -> torch.Tensor:
+def as_tensor(values: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
     """View an array as a tensor to read from, without a copy.
 
     Memory maps and shared memory are read-only arrays, about which torch warns; nothing in this
@@ -49,7 +49,7 @@ class Inputs:
 
     def __init__(self, tables: Tables, examples: Examples) -> None:
         self.parts = [
-            (table, torch.from_numpy(index).to(table.device))
+            (table, as_tensor(index).to(table.device))
             for table, index in ((tables.users, examples.users), (tables.items, examples.items))
             if index is not None
         ]

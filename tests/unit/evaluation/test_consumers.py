@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -217,6 +218,27 @@ def test_read_only_arrays_are_read_in_place(consumer, tables):
     pairs.flags.writeable = False
     assert consumer.scores(pairs).shape == (3,)
     assert consumer.scores(pairs[:0]).shape == (0,)
+
+
+def test_examples_out_of_shared_memory_are_fine(tables):
+    rows, labels = np.arange(300), tables.users.numpy()[:, 0] > 0
+    rows.flags.writeable = labels.flags.writeable = False
+    examples = Examples(rows, None, labels)
+    task = ConsumerTask(
+        name="user_activity",
+        train=examples,
+        early_stop=examples,
+        early_stop_step=1,
+        judge={2: examples},
+    )
+    # Torch warns of read-only arrays once in a process, so another test may have used it up.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.set_warn_always(True)
+        try:
+            train_consumer(task, tables, tables, width=4, dropout=0.0, seed=0, config=QUICK)
+        finally:
+            torch.set_warn_always(False)
 
 
 def test_round_trip_without_pickle(tmp_path, consumer):
