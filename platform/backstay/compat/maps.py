@@ -18,6 +18,13 @@ class Vectors:
     version: int
     values: npt.NDArray[np.float32]  # (n, D_version), one row per entity
 
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2:  # noqa: PLR2004
+            raise MapMismatchError(
+                f"vectors of {self.space} version {self.version} must be two-dimensional, "
+                f"one row per entity; found shape {self.values.shape}."
+            )
+
 
 @dataclass(frozen=True)
 class BackwardMap:

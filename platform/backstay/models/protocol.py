@@ -48,19 +48,24 @@ class EmbeddingModel(Protocol):
         ...
 
 
-def build_model(config: ModelConfig, *, seed: int) -> nn.Module:
-    """A freshly initialised model; the same seed gives the same weights."""
+def architectures() -> dict[str, type[nn.Module]]:
+    """Every embedding model by the name a configuration calls it."""
     from backstay.models.pinsage import PinSAGE  # noqa: PLC0415  (architectures know this module)
 
-    architectures = {"pinsage": PinSAGE}
-    if config.architecture not in architectures:
+    return {"pinsage": PinSAGE}
+
+
+def build_model(config: ModelConfig, *, seed: int) -> nn.Module:
+    """A freshly initialised model; the same seed gives the same weights."""
+    known = architectures()
+    if config.architecture not in known:
         raise UsageError(
             f"unknown architecture {config.architecture!r}; "
-            f"expected one of {', '.join(sorted(architectures))}."
+            f"expected one of {', '.join(sorted(known))}."
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return architectures[config.architecture](config)
+        return known[config.architecture](config)
 
 
 def model_weights(model: nn.Module) -> dict[str, npt.NDArray[Any]]:

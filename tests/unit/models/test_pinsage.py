@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from tests.unit.models.snapshots import random_snapshot
+
+from backstay.models.graph import Graph
+from backstay.models.protocol import ModelConfig, build_model, model_weights
+
+
+def slow_pinsage(weights, step, attributes, *, layers, training):
+    """The formula of the paper, node by node in float64: (N, D)."""
+    table = weights["table"].astype(np.float64)
+    dim = table.shape[1]
+    nodes = step.n_users + step.n_items
+    z = np.zeros((nodes, dim))
+    z[: step.n_users] = table[0]
+    for item in range(step.n_items):
+        first = 1
+        for kind in attributes.kinds:
+            values = kind.indices[kind.indptr[item] : kind.indptr[item + 1]]
+            if len(values):
+                z[step.n_users + item] += sum(table[first + value] for value in values) / len(
+                    values
+                )
+            first += len(kind.values)
+
+    neighbours = [[] for _ in range(nodes)]
+    for user, item in zip(step.train.users, step.train.items, strict=True):
+        neighbours[user].append(step.n_users + item)
+        neighbours[step.n_users + item].append(user)
+
+    for layer in range(layers):
+        both = weights[f"layers.{layer}.weight"].astype(np.float64)
+        from_neighbours, from_self = both[:dim], both[dim:]
+        h = np.zeros_like(z)
+        for node in range(nodes):
+            mean = sum((z[n] for n in neighbours[node]), np.zeros(dim)) / max(
+                len(neighbours[node]), 1
+            )
+            h[node] = from_neighbours @ mean + from_self @ z[node]
+        norm = {
+            name: weights[f"norms.{layer}.{name}"].astype(np.float64)
+            for name in ("weight", "bias", "running_mean", "running_var")
+        }
+        mean, variance = (
+            (h.mean(0), h.var(0)) if training else (norm["running_mean"], norm["running_var"])
+        )
+        z = (h - mean) / np.sqrt(variance + 1e-5) * norm["weight"] + norm["bias"]
+        if layer < layers - 1:
+            z = np.maximum(z, 0)
+    return z
+
+
+def randomised(config, *, seed):
+    """A model whose batch norms are not at their start either."""
+    model = build_model(config, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for norm in model.norms:
+        for tensor in (norm.weight.data, norm.bias.data, norm.running_mean):
+            tensor.normal_(generator=generator)
+        norm.running_var.uniform_(0.5, 2, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("training", [True, False])
+def test_says_what_the_formula_says(layers, training):
+    step, attributes = random_snapshot(layers)
+    model = randomised(ModelConfig(dim=6, layers=layers, values=(5, 7)), seed=layers)
+    weights = {name: value.copy() for name, value in model_weights(model).items()}
+    model.train(training)
+    z = model(Graph.of(step, attributes)).detach().numpy()
+    expected = slow_pinsage(weights, step, attributes, layers=layers, training=training)
+    np.testing.assert_allclose(z, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_gradients_are_those_of_finite_differences():
+    step, attributes = random_snapshot(4)
+    config = ModelConfig(dim=4, layers=2, values=(5, 7))
+    model = randomised(config, seed=4).train()
+    upstream = np.random.default_rng(0).standard_normal((step.n_users + step.n_items, 4))
+    (model(Graph.of(step, attributes)) * torch.from_numpy(upstream)).sum().backward()
+    weights = {name: value.astype(np.float64) for name, value in model_weights(model).items()}
+
+    def loss():
+        return (slow_pinsage(weights, step, attributes, layers=2, training=True) * upstream).sum()
+
+    for name, cell in (
+        ("table", (0, 1)),  # the vector of all users
+        ("table", (3, 2)),
+        ("layers.0.weight", (1, 2)),  # from neighbours
+        ("layers.0.weight", (5, 2)),  # from the node itself
+        ("layers.1.weight", (2, 0)),
+        ("layers.1.weight", (7, 3)),
+        ("norms.0.bias", (1,)),
+    ):
+        at = weights[name][cell]
+        weights[name][cell] = at + 1e-6
+        above = loss()
+        weights[name][cell] = at - 1e-6
+        below = loss()
+        weights[name][cell] = at
+        found = model.get_parameter(name).grad[cell].item()
+        assert found == pytest.approx((above - below) / 2e-6, rel=2e-3, abs=2e-4), name
