@@ -1,0 +1,172 @@
+"""An embedding table on local disk, mapped into memory and searched by id.
+
+A table is copied once out of the registry into a cache folder that replicas and restarts share:
+
+    <cache>/<root>/<space>/<entity>/<version>-<manifest hash>/vectors.npy   (rows, D) float32
+                                                              /ids.arrow     id sorted, row int64
+
+Opening it costs milliseconds and no memory: pages come in as they are asked for, and processes
+that serve the same table share them.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from backstay.errors import CorruptError
+
+if TYPE_CHECKING:
+    from backstay.registry.tables import EmbeddingTable
+
+FORMAT = 1
+"""Of the cache; another format is another folder."""
+
+ID_TYPES = {"int64": pa.int64(), "string": pa.large_string()}
+_VECTORS = "vectors.npy"
+_IDS = "ids.arrow"
+
+
+@dataclass(frozen=True)
+class MappedTable:
+    """A table that answers by id; every array is a read-only memory map."""
+
+    sorted_ids: pa.Array  # (rows,) ascending, distinct, of a type in ID_TYPES
+    rows: npt.NDArray[np.int64]  # (rows,): where in `vectors` each sorted id is
+    vectors: npt.NDArray[np.float32]  # (rows, D)
+
+    @property
+    def dim(self) -> int:
+        """D of the table's version."""
+        return int(self.vectors.shape[1])
+
+    def find(self, ids: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Rows of the ids that are here, in request order, and a mask (n,) of which those are.
+
+        `ids`: (n,) of the type of `sorted_ids`, without nulls. Binary search: no index in memory.
+        """
+        if not len(self.sorted_ids):
+            return np.empty(0, np.int64), np.zeros(len(ids), bool)
+        at = pc.search_sorted(self.sorted_ids, ids).to_numpy()
+        at = np.minimum(at, len(self.sorted_ids) - 1)
+        equal = pc.equal(self.sorted_ids.take(pa.array(at)), ids)
+        found = equal.to_numpy(zero_copy_only=False)
+        return self.rows[at[found]], found
+
+    def gather(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """A copy of these rows, (n, D)."""
+        return self.vectors[rows]
+
+
+def open_cached(
+    table: "EmbeddingTable", *, folder: Path, version: int, manifest_hash: str
+) -> MappedTable:
+    """The table from the cache in `folder`, one entity's, copied there first if it isn't yet.
+
+    Of several processes one copies and the others wait. A copy appears whole or not at all: what
+    a killed process left is removed by the next one, and so are copies of older versions
+    (processes that still answer from one keep it until they let go).
+    Raises CorruptError where the table breaks what its manifest says, or holds a NaN.
+    """
+    name = f"{version}-{manifest_hash[:32]}.f{FORMAT}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / ".lock"):
+        if not (folder / name).is_dir():
+            building = folder / ".building"
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            try:
+                _copy(table, building)
+                building.rename(folder / name)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+            _sync(folder)
+        opened = _open(folder / name)
+        for entry in folder.iterdir():
+            number, _, rest = entry.name.partition("-")
+            if rest and entry.name != name and number.isdigit() and int(number) <= version:
+                shutil.rmtree(entry, ignore_errors=True)
+    return opened
+
+
+def _open(folder: Path) -> MappedTable:
+    vectors = np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False)
+    index = pa.ipc.open_file(pa.memory_map(str(folder / _IDS))).read_all()
+    id_type = index.schema.field("id").type
+    columns = [_one_chunk(index.column(name), type_) for name, type_ in
+               (("id", id_type), ("row", pa.int64()))]  # fmt: skip
+    return MappedTable(columns[0], columns[1].to_numpy(), vectors)
+
+
+def _copy(table: "EmbeddingTable", folder: Path) -> None:
+    id_type = ID_TYPES[table.id_type]
+    chunks = []
+    with _synced(folder / _VECTORS) as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f4", "fortran_order": False, "shape": (table.rows, table.dim)}
+        )
+        for ids, values in table.batches():
+            if not np.isfinite(values).all():
+                raise CorruptError(
+                    f"{table} holds a vector with a NaN or an infinity, which can't be served. "
+                    "Publish a version without it."
+                )
+            file.write(np.ascontiguousarray(values, "<f4").data)
+            chunks.append(ids.cast(id_type))
+    ids = _one_chunk(pa.chunked_array(chunks, id_type), id_type)
+    if len(ids) != table.rows or ids.null_count:
+        raise CorruptError(
+            f"{table} must hold {table.rows} ids; found {len(ids)}, {ids.null_count} of them null. "
+            "Check the version with `backstay verify`."
+        )
+    order = pc.sort_indices(ids)
+    ids = ids.take(order)
+    twice = pc.equal(ids[1:], ids[:-1])
+    if pc.any(twice).as_py():
+        raise CorruptError(
+            f"{table} holds id {ids[1:].filter(twice)[0].as_py()!r} more than once, so that a "
+            "look-up has no one answer. Publish a version that holds it once."
+        )
+    index = pa.table({"id": ids, "row": order.cast(pa.int64())})
+    with _synced(folder / _IDS) as file, pa.ipc.new_file(file, index.schema) as writer:
+        writer.write_table(index)
+
+
+def _one_chunk(column: pa.ChunkedArray, id_type: pa.DataType) -> pa.Array:
+    # A single chunk is passed through as it is: a memory map stays one.
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], id_type)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # The kernel drops the lock with the process, however it dies.
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _synced(path: Path) -> Iterator[Any]:
+    with path.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,142 @@
+"""The service on Ray Serve, in a process of its own: answers, recovery, and a clean end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from tests.unit.serving import worlds
+from tests.unit.serving.worlds import ITEMS, SPACE, USERS, slowly
+
+from backstay.errors import ServiceError
+from backstay.serving.client import Client
+
+pytestmark = pytest.mark.cluster
+
+SECONDS = 120  # how long anything here may take
+
+RUN = """
+import sys
+from backstay.serving.app import run
+run(sys.argv[1], port=0, cache=sys.argv[2], refresh_seconds=0.5,
+    on_ready=lambda url: print(url, flush=True))
+"""
+
+
+class Running:
+    """The service's process, and whatever it has started."""
+
+    def __init__(self, root):
+        self.registry = worlds.build(root / "registry", versions=2)
+        self.mark = f"BACKSTAY_TEST_MARK={root}".encode()
+        path = os.pathsep.join(path for path in sys.path if path)
+        environment = {**os.environ, "BACKSTAY_TEST_MARK": str(root), "PYTHONPATH": path}
+        environment.pop("RAY_ADDRESS", None)
+        self.log = root / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", RUN, str(root / "registry"), str(root / "cache")],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.url = self.process.stdout.readline().strip()
+        assert self.url.startswith("http"), self.log.read_text()
+
+    def processes(self):
+        """Every process that is part of it: the environment is inherited."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    if self.mark in (folder / "environ").read_bytes().split(b"\0"):
+                        command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+                        found[int(folder.name)] = command.decode()
+                except OSError:  # gone, or not ours
+                    continue
+        return found
+
+    def replicas(self):
+        return [pid for pid, command in self.processes().items() if "ServeReplica" in command]
+
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
+        said, _ = self.process.communicate(timeout=SECONDS)
+        return said
+
+
+def eventually(what):
+    until = time.monotonic() + SECONDS
+    while not (answer := what()):
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.1)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    running = Running(tmp_path_factory.mktemp("service"))
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.terminate()
+
+
+def check_version_0(client, *, source):
+    for entity, asked in (("user", USERS.tolist()), ("item", ITEMS)):
+        ids, values = client.lookup(SPACE, entity, asked, version=0)
+        assert ids.tolist() == asked
+        expected = slowly(entity, asked, version=0, source=source)
+        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_version_published_while_it_runs_answers_for_version_0(service):
+    with Client(service.url) as client:
+        check_version_0(client, source=1)
+        worlds.publish(service.registry, 2)
+        eventually(lambda: client.space(SPACE)["latest"] == 2)
+        check_version_0(client, source=2)
+
+
+def test_problems_and_headers_pass_through_the_proxy(service):
+    response = httpx.get(f"{service.url}/v1/spaces/{SPACE}/user/41?version=0")
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.headers["Backstay-Version"], response.headers["Backstay-Source-Version"]) == (
+        "0",
+        "2",
+    )
+
+
+def test_a_killed_replica_is_replaced(service):
+    (killed,) = eventually(service.replicas)
+    os.kill(killed, signal.SIGKILL)
+    # Until Serve has noticed, a request may still be sent to the dead replica, which is a 500.
+    with Client(service.url, retries=30) as client:
+
+        def answers():
+            try:
+                check_version_0(client, source=2)
+            except ServiceError:
+                return False
+            return True
+
+        eventually(answers)
+    assert killed not in service.replicas()
+
+
+def test_sigterm_stops_everything(service):
+    assert len(service.processes()) > 5
+    said = service.terminate()
+    assert service.process.returncode == 0, service.log.read_text()
+    assert said == ""  # stdout had the URL, and nothing else
+    eventually(lambda: not service.processes())
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(service.url)

@@ -1,0 +1,301 @@
+import io
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote, unquote
+
+import httpx
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from tests.unit.serving import worlds
+from tests.unit.serving.conftest import listening
+from tests.unit.serving.worlds import DIMS, ITEMS, SPACE, USERS, slowly
+
+from backstay.errors import UsageError
+from backstay.serving import wire
+from backstay.serving.app import build_app
+from backstay.serving.lookup import Lookup
+
+LOOKUP = f"/v1/spaces/{SPACE}/user/lookup"
+
+
+def vectors_of(response):
+    media_type = response.headers["content-type"]
+    if media_type == wire.JSON:
+        said = orjson.loads(response.content)
+        return np.array(said["embeddings"] if "embeddings" in said else [said["embedding"]])
+    if media_type == wire.ARROW:
+        table = pa.ipc.open_stream(io.BytesIO(response.content)).read_all()
+        return np.array(table["embedding"].to_pylist())
+    shape = [int(size) for size in response.headers[wire.SHAPE].split(",")]
+    return np.frombuffer(response.content, "<f4").reshape(-1, shape[-1])
+
+
+def problem_of(response, status):
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["type"].startswith("urn:backstay:problem:")
+    assert unquote(problem["instance"]) == response.request.url.path
+    assert problem["title"]
+    return problem
+
+
+@pytest.mark.parametrize("media_type", wire.MEDIA_TYPES)
+@pytest.mark.parametrize("version", [0, 1, 2, "latest"])
+@pytest.mark.parametrize("entity", ["user", "item"])
+def test_many_vectors_in_every_form_are_what_the_slow_loop_gives(http, entity, version, media_type):
+    ids = worlds.ENTITIES[entity].to_pylist()[::-1]
+    response = http.post(
+        f"/v1/spaces/{SPACE}/{entity}/lookup",
+        json={"ids": ids, "version": version},
+        headers={"Accept": media_type},
+    )
+    number = 2 if version == "latest" else version
+    assert response.headers[wire.VERSION] == str(number)
+    assert response.headers[wire.SOURCE_VERSION] == "2"
+    assert response.headers["Vary"] == "Accept"
+    expected = slowly(entity, ids, version=number, source=2)
+    np.testing.assert_allclose(vectors_of(response), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("media_type", wire.MEDIA_TYPES)
+@pytest.mark.parametrize("query", ["", "?version=0", "?version=latest"])
+@pytest.mark.parametrize("id_", [*(i for i in ITEMS if i), *USERS.tolist()])
+def test_one_vector_in_every_form(http, id_, query, media_type):
+    entity = "user" if isinstance(id_, int) else "item"
+    path = f"/v1/spaces/{SPACE}/{entity}/{quote(str(id_), safe='')}{query}"
+    response = http.get(path, headers={"Accept": media_type})
+    version = 0 if query == "?version=0" else 2
+    assert response.headers[wire.VERSION] == str(version)
+    expected = slowly(entity, [id_], version=version, source=2)
+    np.testing.assert_allclose(vectors_of(response), expected, rtol=1e-5, atol=1e-5)
+    if media_type == wire.JSON:
+        assert response.json()["id"] == id_
+    if media_type == wire.BINARY:
+        assert response.headers[wire.SHAPE] == str(DIMS[version])
+
+
+def test_unknown_ids_are_listed_and_never_invented(http):
+    said = http.post(LOOKUP, json={"ids": [41, 5, 42], "version": 0}).json()
+    assert (said["ids"], said["missing"]) == ([5], [41, 42])
+    assert len(said["embeddings"]) == 1
+
+
+@given(ids=st.lists(st.integers(-(2**63), 2**63 - 1) | st.sampled_from(USERS.tolist())))
+def test_every_integer_id_is_either_answered_or_missing(http, ids):
+    said = http.post(LOOKUP, json={"ids": ids}).json()
+    held = set(USERS.tolist())
+    assert said["ids"] == [id_ for id_ in ids if id_ in held]
+    assert said["missing"] == [id_ for id_ in ids if id_ not in held]
+
+
+@given(id_=st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+    lambda text: text not in {".", "..", *ITEMS}))  # fmt: skip
+def test_every_string_id_that_is_not_there_is_named_in_a_404(http, id_):
+    response = http.get(f"/v1/spaces/{SPACE}/item/{quote(id_, safe='')}")
+    problem = problem_of(response, 404)
+    assert problem["id"] == id_
+    assert repr(id_) in problem["detail"]
+
+
+def test_spaces_and_what_they_hold(http):
+    assert http.get("/v1/spaces").json() == {"spaces": [SPACE]}
+    described = http.get(f"/v1/spaces/{SPACE}").json()
+    assert [(v["version"], v["dim"]) for v in described["versions"]] == list(enumerate(DIMS))
+    assert described["entities"]["user"]["versions"] == [0, 1, 2]
+
+
+def test_health_documentation_and_openapi(http):
+    assert http.get("/healthz").json() == {"status": "ok", "failures": {}}
+    assert "swagger" in http.get("/docs").text
+    paths = http.get("/openapi.json").json()["paths"]
+    assert set(paths) == {
+        "/v1/spaces",
+        "/v1/spaces/{space}",
+        "/v1/spaces/{space}/{entity}/lookup",
+        "/v1/spaces/{space}/{entity}/{id}",
+        "/healthz",
+        "/metrics",
+    }
+    operation = paths["/v1/spaces/{space}/{entity}/lookup"]["post"]
+    assert set(operation["responses"]["200"]["content"]) == set(wire.MEDIA_TYPES)
+    assert "ids" in operation["requestBody"]["content"][wire.JSON]["schema"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/nowhere", 404, "/docs lists what there is"),
+        ("/v1/spaces/books", 404, "no space 'books'"),
+        (f"/v1/spaces/{SPACE}/actor/1", 404, "no entity 'actor'"),
+        (f"/v1/spaces/{SPACE}/user/41", 404, "no id '41' in version 2"),
+        (f"/v1/spaces/{SPACE}/user/41?version=0", 404, "no id '41' in version 2"),
+        (f"/v1/spaces/{SPACE}/user/five", 422, "integers; found 'five'"),
+        (f"/v1/spaces/{SPACE}/user/1_0", 422, "integers; found '1_0'"),
+        (f"/v1/spaces/{SPACE}/user/9999999999999999999", 422, "within 64 bits"),
+        (f"/v1/spaces/{SPACE}/user/5?version=3", 404, "versions 0 to 2; found 3"),
+        (f"/v1/spaces/{SPACE}/user/5?version=-1", 422, "version"),
+        (f"/v1/spaces/{SPACE}/user/5?version=new", 422, "found 'new'"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_why(http, path, status, says):
+    assert says in problem_of(http.get(path), status)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (b"", 400, "JSON"),
+        (b"{", 400, "JSON"),
+        (b"\xff", 400, "JSON"),
+        (b'{"ids": [1], "version": NaN}', 422, "version"),
+        (b"[]", 422, "found []"),
+        (b"{}", 422, "ids: Field required"),
+        (b'{"ids": 1}', 422, "ids: Input should be a valid array, found 1"),
+        (b'{"ids": [1.5]}', 422, "ids.0"),
+        (b'{"ids": [true]}', 422, "ids.0"),
+        (b'{"ids": [null]}', 422, "found None"),
+        (b'{"ids": ["5"]}', 422, "integers; found '5'"),
+        (b'{"ids": [1, "5"]}', 422, "integers; found '5'"),
+        (b'{"ids": [9223372036854775808]}', 422, "within 64 bits"),
+        (b'{"ids": [1], "version": -1}', 422, "version"),
+        (b'{"ids": [1], "version": "0"}', 422, "version"),
+        (b'{"ids": [1], "version": true}', 422, "version"),
+        (b'{"ids": [1], "version": 7}', 404, "versions 0 to 2; found 7"),
+        (b'{"ids": [1], "verison": 0}', 422, "verison: Extra inputs are not permitted"),
+        (b'{"ids": [' + b"1," * 100 + b"1]}", 413, "up to 100 ids; found 101 ids"),
+        (b'{"ids": [' + b" " * 100_000 + b"1]}", 413, "up to 100 ids; found a body of more"),
+        (b'{"ids": [' + b"null," * 50 + b"null]}", 422, "and 97 more"),
+    ],
+)
+def test_a_body_that_can_not_be_meant_says_why(http, body, status, says):
+    response = http.post(LOOKUP, content=body, headers={"Content-Type": "application/json"})
+    assert says in problem_of(response, status)["detail"]
+
+
+def test_a_body_of_another_type_is_refused(http):
+    response = http.post(LOOKUP, content=b"ids=1", headers={"Content-Type": "text/plain"})
+    assert "found 'text/plain'" in problem_of(response, 415)["detail"]
+
+
+def test_a_body_without_a_type_or_with_a_charset_is_json(http):
+    assert http.post(LOOKUP, content=b'{"ids": [5]}').is_success
+    headers = {"Content-Type": "Application/JSON; charset=utf-8"}
+    assert http.post(LOOKUP, content=b'{"ids": [5]}', headers=headers).is_success
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", f"/v1/spaces/{SPACE}/user/5"), ("POST", LOOKUP)]
+)
+def test_an_accept_that_can_not_be_met_names_what_there_is(http, method, path):
+    response = http.request(method, path, json={"ids": [5]}, headers={"Accept": "text/csv"})
+    problem = problem_of(response, 406)
+    assert problem["available"] == list(wire.MEDIA_TYPES)
+    assert "found 'text/csv'" in problem["detail"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PROPFIND"])
+def test_a_method_that_is_not_there_names_the_one_that_is(http, method):
+    response = http.request(method, "/v1/spaces")
+    assert "takes GET" in problem_of(response, 405)["detail"]
+    assert response.headers["Allow"] == "GET"
+
+
+def test_an_id_that_is_not_there_still_says_which_versions_were_asked(http):
+    response = http.get(f"/v1/spaces/{SPACE}/user/41?version=1")
+    assert (response.headers[wire.VERSION], response.headers[wire.SOURCE_VERSION]) == ("1", "2")
+
+
+class Failing:
+    failures = {"movies": "the disk is full"}  # noqa: RUF012
+
+    def spaces(self):
+        raise RuntimeError("secret")
+
+
+def test_a_failure_of_the_service_is_a_problem_without_its_insides():
+    with listening(build_app(Failing())) as url:
+        response = httpx.get(f"{url}/v1/spaces")
+        assert "secret" not in problem_of(response, 500)["detail"]
+        assert httpx.get(f"{url}/healthz").json() == {
+            "status": "degraded",
+            "failures": {"movies": "the disk is full"},
+        }
+
+
+def test_without_a_registry_it_says_so():
+    with listening(build_app()) as url:
+        assert "registry" in problem_of(httpx.get(f"{url}/v1/spaces"), 503)["detail"]
+        problem_of(httpx.get(f"{url}/healthz"), 503)
+
+
+@pytest.mark.parametrize("max_ids", [0, wire.MAX_IDS + 1])
+def test_a_limit_that_headers_can_not_keep_up_with_is_refused(max_ids):
+    with pytest.raises(UsageError, match="max_ids"):
+        build_app(max_ids=max_ids)
+
+
+def samples(url):
+    """Of every series: its value, by name and the values of its labels in any order."""
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_count_requests_by_route_and_ids_by_outcome(lookup):
+    with listening(build_app(lookup, replica="one")) as url:
+        httpx.post(url + LOOKUP, json={"ids": [5, 41, 0]})
+        httpx.get(f"{url}/v1/spaces/{SPACE}/user/5")
+        httpx.get(f"{url}/v1/spaces/{SPACE}/user/41")
+        httpx.get(f"{url}/nowhere")
+        httpx.request("PROPFIND", f"{url}/nowhere")
+        counted = samples(url)
+
+    def count(name, *labels):
+        return counted[name, *sorted([*labels, "one"])]
+
+    requests, route = "backstay_request_seconds_count", "/v1/spaces/{space}/{entity}/"
+    assert count(requests, "GET", route + "{id:path}", "200") == 1
+    assert count(requests, "GET", route + "{id:path}", "404") == 1
+    assert count(requests, "POST", route + "lookup", "200") == 1
+    assert count(requests, "GET", "unmatched", "404") == 1
+    assert count(requests, "other", "unmatched", "404") == 1
+    assert count("backstay_ids_total", SPACE, "user", "true") == 3
+    assert count("backstay_ids_total", SPACE, "user", "false") == 2
+    assert count("backstay_source_version", SPACE, "user") == 2
+
+
+def test_answers_to_many_at_once_do_not_mix(http):
+    def ask(number):
+        ids = [int(USERS[number % len(USERS)])] * (1 + number % 99)  # around the inline limit
+        version = number % 3
+        body = {"ids": ids, "version": version}
+        response = http.post(LOOKUP, json=body, headers={"Accept": wire.BINARY})
+        return response, slowly("user", ids, version=version, source=2)
+
+    with ThreadPoolExecutor(16) as pool:
+        for response, expected in pool.map(ask, range(200)):
+            np.testing.assert_allclose(vectors_of(response), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_version_published_meanwhile_answers_from_then_on(tmp_path):
+    registry = worlds.build(tmp_path / "registry", versions=1)
+    with (
+        Lookup(registry, cache=tmp_path / "cache") as lookup,
+        listening(build_app(lookup)) as url,
+    ):
+        before = httpx.post(url + LOOKUP, json={"ids": [5], "version": 0})
+        worlds.publish(registry, 1)
+        lookup.refresh()
+        after = httpx.post(url + LOOKUP, json={"ids": [5], "version": 0})
+    assert before.headers[wire.SOURCE_VERSION] == "0"
+    assert after.headers[wire.SOURCE_VERSION] == "1"
+    expected = slowly("user", [5], version=0, source=1)
+    np.testing.assert_allclose(vectors_of(after), expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,128 @@
+import io
+
+import httpx
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backstay.errors import ServiceError
+from backstay.serving import wire
+from backstay.serving.lookup import Found
+from backstay.serving.wire import ARROW, BINARY, JSON
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+STRINGS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        (None, JSON),
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/*", JSON),
+        (ARROW, ARROW),
+        (BINARY.upper(), BINARY),
+        (f"{JSON};q=0.1, {BINARY};q=0.9", BINARY),
+        (f"{JSON};q=0, */*", ARROW),
+        (f"*/*;q=0.5, {BINARY};q=0.4", JSON),
+        (f"application/*;q=0.2, */*;q=0.9, {BINARY};q=0.3", BINARY),
+        ("text/html, */*;q=0.1", JSON),
+        (f"{ARROW};charset=utf-8;q=1", ARROW),
+        (f" {BINARY} ; q=0.7 , text/plain", BINARY),
+        ("text/html", None),
+        ("*/*;q=0", None),
+        (f"{JSON};q=none", None),
+        (",,", None),
+    ],
+)
+def test_accept_picks_the_form_it_likes_best(accept, chosen):
+    assert wire.negotiate(accept) == chosen
+
+
+def answer(ids, found, values, *, id_type=None):
+    id_type = id_type or pa.int64()
+    return Found("s", "e", 1, 3, pa.array(ids, id_type), np.array(found, bool), values)
+
+
+def from_json(body, _headers):
+    said = orjson.loads(body)
+    return said["ids"], said["embeddings"], said["missing"]
+
+
+def from_arrow(body, _headers):
+    table = pa.ipc.open_stream(io.BytesIO(body)).read_all()
+    assert pa.types.is_fixed_size_list(table.schema.field("embedding").type)
+    missing = orjson.loads(table.schema.metadata[b"missing"])
+    return table["id"].to_pylist(), table["embedding"].to_pylist(), missing
+
+
+def from_binary(body, headers, asked):
+    values, found = wire.decode_binary(body, headers, asked=len(asked))
+    ids = np.array(asked, object)
+    return ids[found].tolist(), values.tolist(), ids[~found].tolist()
+
+
+@pytest.mark.parametrize("media_type", wire.MEDIA_TYPES)
+@pytest.mark.parametrize("of", ["int64", "string"])
+@given(data=st.data())
+def test_every_form_carries_every_bit(media_type, of, data):
+    kind, id_type = {
+        "int64": (st.integers(-(2**63), 2**63 - 1), pa.int64()),
+        "string": (STRINGS, pa.large_string()),
+    }[of]
+    asked = data.draw(st.lists(kind, max_size=20))
+    found = data.draw(st.lists(st.booleans(), min_size=len(asked), max_size=len(asked)))
+    dim = data.draw(st.integers(1, 4))
+    rows = st.lists(FLOATS, min_size=dim, max_size=dim)
+    values = data.draw(st.lists(rows, min_size=sum(found), max_size=sum(found)))
+    array = np.array(values, np.float32).reshape(-1, dim)
+    body, headers = wire.encode(answer(asked, found, array, id_type=id_type), media_type)
+    assert headers["Content-Type"] == media_type
+    assert (headers[wire.VERSION], headers[wire.SOURCE_VERSION]) == ("1", "3")
+    decode = {
+        JSON: from_json,
+        ARROW: from_arrow,
+        BINARY: lambda body, headers: from_binary(body, headers, asked),
+    }[media_type]
+    ids, vectors, missing = decode(body, headers)
+    assert ids == [id_ for id_, here in zip(asked, found, strict=True) if here]
+    assert missing == [id_ for id_, here in zip(asked, found, strict=True) if not here]
+    assert np.array_equal(np.array(vectors, np.float32).reshape(-1, dim), array)
+
+
+def test_binary_is_little_endian_row_after_row_and_says_its_shape():
+    values = np.array([[1.0, 2.0], [3.0, -0.5]], np.float32)
+    found = [True, False, True] + [False] * 6
+    body, headers = wire.encode(answer(range(9), found, values), BINARY)
+    assert body.hex() == "0000803f0000004000004040000000bf"
+    assert (headers["Backstay-Shape"], headers["Backstay-Missing"]) == ("2,2", "7")
+    assert headers["Backstay-Found"] == "BQA="  # bits 0 and 2 of nine
+
+
+def test_the_mask_of_the_largest_request_fits_a_proxys_header():
+    mask = np.arange(wire.MAX_IDS) % 2 == 0
+    values = np.zeros((mask.sum(), 1), np.float32)
+    _, headers = wire.encode(answer(range(wire.MAX_IDS), mask, values), BINARY)
+    assert len(headers[wire.FOUND]) < 6000
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"", {}),
+        (b"\0" * 8, {"Backstay-Shape": "1,2"}),
+        (b"\0" * 7, {"Backstay-Shape": "1,2", "Backstay-Missing": "2"}),
+        (b"\0" * 8, {"Backstay-Shape": "1,2", "Backstay-Missing": "2"}),
+        (b"\0" * 8, {"Backstay-Shape": "1,2", "Backstay-Missing": "0"}),
+        (b"\0" * 8, {"Backstay-Shape": "1,2", "Backstay-Missing": "2", "Backstay-Found": "Aw=="}),
+        (b"\0" * 8, {"Backstay-Shape": "1,2", "Backstay-Missing": "2", "Backstay-Found": "?"}),
+        (b"\0" * 8, {"Backstay-Shape": "two", "Backstay-Missing": "0"}),
+    ],
+)
+def test_an_answer_that_contradicts_its_headers_is_refused(body, headers):
+    with pytest.raises(ServiceError, match="Backstay-Shape"):
+        wire.decode_binary(body, httpx.Headers(headers), asked=3)
