@@ -10,6 +10,7 @@ from anyio import to_thread
 from fastapi import FastAPI, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from starlette.convertors import Convertor, register_url_convertor
 
 import backstay
 from backstay.errors import UsageError
@@ -210,6 +211,21 @@ def _json(value: Any) -> Response:
     return Response(wire.dump_json(value), media_type=wire.JSON)
 
 
+class _Anything(Convertor[str]):
+    """Ids hold slashes and line breaks; `path` would cut a break off and answer for another id."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("anything", _Anything())
+
+
 _VECTORS: dict[str, Any] = {
     "description": "Vectors, in the form that `Accept` picks",
     "content": {media_type: {} for media_type in wire.MEDIA_TYPES},
@@ -240,8 +256,7 @@ _ROUTES: list[tuple[str, Callable[..., Any], str, dict[str, Any]]] = [
     ("/v1/spaces/{space}", show_space, "GET", _documented(_JSON, 404)),
     (f"{_VECTOR}/lookup", look_up, "POST",
      _documented(_VECTORS, 400, 404, 406, 413, 415, 422) | {"openapi_extra": _REQUEST_BODY}),
-    # An id may hold a slash.
-    (f"{_VECTOR}/{{id:path}}", get_vector, "GET", _documented(_VECTORS, 404, 406, 422)),
+    (f"{_VECTOR}/{{id:anything}}", get_vector, "GET", _documented(_VECTORS, 404, 406, 422)),
     ("/healthz", health, "GET", _documented(_JSON, 503)),
     ("/metrics", metrics, "GET", _documented({"content": {"text/plain": {}}})),
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import CorruptError
@@ -61,12 +61,14 @@ def check_finds(table, opened, asked):
     assert np.array_equal(opened.gather(rows), table.values[rows])
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(INT64, unique=True, max_size=30), st.lists(INT64, max_size=10))
 def test_integer_ids_are_found_as_a_list_finds_them(tmp_path_factory, ids, others):
     table = fake(ids)
     check_finds(table, cached(table, tmp_path_factory.mktemp("c")), others + ids[::-1] + ids[:3])
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(STRINGS, unique=True, max_size=30), st.lists(STRINGS, max_size=10))
 def test_string_ids_are_found_as_a_list_finds_them(tmp_path_factory, ids, others):
     table = fake(ids, id_type="string")

@@ -5,7 +5,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import ServiceError
@@ -68,6 +68,7 @@ def from_binary(body, headers, asked):
 
 @pytest.mark.parametrize("media_type", wire.MEDIA_TYPES)
 @pytest.mark.parametrize("of", ["int64", "string"])
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_every_form_carries_every_bit(media_type, of, data):
     kind, id_type = {

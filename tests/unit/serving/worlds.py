@@ -9,7 +9,7 @@ from backstay.registry.store import Registry
 SPACE = "movies"
 DIMS = (3, 4, 6)
 USERS = np.array([40, -7, 12, 9_007_199_254_740_993, 0, 5], np.int64)
-ITEMS = ["tt1", "a/b", "é ü", "日本", "", "x" * 300, "tt10", "tt2"]
+ITEMS = ["tt1", "a/b", "é ü", "日本", "", "x" * 300, "tt10", "tt2", "line\nbreak\n"]
 ENTITIES = {
     "user": pa.array(USERS),
     "item": pa.array(ITEMS, pa.string()),
