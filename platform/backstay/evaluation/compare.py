@@ -132,7 +132,8 @@ def fit_cell(
 ) -> Cell:
     """Fit one version by one method and judge it.
 
-    `first` is version 0 (None for itself); `previous` is version k - 1 of a method that has maps; `fitted` is the finished model that only lacks a map.
+    `first` is version 0 (None for itself); `previous` is version k - 1 of a method that has maps;
+    `fitted` is the finished model that only lacks a map.
     """
     step = data.steps[version]
     ranking = RankingTask.of(step)
