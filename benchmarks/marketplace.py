@@ -7,13 +7,13 @@ folder. Times are wall clock; memory is the greatest resident set of that proces
 """
 
 import argparse
-import datetime
 import multiprocessing
 import os
 import platform
 import resource
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -53,19 +53,17 @@ def main() -> None:
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="INTERACTIONS")
     sizes = parser.parse_args().sizes
     print(
-        f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d} · {platform.machine()}, "
+        f"{datetime.now(tz=UTC):%Y-%m-%d} · {platform.machine()}, "
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} · Python "
         f"{platform.python_version()}, numpy {np.__version__}, pyarrow {pa.__version__}"
     )
-    print(
-        f"{'made':8}{'interactions':>14}{'wall s':>9}{'cpu s':>9}{'per wall s':>13}{'peak MB':>9}"
-    )
+    print(f"{'made':8}{'interactions':>14}{'wall s':>9}{'cpu s':>9}{'per s':>11}{'peak MB':>9}")
     context = multiprocessing.get_context("spawn")
     for what in ("stream", "folder"):
         for size in sizes:
             with context.Pool(1) as pool:
                 wall, processor, peak = pool.apply(measured, (what, size))
-            print(f"{what:8}{size:14,}{wall:9.1f}{processor:9.1f}{size / wall:13,.0f}{peak:9,.0f}")
+            print(f"{what:8}{size:14,}{wall:9.1f}{processor:9.1f}{size / wall:11,.0f}{peak:9,.0f}")
 
 
 if __name__ == "__main__":
