@@ -2,6 +2,8 @@
 
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +29,9 @@ from backstay.training.workers import current_workers
 log = logging.getLogger("backstay.fit")
 
 STATE_FILE = "state.pt"
+THREADS_PAY = 1_000_000
+"""Numbers in the vectors of all nodes from which more threads than one are worth their talking."""
+
 RESTARTS = 3
 """How often Ray Train replaces a lost worker before it gives up."""
 
@@ -68,7 +73,8 @@ def fit_here(problem: Problem, *, files: Files, folder: str, gpu: bool = False) 
         _save(states, buffer)
         files.write(path, buffer.getvalue())
 
-    return problem.solve(device=_device(gpu=gpu), states=states, checkpoint=checkpoint)
+    with _threads(problem):
+        return problem.solve(device=_device(gpu=gpu), states=states, checkpoint=checkpoint)
 
 
 def fit_on_ray(
@@ -159,3 +165,18 @@ def _device(*, gpu: bool) -> str:
     if not torch.cuda.is_available():
         raise TrainingError("asked for a GPU, and torch finds none here; leave --gpu out.")
     return "cuda"
+
+
+@contextmanager
+def _threads(problem: Problem) -> Iterator[None]:
+    """One thread for small matrices: handing them to a second one costs more than it saves.
+
+    On a busy machine a hundred times more, since the threads of a product wait for each other.
+    """
+    before = torch.get_num_threads()
+    if (problem.step.n_users + problem.step.n_items) * problem.plan.dim < THREADS_PAY:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
