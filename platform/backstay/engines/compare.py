@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,7 @@ def compare(
         results = compare_methods(data, plan, about=about)
     else:
         with ray_session(cpus=workers):
-            results = compare_methods(
-                data, plan, about=about, submit=submit_task(), put=ray.put, gather=ray.get
-            )
+            results = compare_methods(data, plan, about=about, runner=RayTasks())
     log.info("compared %d methods in %.0f s", len(plan.methods), time.perf_counter() - started)
     out.mkdir(parents=True, exist_ok=True)
     results.write(out / "results.json")
@@ -57,17 +55,40 @@ def compare(
     return results
 
 
-def submit_task() -> Callable[..., Any]:
-    """A `Submit` that runs each cell as a Ray task of one CPU; needs a Ray session."""
+class RayTasks:
+    """Runs each cell as a Ray task of one CPU; needs a Ray session."""
 
-    def run(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        return function(*arguments, **options)
+    def __init__(self) -> None:
+        # A fit has a process of its own, whose peak memory is then the fit's.
+        self._fit = ray.remote(num_cpus=1, max_calls=1)(_call)
+        self._other = ray.remote(num_cpus=1)(_call)
+        self._labels: dict[Any, str] = {}
+        self._done: set[Any] = set()
 
-    # A fit has a process of its own, whose peak memory is then the fit's.
-    fits = ray.remote(num_cpus=1, max_calls=1)(run)
-    others = ray.remote(num_cpus=1)(run)
+    def share(self, value: Any) -> Any:
+        """Put the value into the object store, where tasks read it without a copy."""
+        return ray.put(value)
 
-    def submit(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        return (fits if function is fit_cell else others).remote(function, *arguments, **options)
+    def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Submit a task; the promise is a reference that further tasks may be given."""
+        task = self._fit if function is fit_cell else self._other
+        promise = task.remote(function, *args, **options)
+        self._labels[promise] = label
+        return promise
 
-    return submit
+    def collect(self, promises: Sequence[Any]) -> list[Any]:
+        """Wait for all tasks so far, then fetch these; the first failure ends the wait."""
+        waiting = [promise for promise in self._labels if promise not in self._done]
+        while waiting:
+            (finished,), waiting = ray.wait(waiting, fetch_local=False)
+            self._done.add(finished)
+            ray.get(finished)
+            log.info(
+                "%d of %d done: %s", len(self._done), len(self._labels), self._labels[finished]
+            )
+        results: list[Any] = ray.get(list(promises))
+        return results
+
+
+def _call(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    return function(*args, **options)

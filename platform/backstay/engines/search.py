@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
 from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.timeline import steps
-from backstay.engines.compare import submit_task
+from backstay.engines.compare import RayTasks
 from backstay.engines.session import ray_session
 from backstay.errors import InputError, TrainingError, UsageError
 from backstay.evaluation.compare import Data, Ground, compare_methods, submit_ground
@@ -135,13 +134,11 @@ def _claim_folder(out: Path, what: dict[str, Any]) -> None:
 def _prepare(data: Data, plan: ComparePlan, about: dict[str, Any]) -> tuple[Ground, Results]:
     """Version 0, the consumers and the baselines, as Ray tasks."""
     tasks, _ = consumer_tasks(data.steps)
-    submit = submit_task()
-    promised = submit_ground(ray.put(data), tasks, plan, submit)
-    baseline = compare_methods(
-        data, plan, about=about, ground=promised, submit=submit, put=ray.put, gather=ray.get
-    )
-    consumers = {name: ray.get(promise) for name, promise in promised.consumers.items()}
-    return Ground(ray.get(promised.first), consumers), baseline
+    runner = RayTasks()
+    promised = submit_ground(runner.share(data), tasks, plan, runner)
+    baseline = compare_methods(data, plan, about=about, runner=runner, ground=promised)
+    first, *consumers = runner.collect([promised.first, *promised.consumers.values()])
+    return Ground(first, dict(zip(promised.consumers, consumers, strict=True))), baseline
 
 
 def _tuner(

@@ -1,14 +1,14 @@
 """The comparison: methods × versions × consumers, as cells that can run anywhere.
 
-Every cell is a function of arrays that gives arrays, handed to a `Submit`: called at once in this
-process, or run as a Ray task by `engines.compare`. What `Submit` returns may be passed on to
+Every cell is a function of arrays that gives arrays, handed to a `Runner`: called at once in this
+process, or run as a Ray task by `engines.compare`. What the runner returns may be passed on to
 further cells before it is finished.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +37,6 @@ from backstay.training.version import (
 
 log = logging.getLogger("backstay.compare")
 
-Submit = Callable[..., Any]
-"""(function, *arguments, **options) -> its result, or a promise that later calls may be given."""
-
 
 @dataclass(frozen=True)
 class Data:
@@ -64,9 +61,35 @@ class Cell:
     peak_rss_mb: float
 
 
-def run_here(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """The plainest `Submit`: call it now."""
-    return function(*arguments, **options)
+class Runner(Protocol):
+    """Where cells run."""
+
+    def share(self, value: Any) -> Any:
+        """Make a value available to all cells; what comes back stands for it."""
+
+    def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Run a cell: its result, or a promise of it that later cells may be given."""
+
+    def collect(self, promises: Sequence[Any]) -> list[Any]:
+        """Wait for the results of cells, and log each by its label as it comes."""
+
+
+class Here:
+    """The plainest runner: this process, one cell after the other."""
+
+    def share(self, value: Any) -> Any:
+        """The value itself."""
+        return value
+
+    def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """The result."""
+        result = function(*args, **options)
+        log.info("%s: done", label)
+        return result
+
+    def collect(self, promises: Sequence[Any]) -> list[Any]:
+        """The results, which are there."""
+        return list(promises)
 
 
 @dataclass(frozen=True)
@@ -74,26 +97,42 @@ class Ground:
     """What every method stands on: version 0, and the consumers trained on it. Or promises."""
 
     first: Any  # Cell
-    consumers: dict[str, Any]  # task name -> list[Consumer], by seed
+    consumers: Mapping[str, Any]  # task name -> list[Consumer], by seed
 
 
 def submit_ground(
-    data: Any, tasks: Sequence[ConsumerTask], plan: ComparePlan, submit: Submit
+    data: Any, tasks: Sequence[ConsumerTask], plan: ComparePlan, runner: Runner
 ) -> Ground:
     """Submit version 0 and the consumers; `data` is Data or a promise of it."""
-    first = submit(fit_cell, data, plan.version("no-bc", 0), version=0)
-    return Ground(
-        first, {task.name: submit(train_cell, data, task, first, plan.consumers) for task in tasks}
-    )
+    first = runner.submit("fit version 0", fit_cell, data, plan.version("no-bc", 0), version=0)
+    consumers = {
+        task.name: runner.submit(
+            f"train consumers of {task.name}", train_cell, data, task, first, plan.consumers
+        )
+        for task in tasks
+    }
+    return Ground(first, consumers)
 
 
 def submit_cells(
-    data: Any, plan: ComparePlan, ground: Ground, submit: Submit
+    data: Any, plan: ComparePlan, ground: Ground, runner: Runner
 ) -> dict[str, list[Any]]:
     """Submit the fits of every method: method -> its cells (or promises of them), by version.
 
     Models from scratch are fitted once, for `no-bc` and the post-hoc maps alike.
     """
+
+    def submit(method: str, version: int, **options: Any) -> Any:
+        return runner.submit(
+            f"fit version {version} by {method}",
+            fit_cell,
+            data,
+            plan.version(method, version),
+            version=version,
+            first=ground.first,
+            **options,
+        )
+
     cells: dict[str, list[Any]] = {method: [ground.first] for method in plan.methods}
     scratch: dict[int, Any] = {}
     # Joint methods first: each of their versions waits for the one before.
@@ -101,23 +140,12 @@ def submit_cells(
         row = find_method(method)
         for version in range(1, len(plan.dims)):
             if row.model == "scratch" and not row.joint and version not in scratch:
-                plain = plan.version("no-bc", version)
-                scratch[version] = submit(
-                    fit_cell, data, plain, version=version, first=ground.first
-                )
+                scratch[version] = submit("no-bc", version)
             if row.map == "none":
                 cells[method].append(scratch[version])
                 continue
-            cell = submit(
-                fit_cell,
-                data,
-                plan.version(method, version),
-                version=version,
-                first=ground.first,
-                previous=cells[method][-1],
-                fitted=scratch[version] if row.posthoc else None,
-            )
-            cells[method].append(cell)
+            fitted = scratch[version] if row.posthoc else None
+            cells[method].append(submit(method, version, previous=cells[method][-1], fitted=fitted))
     return cells
 
 
@@ -156,7 +184,7 @@ def fit_cell(
         matrices = (result.matrix, *matrices)
     reference = first.model.embed(step, data.attributes) if first else z
     compatible = _lead_back(z, matrices)[:, : reference.shape[1]]
-    cell = Cell(
+    return Cell(
         version=version,
         model=result.model,
         matrices=matrices,
@@ -167,15 +195,6 @@ def fit_cell(
         seconds=result.seconds + (fitted.seconds if fitted else 0.0),
         peak_rss_mb=max(peak.rss_mb, fitted.peak_rss_mb if fitted else 0.0),
     )
-    log.info(
-        "%s, version %d: recall@50 %.4f, alignment error %.3f, %.0f s",
-        plan.method.name,
-        version,
-        cell.recall.mean,
-        cell.alignment_error,
-        cell.seconds,
-    )
-    return cell
 
 
 def _lead_back(
@@ -227,39 +246,37 @@ def compare_methods(
     plan: ComparePlan,
     *,
     about: dict[str, Any],
+    runner: Runner | None = None,
     ground: Ground | None = None,
-    submit: Submit = run_here,
-    put: Callable[[Any], Any] = lambda value: value,
-    gather: Callable[[Any], Any] = lambda value: value,
 ) -> Results:
     """Run the whole comparison; `about` is what the results say of the data.
 
-    `ground` is what an earlier comparison by the same plan stood on. `put` shares a value with all
-    cells, `gather` waits for what `submit` promised.
+    `runner` is where cells run, by default here. `ground` is what an earlier comparison by the
+    same plan stood on.
     """
     if len(data.steps) != len(plan.dims):
         raise UsageError(f"{len(plan.dims)} versions planned, {len(data.steps)} steps found.")
+    runner = runner or Here()
     tasks, left_out = consumer_tasks(data.steps)
-    shared = put(data)
-    ground = ground or submit_ground(shared, tasks, plan, submit)
-    cells = submit_cells(shared, plan, ground, submit)
+    shared = runner.share(data)
+    ground = ground or submit_ground(shared, tasks, plan, runner)
+    cells = submit_cells(shared, plan, ground, runner)
+    asked = [(method, task) for task in tasks for method in plan.methods]
     verdicts = [
-        (
-            method,
+        runner.submit(
+            f"judge {method} on {task.name}",
+            judge_cell,
+            shared,
             task,
-            submit(
-                judge_cell,
-                shared,
-                task,
-                ground.consumers[task.name],
-                *(cells[method][version] for version in task.judge),
-            ),
+            ground.consumers[task.name],
+            *(cells[method][version] for version in task.judge),
         )
-        for task in tasks
-        for method in plan.methods
+        for method, task in asked
     ]
+    # One wait for everything, so that what fails or finishes is told when it does.
+    done = iter(runner.collect([*(cell for row in cells.values() for cell in row), *verdicts]))
     finished: dict[str, list[Cell]] = {
-        method: [gather(cell) for cell in row] for method, row in cells.items()
+        method: [next(done) for _ in row] for method, row in cells.items()
     }
     records = [
         record
@@ -275,8 +292,8 @@ def compare_methods(
             seed=seed,
             value=value,
         )
-        for method, task, verdict in verdicts
-        for version, values in zip(task.judge, gather(verdict), strict=True)
+        for (method, task), aucs in zip(asked, done, strict=True)
+        for version, values in zip(task.judge, aucs, strict=True)
         for seed, value in enumerate(values)
     ]
     return Results(
@@ -311,8 +328,7 @@ def _cell_records(
     )
     records = [record, replace(record, metric="recall@50_se", value=cell.recall.standard_error)]
     if baseline:
-        gap = cell.recall.values - baseline[cell.version].recall.values
-        error = float(gap.std(ddof=1) / len(gap) ** 0.5)
+        error = cell.recall.gap_standard_error(baseline[cell.version].recall)
         records.append(replace(record, metric="recall@50_gap_se", value=error))
     aligned = replace(record, task=ALIGNMENT, metric="alignment_error", value=cell.alignment_error)
     return [*records, aligned]
