@@ -21,7 +21,7 @@ from backstay.errors import UsageError
 from backstay.evaluation.consumer_fit import ConsumerConfig, train_consumers
 from backstay.evaluation.consumers import Consumer, judge
 from backstay.evaluation.figures import Cost, alignment_error, summarise
-from backstay.evaluation.labels import ConsumerTask, consumer_tasks
+from backstay.evaluation.labels import ConsumerTask, TaskName, consumer_tasks
 from backstay.evaluation.memory import peak_memory
 from backstay.evaluation.plan import ComparePlan
 from backstay.evaluation.ranking import RankingTask, RecallResult
@@ -97,7 +97,7 @@ class Ground:
     """What every method stands on: version 0, and the consumers trained on it. Or promises."""
 
     first: Any  # Cell
-    consumers: Mapping[str, Any]  # task name -> list[Consumer], by seed
+    consumers: Mapping[TaskName, Any]  # task -> list[Consumer], by seed
 
 
 def submit_ground(
