@@ -1,7 +1,6 @@
 """Interaction tables as delimited text: one parser for `::`, tabs, commas and quoted fields."""
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,7 +42,11 @@ class Delimited:
         types = (*self.meaning.schema.types[:2], pa.float64(), _TIME_TYPES[self.times])
         table = pacsv.read_csv(
             pa.BufferReader(data),
-            pacsv.ReadOptions(column_names=[str(place) for place in range(self.width)]),
+            pacsv.ReadOptions(
+                # Blocks are too small for more threads to pay
+                use_threads=False,
+                column_names=[str(place) for place in range(self.width)],
+            ),
             pacsv.ParseOptions(
                 delimiter=separator,
                 quote_char='"' if self.quoted else False,
@@ -66,16 +69,12 @@ class Delimited:
 
     def row(self, line: bytes) -> Row:
         """Parse one line."""
-        user, item, rating, when = self.picked(split(line, self.separator, quoted=self.quoted))
-        return self.meaning.row(
-            user, item, rating, when if self.times == "number" else moment(when)
-        )
-
-    def picked(self, fields: Sequence[str]) -> tuple[str, ...]:
-        """User, item, rating and time among the fields of a line."""
+        fields = split(line, self.separator, quoted=self.quoted)
         if len(fields) != self.width:
             raise BrokenRowError(FIELDS)
-        return tuple(fields[place] for place in self.places)
+        user, item, rating, time = self.places
+        when = fields[time] if self.times == "number" else moment(fields[time])
+        return self.meaning.row(fields[user], fields[item], fields[rating], when)
 
 
 def split(line: bytes, separator: str, *, quoted: bool) -> list[str]:

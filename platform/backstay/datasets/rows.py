@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -37,7 +38,7 @@ FIELDS = "wrong number of fields"
 _SCALE = 5.0  # of every dataset folder
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _LAST_SECOND = 1e11  # the year 5138
-_SMALL = 1 << 14  # bytes; a block of this size is not halved any more
+_SMALL = 1 << 16  # bytes; a block of this size is not halved any more
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -82,22 +83,19 @@ class Meaning:
         yield NO_RATING, ~np.isfinite(ratings)
         yield self._outside, ~((ratings >= 0) & (ratings <= self.scale))
         yield NO_TIME, ~np.isfinite(times)
-        yield FAR_TIME, ~(np.abs(to_seconds(times, self.unit)) < _LAST_SECOND)
+        yield FAR_TIME, ~(np.abs(times) < self._latest)
 
     def row(self, user: Any, item: Any, rating: Any, when: Any) -> Row:
         """One row's values, checked; `BrokenRowError` says what is wrong with them."""
-        user, item = (
-            _id(value, type_, what)
-            for value, type_, what in zip(
-                (user, item), self.schema.types, ("user id", "item id"), strict=False
-            )
-        )
+        integer_user, integer_item = self._integer_ids
+        user = _id(user, "user id", is_integer=integer_user)
+        item = _id(item, "item id", is_integer=integer_item)
         score = number(rating, NO_RATING)
         self.check_scale(score)
         if not 0 <= score <= self.scale:
             raise BrokenRowError(self._outside)
         moment = number(when, NO_TIME)
-        if not abs(to_seconds(np.array([moment]), self.unit)[0]) < _LAST_SECOND:
+        if not abs(moment) < self._latest:
             raise BrokenRowError(FAR_TIME)
         return user, item, score, moment
 
@@ -108,6 +106,16 @@ class Meaning:
                 f"expected ratings of at most {self.scale:g}, found {greatest:g}; "
                 "say how far they go with --rating-scale."
             )
+
+    @cached_property
+    def _integer_ids(self) -> tuple[bool, bool]:
+        user, item, *_ = self.schema.types
+        return user == pa.int64(), item == pa.int64()
+
+    @cached_property
+    def _latest(self) -> float:
+        """The time that is out of range, in this unit."""
+        return _LAST_SECOND * _UNITS.get(self.unit, _UNITS["ns"])
 
     @property
     def _outside(self) -> str:
@@ -186,10 +194,10 @@ def integer(value: Any, what: str) -> int:
     return result
 
 
-def _id(value: Any, type_: pa.DataType, what: str) -> str | int:
+def _id(value: Any, what: str, *, is_integer: bool) -> str | int:
     if value is None or value == "":
         raise BrokenRowError(f"{what} is empty")
-    if type_ == pa.int64():
+    if is_integer:
         return integer(value, what)
     if not isinstance(value, str):
         raise BrokenRowError(f"{what} is no string")

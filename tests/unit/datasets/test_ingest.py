@@ -493,3 +493,29 @@ def test_options_that_do_not_go_together_are_refused(tmp_path):
     refused("time unit among", format="recbole", time_unit="weeks")
     with pytest.raises(UsageError, match="at least one file"):
         ingest([], format="movielens", out=tmp_path / "out")
+
+
+def test_films_from_before_utf_8_keep_their_titles(tmp_path):
+    case = next(case for case in CASES if case.name == "movielens-10m")
+    folder = case.write(tmp_path / "in")
+    (folder / "movies.dat").write_bytes(
+        "".join(f"{n}::Misérables, Les (1995)::Drama\n" for n in range(1, 9)).encode("latin-1")
+    )
+    text = "".join(case.good((7, n, 3, n)) + "\n" for n in range(1, 7))
+    (folder / "ratings.dat").write_text(text)
+    case.ingest(folder, tmp_path / "out")
+    titles = pq.read_table(tmp_path / "out" / "items.parquet")["title"].to_pylist()
+    assert titles == [["misérables", "les"]] * 6
+
+
+def test_files_may_come_without_metadata_where_a_folder_may_not(tmp_path):
+    case = next(case for case in CASES if case.name == "movielens-25m")
+    folder = case.write(tmp_path / "in")
+    info = ingest([folder / "ratings.csv"], format="movielens", out=tmp_path / "out")
+    assert (info.attribute_kinds, info.counts["items_without_attributes"]) == ((), 3)
+    (folder / "movies.csv").unlink()
+    with pytest.raises(InputError, match=r"ratings.csv with movies.csv .* found ratings.csv in"):
+        ingest([folder], format="movielens", out=tmp_path / "other")
+    with pytest.raises(InputError, match="found only metadata"):
+        amazon = next(case for case in CASES if case.format == "amazon").write(tmp_path / "a")
+        ingest([amazon / "meta.json"], format="amazon", out=tmp_path / "other")
