@@ -152,21 +152,24 @@ def fit(
                 f"the loss is {point['loss']} after epoch {state.epoch}; "
                 f"lower the learning rate ({config.learning_rate}) or the weight ({config.weight})."
             )
-        point["score"] = learner.score(score)
+        value = learner.score(score)
+        if value is not None:
+            point["score"] = value
         point["seconds"] = state.seconds = time.perf_counter() - started
         state.curve.append(point)
         eligible = state.epoch >= settle or state.epoch == config.epochs
-        if eligible and (config.keep == "last" or not point["score"] <= state.best_score):
-            state.best_score, state.best = point["score"], learner.snapshot()
+        if eligible and (config.keep == "last" or value is None or value > state.best_score):
+            state.best_score = -math.inf if value is None else value
+            state.best = learner.snapshot()
         state.learner = learner.dump()
         if workers.leads:
             log.info(
-                "epoch %d of %d: loss %.4f, alignment %.4f, score %.4f, %.1f s",
+                "epoch %d of %d: loss %.4f, alignment %.4f, score %s, %.1f s",
                 state.epoch,
                 config.epochs,
                 point["loss"],
                 point["alignment"],
-                point["score"],
+                "–" if value is None else f"{value:.4f}",
                 state.seconds,
             )
         if checkpoint:
@@ -235,11 +238,11 @@ class _Learner:
         self._optimiser.step()
         return float(loss.detach()) * workers.size, float(alignment.detach())
 
-    def score(self, score: Callable[[Tensor], float] | None) -> float:
+    def score(self, score: Callable[[Tensor], float] | None) -> float | None:
         if self._fixed is not None and self._aligner is not None:
             with torch.no_grad():
                 return -float(single_step(self._aligner.residual(self._fixed)))
-        return score(embed(self._model, self._graph)) if score else math.nan
+        return score(embed(self._model, self._graph)) if score else None
 
     def snapshot(self) -> dict[str, Tensor]:
         return copy.deepcopy(self._learned.state_dict())

@@ -1,0 +1,119 @@
+"""Updates fitted by Ray Train: workers and drivers that are killed, and nothing lost by it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backstay.datasets.marketplace import generate
+from backstay.datasets.marketplace_config import MarketplaceConfig
+from backstay.registry.store import Registry
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 60
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    out = tmp_path_factory.mktemp("market") / "dataset"
+    generate(MarketplaceConfig(interactions=6_000), out)
+    return out
+
+
+class Job:
+    """A `backstay update` in a process of its own."""
+
+    def __init__(self, registry: Path, dataset: Path, log: Path, *options: str) -> None:
+        self.log = log
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "platform"), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "backstay", "update", "--registry", str(registry)]
+        command += ["--space", "market", "--dataset", str(dataset), "--until", "0.5"]
+        command += ["--dim", "64", "--epochs", str(EPOCHS), *options]
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def wait(self) -> None:
+        assert self.process.wait(timeout=300) == 0, self.log.read_text()
+
+    def wait_until(self, condition):
+        for _ in range(1500):
+            if found := condition():
+                return found
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Every process below `pid`: its command line by its number."""
+    parents, lines = {}, {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            number = int(entry.name)
+            parents[number] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            lines[number] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    below = {pid}
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    return {number: lines[number] for number in below - {pid}}
+
+
+def checkpoints(registry: Path) -> set[str]:
+    return {path.parent.name for path in registry.glob("market/runs/*/checkpoint_*/state.pt")}
+
+
+def test_a_killed_worker_and_a_killed_driver_cost_nothing_but_time(dataset, tmp_path):
+    registry = tmp_path / "registry"
+    job = Job(registry, dataset, tmp_path / "first.log", "--workers", "1")
+    try:
+        before = job.wait_until(lambda: checkpoints(registry))
+        (worker,) = [
+            pid for pid, line in descendants(job.process.pid).items() if "RayTrainWorker" in line
+        ]
+        os.kill(worker, signal.SIGKILL)
+        job.wait_until(lambda: checkpoints(registry) - before)
+    finally:
+        below = descendants(job.process.pid)
+        job.kill()
+    space = Registry(registry).space("market")
+    assert space.versions() == []
+    for pid in below:  # Ray's own processes follow their driver
+        for _ in range(300):
+            if not Path(f"/proc/{pid}").exists():
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail(f"process {pid} outlived its driver: {below[pid]}")
+
+    Job(registry, dataset, tmp_path / "second.log", "--workers", "1").wait()
+    assert space.versions() == [0]
+    assert space.verify(0) == []
+    undisturbed = tmp_path / "undisturbed"
+    Job(undisturbed, dataset, tmp_path / "third.log", "--workers", "0").wait()
+    expected = Registry(undisturbed).space("market").model(0)
+    for name, value in space.model(0).weights.items():
+        np.testing.assert_allclose(value, expected.weights[name], rtol=1e-3, atol=1e-4)
+
+
+def test_two_workers_learn_what_one_does(dataset, tmp_path):
+    jobs = [
+        Job(tmp_path / name, dataset, tmp_path / f"{name}.log", "--workers", name, "--epochs", "5")
+        for name in ("0", "2")
+    ]
+    for job in jobs:
+        job.wait()
+    one, two = (Registry(tmp_path / name).space("market").model(0) for name in ("0", "2"))
+    for name, value in one.weights.items():
+        np.testing.assert_allclose(value, two.weights[name], rtol=1e-3, atol=1e-3)

@@ -1,0 +1,153 @@
+"""Updates fitted in this process: what is published, and what a crash leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backstay.datasets.dataset import Dataset
+from backstay.datasets.timeline import step
+from backstay.engines.update import UpdateConfig, update
+from backstay.errors import NotFoundError, UsageError
+from backstay.registry.store import Registry
+from backstay.training.version import ModelConfig, TrainedModel
+
+
+@pytest.fixture
+def config(dataset, tmp_path):
+    return UpdateConfig(
+        registry=str(tmp_path / "registry"),
+        space="market",
+        dataset=dataset,
+        until=0.5,
+        dim=8,
+        epochs=4,
+        evaluate_every=2,
+        workers=0,
+    )
+
+
+def publish(config, *untils, **changes):
+    return [update(replace(config, until=until, **changes)) for until in untils]
+
+
+def test_each_update_publishes_the_next_version_with_everything_a_reader_needs(config, dataset):
+    reports = publish(config, 0.5, 0.6, 0.7, dim=None)
+    space = Registry(config.registry).space("market")
+    assert [report.version for report in reports] == space.versions() == [0, 1, 2]
+    assert [report.dim for report in reports] == [256, 320, 384]
+    assert all(space.verify(version) == [] for version in space.versions())
+    assert space.chain(2, 0).matrix.shape == (256, 384)
+    manifest = space.manifest(2)
+    assert manifest.method == "bc-aligner"
+    assert manifest.dataset.fingerprint == Dataset.open(dataset).info.fingerprint
+    assert manifest.dataset.until == 0.7
+    metrics = space.metrics(2)
+    assert 0 < metrics["recall@50"] <= 1
+    assert set(metrics["alignment_error"]) == {"to_version_0", "to_version_1"}
+
+
+def test_a_table_holds_the_models_vectors_under_the_datasets_own_ids(config, dataset):
+    publish(config, 0.5)
+    interactions = Dataset.open(dataset).interactions()
+    snapshot = step(interactions, 0, 0.5, 0.6)
+    stored = Registry(config.registry).space("market").model(0)
+    model = TrainedModel(ModelConfig.from_dict(stored.config), stored.weights, stored.vocabulary)
+    z = model.embed(snapshot, Dataset.open(dataset).attributes(interactions.item_ids))
+    for entity, ids, values in (
+        ("user", interactions.user_ids[: snapshot.n_users], z[: snapshot.n_users]),
+        ("item", interactions.item_ids[: snapshot.n_items], z[snapshot.n_users :]),
+    ):
+        found_ids, found = Registry(config.registry).space("market").table(0, entity).read()
+        assert found_ids.to_pylist() == ids.to_pylist()
+        np.testing.assert_allclose(found, values, atol=1e-5)
+
+
+def test_the_same_update_twice_gives_the_same_files(config, tmp_path):
+    publish(config, 0.5, 0.6)
+    again = replace(config, registry=str(tmp_path / "again"))
+    publish(again, 0.5, 0.6)
+    first, second = (Registry(c.registry).space("market").manifest(1) for c in (config, again))
+    assert {n: f.sha256 for n, f in first.files.items() if n.endswith("safetensors")} == {
+        n: f.sha256 for n, f in second.files.items() if n.endswith("safetensors")
+    }
+
+
+def test_frozen_and_mapless_methods_say_so_in_the_registry(config):
+    publish(config, 0.5)
+    publish(config, 0.6, method="fix-m0")
+    space = Registry(config.registry).space("market")
+    np.testing.assert_array_equal(space.chain(1, 0).matrix, np.eye(8, dtype=np.float32))
+    publish(config, 0.7, method="no-bc")
+    with pytest.raises(NotFoundError, match="chain"):
+        space.chain(2, 0)
+
+
+def test_a_post_hoc_map_leads_back_too(config):
+    publish(config, 0.5, 0.6, method="posthoc-linear-single", dim=10)
+    assert Registry(config.registry).space("market").chain(1, 0).matrix.shape == (10, 10)
+
+
+def test_the_whole_timeline_can_be_trained_on_with_nothing_left_to_judge(config):
+    (report,) = publish(config, 1.0)
+    assert report.metrics["recall@50"] is None
+    assert report.metrics["validation_interactions"] == 0
+
+
+def test_a_named_run_that_has_published_does_not_publish_again(config):
+    named = replace(config, run_name="monday")
+    assert update(named) == update(named)
+    assert Registry(config.registry).space("market").versions() == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"until": 0.0}, "until"),
+        ({"until": 1.5}, "until"),
+        ({"method": "magic"}, "magic"),
+        ({"dim": -1}, "dim"),
+        ({"epochs": 0}, "epochs"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(config, change, words):
+    with pytest.raises(UsageError, match=words):
+        update(replace(config, **change))
+    assert not Path(config.registry, "market", "versions").exists()
+
+
+def test_a_job_killed_in_training_leaves_nothing_visible_and_resumes(config, tmp_path):
+    command = [sys.executable, "-m", "backstay", "update", "--registry", config.registry]
+    command += ["--space", "market", "--dataset", str(config.dataset), "--until", "0.5"]
+    command += ["--dim", "8", "--epochs", "200", "--workers", "0"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "platform")}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        job = subprocess.Popen(command, env=environment, stdout=stderr, stderr=stderr)
+        while not list(Path(config.registry).glob("market/runs/*/state.pt")):
+            assert job.poll() is None, log.read_text()
+            time.sleep(0.02)
+        job.send_signal(signal.SIGKILL)
+        assert job.wait() == -signal.SIGKILL
+    space = Registry(config.registry).space("market")
+    assert space.versions() == []
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
+    assert "resuming from the checkpoint" in done.stderr
+    assert "epoch 5 of" not in done.stderr  # the first checkpoint's work is not done again
+    assert space.versions() == [0]
+    assert space.verify(0) == []
+    assert not list(Path(config.registry).glob("market/runs/*/state.pt"))
+    undisturbed = replace(config, registry=str(tmp_path / "undisturbed"), epochs=200)
+    update(replace(undisturbed, evaluate_every=5))
+    for name, value in space.model(0).weights.items():
+        expected = Registry(undisturbed.registry).space("market").model(0).weights[name]
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5, err_msg=name)
