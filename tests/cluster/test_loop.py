@@ -1,0 +1,106 @@
+"""The whole loop on real data: a frozen consumer lives on while the embedding moves."""
+
+import numpy as np
+import pytest
+import torch
+
+from backstay.datasets.dataset import Dataset
+from backstay.datasets.ingest import ingest
+from backstay.datasets.timeline import SLICES, step, steps
+from backstay.engines.update import UpdateConfig, update
+from backstay.evaluation.consumer_fit import FAST, train_consumers
+from backstay.evaluation.consumers import judge
+from backstay.evaluation.labels import consumer_tasks
+from backstay.evaluation.tables import Tables
+from backstay.models.protocol import ModelConfig
+from backstay.registry.store import Registry
+from backstay.serving.client import Client
+from backstay.serving.service import run as serve
+from backstay.training.version import TrainedModel
+
+DIMS = (64, 80, 96)
+NEWEST = len(DIMS) - 1
+
+
+@pytest.fixture(scope="module")
+def dataset(test_data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "ml-100k"
+    ingest([test_data / "ml-100k"], format="recbole", out=out)
+    return Dataset.open(out)
+
+
+@pytest.fixture(scope="module")
+def registry(dataset, tmp_path_factory):
+    root = tmp_path_factory.mktemp("registry")
+    for dim, until in zip(DIMS, SLICES, strict=False):
+        update(
+            UpdateConfig(
+                registry=str(root),
+                space="films",
+                dataset=dataset.path,
+                until=until,
+                dim=dim,
+                layers=2,
+                epochs=25,
+                workers=0,
+            )
+        )
+    return root
+
+
+def own_vectors(registry, dataset, version, snapshot):
+    """What the model of `version` makes of a snapshot: (n_users + n_items, D_version)."""
+    stored = Registry(registry).space("films").model(version)
+    model = TrainedModel(ModelConfig.from_dict(stored.config), stored.weights, stored.vocabulary)
+    item_ids = dataset.interactions().item_ids
+    return model.embed(snapshot, dataset.attributes(item_ids))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_consumer_of_version_0_lives_on_the_newest_table(registry, dataset):
+    interactions = dataset.interactions()
+    timeline = steps(interactions, SLICES[: len(DIMS) + 1])
+    snapshot = step(interactions, NEWEST, SLICES[NEWEST], SLICES[NEWEST + 1])
+    split = snapshot.n_users
+
+    def tables(z):
+        return Tables.of(z[:split], z[split:])
+
+    with serve(registry, port=0, blocking=False) as service, Client(service.url) as client:
+        found = [
+            client.lookup("films", entity, ids.to_pylist(), version=0)
+            for entity, ids in (
+                ("user", interactions.user_ids[:split]),
+                ("item", interactions.item_ids[: snapshot.n_items]),
+            )
+        ]
+    served = Tables.of(found[0][1], found[1][1])
+    raw = own_vectors(registry, dataset, NEWEST, snapshot)[:, : DIMS[0]]
+    reference = tables(own_vectors(registry, dataset, 0, snapshot))
+    first = own_vectors(registry, dataset, 0, timeline[0])
+    first_tables = Tables.of(first[: timeline[0].n_users], first[timeline[0].n_users :])
+
+    (task,) = [t for t in consumer_tasks(timeline)[0] if t.name == "item_rating_mean"]
+    consumers = train_consumers(task, first_tables, first_tables, config=FAST)
+    examples = task.judge[NEWEST]
+    own, kept, lost = (
+        np.mean([judge(consumer, examples, each) for consumer in consumers])
+        for each in (reference, served, tables(raw))
+    )
+    figures = f"ROC-AUC: M_0's own vectors {own:.3f}, served {kept:.3f}, raw version 2 {lost:.3f}"
+    assert own > 0.85, figures
+    assert kept > own - 0.02, figures
+    assert kept > lost + 0.1, figures
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_served_vectors_are_the_newest_tables_through_the_chain(registry):
+    space = Registry(registry).space("films")
+    ids, values = space.table(NEWEST, "item").read()
+    chain = space.chain(NEWEST, 0).matrix
+    chosen = ids[:100].to_pylist()
+    with serve(registry, port=0, blocking=False) as service, Client(service.url) as client:
+        _, vectors = client.lookup("films", "item", chosen, version=0)
+    expected = np.stack([chain @ row for row in values[:100]])
+    np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-4)
+    assert torch.isfinite(torch.from_numpy(vectors)).all()
