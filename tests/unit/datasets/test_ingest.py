@@ -516,6 +516,6 @@ def test_files_may_come_without_metadata_where_a_folder_may_not(tmp_path):
     (folder / "movies.csv").unlink()
     with pytest.raises(InputError, match=r"ratings.csv with movies.csv .* found ratings.csv in"):
         ingest([folder], format="movielens", out=tmp_path / "other")
+    amazon = next(case for case in CASES if case.format == "amazon").write(tmp_path / "a")
     with pytest.raises(InputError, match="found only metadata"):
-        amazon = next(case for case in CASES if case.format == "amazon").write(tmp_path / "a")
         ingest([amazon / "meta.json"], format="amazon", out=tmp_path / "other")
