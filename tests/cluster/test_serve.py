@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,14 +11,18 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import yaml
 from tests.unit.serving import worlds
 from tests.unit.serving.worlds import ITEMS, SPACE, USERS, slowly
 
-from backstay.errors import ServiceError
+from backstay.errors import ServiceError, UsageError
+from backstay.serving import service as on_serve
 from backstay.serving.client import Client
+from backstay.serving.config import ServiceConfig
 
 pytestmark = pytest.mark.cluster
 
+CONFIG = Path(__file__).parents[2] / "serve" / "config.yaml"
 SECONDS = 120  # how long anything here may take
 
 RUN = """
@@ -140,3 +145,25 @@ def test_sigterm_stops_everything(service):
     eventually(lambda: not service.processes())
     with pytest.raises(httpx.ConnectError):
         httpx.get(service.url)
+
+
+def test_the_config_file_names_what_the_code_has():
+    (application,) = yaml.safe_load(CONFIG.read_text())["applications"]
+    (deployment,) = application["deployments"]
+    ServiceConfig.parse(deployment["user_config"])
+    assert deployment["name"] == on_serve.DEPLOYMENT
+    assert application["name"] == on_serve.APP
+    module, _, attribute = application["import_path"].partition(":")
+    assert getattr(on_serve, attribute).__module__ == module
+
+
+def test_a_port_that_is_taken_is_named_before_anything_starts(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServiceError, match=rf"127\.0\.0\.1:{port}.*--port"):
+            on_serve.run(tmp_path, port=port)
+
+
+def test_replicas_that_can_not_be_meant_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="replicas must be at least 1"):
+        on_serve.run(tmp_path, replicas=0)

@@ -13,17 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 from starlette.convertors import Convertor, register_url_convertor
 
 import backstay
-from backstay.errors import UsageError
 from backstay.serving import problems, wire
+from backstay.serving.config import MAX_IDS, check_max_ids
 from backstay.serving.lookup import Found, Lookup
 from backstay.serving.metrics import Metrics, Timed
 from backstay.serving.problems import Problem
 
 if TYPE_CHECKING:
     from backstay.serving.service import Service
-
-MAX_IDS = 10_000
-"""Default for the most ids in one request."""
 
 _BYTES_PER_ID = 512  # of a request's body; an id may be longer where others are shorter
 _INLINE = 64  # up to so many ids, a thread costs more than it frees the event loop of
@@ -64,13 +61,6 @@ def build_app(
     for path, route, method, options in _ROUTES:
         app.add_api_route(path, route, methods=[method], response_model=None, **options)
     return app
-
-
-def check_max_ids(max_ids: int) -> int:
-    """Refuse a limit that an answer's headers can't keep up with."""
-    if not 1 <= max_ids <= wire.MAX_IDS:
-        raise UsageError(f"max_ids must be 1 to {wire.MAX_IDS}; found {max_ids}.")
-    return max_ids
 
 
 def run(registry_uri: str, **options: Any) -> "Service":

@@ -1,4 +1,10 @@
-"""The look-up service on Ray Serve: the deployment, and a small cluster of one's own for it."""
+"""The look-up service on Ray Serve: the deployment, and a small cluster of one's own for it.
+
+Serve's own proxy is the default. With RAY_SERVE_ENABLE_HA_PROXY=1 in the environment before Ray
+starts, HAProxy stands in its place and answers small requests about three times as often; it also
+opens its statistics and every replica's port on all interfaces, and takes half a minute to stop.
+Ray's internal ports listen on all interfaces either way.
+"""
 
 import logging
 import os
@@ -6,27 +12,29 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+import ray
 from anyio import to_thread
 from fastapi import FastAPI
 
 from backstay.errors import ServiceError, UsageError
 from backstay.registry.store import Registry
-from backstay.serving.app import MAX_IDS, build_app, check_max_ids
+from backstay.serving.app import build_app
+from backstay.serving.config import MAX_IDS, ServiceConfig, default_cache
 from backstay.serving.lookup import Lookup
 
-# Read when Ray Serve is imported, and inherited by the processes it starts.
-_SERVE_SETTINGS: dict[str, str] = {}
-for _name, _value in _SERVE_SETTINGS.items():
-    os.environ.setdefault(_name, _value)
-
-import ray  # noqa: E402
-from ray import serve  # noqa: E402
+with warnings.catch_warnings():
+    # Ray Serve declares its settings in a way that pydantic has deprecated.
+    warnings.filterwarnings(
+        "ignore", "Using extra keyword arguments on `Field`", category=DeprecationWarning
+    )
+    from ray import serve
 
 logger = logging.getLogger("backstay.serving")
 
@@ -34,37 +42,6 @@ APP = "backstay"
 DEPLOYMENT = "lookup"
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-
-
-def default_cache() -> str:
-    """Where tables are copied to when nobody says: under $XDG_CACHE_HOME, or ~/.cache."""
-    return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "backstay")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServiceConfig:
-    """The deployment's `user_config`. It can be changed while the service runs."""
-
-    registry: str  # path or URL of the registry's root
-    cache: str | None = None  # local folder for copies of the newest tables; see default_cache
-    refresh_seconds: float = 5.0  # how often to look for new versions
-    max_ids: int = MAX_IDS  # most ids in one request
-
-    def __post_init__(self) -> None:
-        if self.refresh_seconds <= 0:
-            raise UsageError(f"refresh_seconds must be above 0; found {self.refresh_seconds}.")
-        check_max_ids(self.max_ids)
-
-    @classmethod
-    def parse(cls, config: dict[str, Any]) -> Self:
-        """Out of YAML; UsageError names a key that is unknown or missing."""
-        known = {field.name for field in fields(cls)}
-        if set(config) - known or "registry" not in config:
-            raise UsageError(
-                f"user_config takes {sorted(known)}, of which `registry` is needed; "
-                f"found {sorted(config)}."
-            )
-        return cls(**config)
 
 
 class Replica:
@@ -122,21 +99,8 @@ def application(args: dict[str, Any] | None = None) -> Any:
 
     `serve run backstay.serving.service:application registry=…`
     """
-    config = {key: _number(value) for key, value in (args or {}).items()}
-    if config:
-        ServiceConfig.parse(config)
-    return LookupService.options(user_config=config or None).bind()
-
-
-def _number(value: Any) -> Any:
-    # `serve run` passes every argument as a string.
-    if isinstance(value, str):
-        for type_ in (int, float):
-            try:
-                return type_(value)
-            except ValueError:
-                continue
-    return value
+    config = asdict(ServiceConfig.parse(args)) if args else None
+    return LookupService.options(user_config=config).bind()
 
 
 class Service:
