@@ -207,13 +207,12 @@ def _plan(function: _Function) -> _Function:
 def compare(dataset: Path, out: Path, **options: Any) -> Any:
     """Compare update methods: every method, version and consumer.
 
-    Writes results.json, report.html and the figures; the answer is the summary. Options that are
+    Writes results.json, which is also the answer, report.html and the figures. Options that are
     left out follow the profile.
     """
     from backstay.engines.compare import compare as run
 
-    results = run(dataset, out=out, **_given(options))
-    return {"out": out, "report": out / "report.html", "summary": results.summary}
+    return run(dataset, out=out, **_given(options))
 
 
 @_verb(

@@ -17,7 +17,6 @@ from backstay.engines.convert import convert
 from backstay.engines.session import ray_session
 from backstay.engines.update import UpdateConfig, update
 from backstay.errors import InputError, ServiceError
-from backstay.evaluation.report import terminal_table
 from backstay.evaluation.results import Results
 from backstay.registry.store import Registry
 from backstay.registry.tables import open_table
@@ -67,7 +66,7 @@ class DemoReport:
 
         served = self.lookup
         return Group(
-            terminal_table(self.results),
+            self.results,
             f"\n{len(served.ids)} {served.entity}s looked up over HTTP as of version "
             f"{served.version}, answered from the table of version {served.source_version}; "
             f"greatest difference to the batch conversion {served.greatest_difference:.1e}.",

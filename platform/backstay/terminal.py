@@ -86,16 +86,19 @@ class Output:
     as_json: bool
 
     def tell(self, answer: Any) -> None:
-        """Print an answer, at once."""
-        value = plain(answer)
+        """Print an answer, at once: for people in its own form where it has one (`__rich__`)."""
         if self.as_json:
-            text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(plain(answer), indent=2, ensure_ascii=False, allow_nan=False)
             click.echo(text, file=self.stream)
             return
         from rich.console import Console
 
         width = None if self.stream.isatty() else _PIPE_WIDTH
-        _show(Console(file=self.stream, width=width, highlight=False, markup=False), value)
+        console = Console(file=self.stream, width=width, highlight=False, markup=False)
+        if hasattr(answer, "__rich__"):
+            console.print(answer)
+        else:
+            _show(console, plain(answer))
 
 
 def plain(value: Any) -> Any:

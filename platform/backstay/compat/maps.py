@@ -51,6 +51,10 @@ class BackwardMap:
                 f"the matrix of {self} must be two-dimensional and finite; "
                 f"found shape {self.matrix.shape}."
             )
+        if self.source == self.target and not np.array_equal(
+            self.matrix, np.eye(*self.matrix.shape, dtype=np.float32)
+        ):
+            raise MapMismatchError(f"{self} must be the identity; found another matrix.")
 
     def __str__(self) -> str:
         return f"map {self.space} {self.source}→{self.target}"
@@ -80,6 +84,8 @@ def compose(maps: list[BackwardMap]) -> BackwardMap:
     The product is taken in float64 and rounded once. Raises MapMismatchError where one map's
     source is not the next one's target.
     """
+    if not maps:
+        raise MapMismatchError("nothing to compose; `identity` is the map of a version to itself.")
     for older, newer in pairwise(maps):
         found = (newer.space, newer.target, newer.matrix.shape[0])
         expected = (older.space, older.source, older.matrix.shape[1])

@@ -48,10 +48,11 @@ def compare(
     else:
         with ray_session(cpus=workers):
             results = compare_methods(data, plan, about=about, runner=RayTasks())
-    log.info("compared %d methods in %.0f s", len(plan.methods), time.perf_counter() - started)
+    seconds = time.perf_counter() - started
     out.mkdir(parents=True, exist_ok=True)
     results.write(out / "results.json")
-    write_report(results, out)
+    page = write_report(results, out)
+    log.info("compared %d methods in %.0f s; the report is %s", len(plan.methods), seconds, page)
     return results
 
 

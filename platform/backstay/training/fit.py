@@ -131,6 +131,11 @@ def fit(
 
     Raises TrainingError where the loss stops being finite.
     """
+    if workers.size > config.batch_size:
+        raise UsageError(
+            f"{workers.size} workers can't share batches of {config.batch_size}; "
+            "raise batch_size or start fewer workers."
+        )
     learner = _Learner(step, graph, model, aligner, config, learn_model=learn_model)
     state = state or FitState()
     if state.learner:
