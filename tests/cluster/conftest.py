@@ -1,0 +1,191 @@
+"""Ray for the tests: one private session for all of them, and a real cluster for jobs."""
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from backstay.compat.maps import BackwardMap
+from backstay.registry.store import Registry
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+RAYS_OWN_WARNINGS = [
+    # Ray Data's context warns about its own old settings whenever one is made.
+    "ignore::DeprecationWarning:ray.data.context",
+    # Ray's process handles are collected while the killed process is still being reaped.
+    "ignore:subprocess .* is still running:ResourceWarning",
+]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("cluster")
+            for line in RAYS_OWN_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(line))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A private Ray of two CPUs, which `ray_session` finds open."""
+    from backstay.engines.session import ray_session  # noqa: PLC0415 - job tests do without
+
+    with ray_session(cpus=2):
+        yield
+
+
+@dataclass(frozen=True)
+class JobCluster:
+    """A running cluster that takes jobs."""
+
+    address: str  # of the job server, http://…
+    environment: dict[str, str]
+    folder: Path  # of Ray's own files
+
+    def submit(
+        self, *entrypoint: str, options: tuple[str, ...] = (), timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Submit a job with the repository as working directory, and wait for its end."""
+        command = [*_ray("job", "submit"), "--address", self.address, "--working-dir", "."]
+        return subprocess.run(
+            [*command, *options, "--", *entrypoint],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def pids(self) -> list[int]:
+        """Every process of this cluster: they all carry its folder in their environment."""
+        mark = f"RAY_TMPDIR={self.folder}\0".encode()
+        found = []
+        for process in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(process.name)
+                if pid != os.getpid() and mark in (process / "environ").read_bytes():
+                    found.append(pid)
+        return found
+
+
+def _short_folder() -> tempfile.TemporaryDirectory[str]:
+    # Not pytest's: Ray's sockets lie in it, and the path of a Unix socket has at most 107 bytes.
+    return tempfile.TemporaryDirectory(prefix="bs-", ignore_cleanup_errors=True)
+
+
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """A value for RAY_TMPDIR; what a killed Ray leaves there goes with the test."""
+    with _short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def job_cluster() -> Iterator[JobCluster]:
+    """A cluster started by `ray start --head`, with a job server, on the loopback alone."""
+    with _short_folder() as folder:
+        server, client = _free_port(), _free_port()
+        given = {n: v for n, v in os.environ.items() if not n.startswith(("RAY_", "PYTHONPATH"))}
+        environment = {
+            **given,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "RAY_TMPDIR": folder,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every process on the loopback
+            # Told not to report, a cluster reports that it doesn't; nobody listens on port 9.
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
+        }
+        cluster = JobCluster(f"http://127.0.0.1:{server}", environment, Path(folder))
+        log = Path(folder, "start.log")
+        with log.open("wb") as output:
+            head = subprocess.Popen(
+                [
+                    *_ray("start", "--head", "--block", "--port=0", "--num-cpus=2", "--num-gpus=0"),
+                    *("--node-ip-address=127.0.0.1", "--include-dashboard=true"),
+                    *("--dashboard-host=127.0.0.1", f"--dashboard-port={server}"),
+                    *(f"--ray-client-server-port={client}", "--dashboard-agent-listen-port=0"),
+                ],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            _wait_for(cluster, head, log)
+            yield cluster
+        finally:
+            head.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                head.wait(timeout=20)
+            _kill(cluster)
+            head.wait()
+
+
+def _ray(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ray.scripts.scripts", *arguments]
+
+
+def _wait_for(cluster: JobCluster, head: subprocess.Popen[bytes], log: Path) -> None:
+    headers = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
+    for _ in range(240):
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{cluster.address}/api/jobs/", headers=headers).is_success:
+                return
+        if head.poll() is not None:
+            break
+        time.sleep(0.5)
+    pytest.fail(f"the cluster did not start:\n{log.read_text()}")
+
+
+def _kill(cluster: JobCluster) -> None:
+    while pids := cluster.pids():
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def publish_versions(root: Path, *dims: int) -> Path:
+    """A registry of a space `movies`, with a version of each dimension and maps between them."""
+    space = Registry(root).space("movies")
+    for version, dim in enumerate(dims):
+        rng = np.random.default_rng(version)
+        draft = space.draft(version, run_id=f"run-{version}")
+        draft.write_model({}, {"w": np.zeros((1, dim), np.float32)}, {"genre": ("a",)})
+        values = rng.normal(size=(3, dim)).astype(np.float32)
+        draft.write_table("item", [(pa.array(["a", "b", "c"]), values)])
+        if version:
+            matrix = rng.normal(size=(dims[version - 1], dim)).astype(np.float32)
+            draft.write_backward(BackwardMap("movies", version, version - 1, matrix))
+        draft.write_metrics({})
+        parent = version - 1 if version else None
+        draft.publish(parent=parent, method="m", config={}, dataset_fingerprint="f")
+    return root
+
+
+@pytest.fixture(scope="session", name="publish_versions")
+def publish_versions_fixture():
+    return publish_versions

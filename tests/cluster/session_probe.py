@@ -1,0 +1,37 @@
+"""Not a test: a driver for test_session, which says as JSON what a task on a worker found."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "platform"))
+
+import ray
+
+from backstay.engines.session import ray_session
+
+
+@ray.remote
+def probe():
+    import backstay  # noqa: PLC0415 - on the worker
+
+    return str(Path(backstay.__file__).resolve()), ray.get_runtime_context().gcs_address
+
+
+before = dict(os.environ)
+with ray_session(cpus=1):
+    with ray_session(cpus=5):
+        path, address = ray.get(probe.remote())
+    still_open = ray.is_initialized()
+    nodes = [(node["NodeManagerAddress"], node["Resources"].get("CPU")) for node in ray.nodes()]
+changed = {n for n in {*before, *os.environ} if before.get(n) != os.environ.get(n)}
+found = {
+    "imported": path,
+    "address": address,
+    "nodes": nodes,
+    "still_open": still_open,
+    "closed": not ray.is_initialized(),
+    "changed": sorted(changed),
+}
+print("found", json.dumps(found))  # noqa: T201

@@ -1,0 +1,89 @@
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backstay.engines import session
+from backstay.errors import InputError
+
+PROBE = Path(__file__).with_name("session_probe.py")
+
+
+def found(output):
+    line = next(line for line in output.splitlines() if line.startswith("found "))
+    return json.loads(line.removeprefix("found "))
+
+
+def test_a_private_ray_keeps_to_itself_and_leaves_nothing(short_folder):
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("RAY_", "PYTHONPATH"))}
+    done = subprocess.run(
+        [sys.executable, str(PROBE)],
+        env={**environment, "RAY_TMPDIR": short_folder},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = found(done.stdout)
+    assert told["imported"] == str(Path(session.__file__).resolve().parents[1] / "__init__.py")
+    assert told["nodes"] == [["127.0.0.1", 1.0]]
+    assert told["still_open"]
+    assert told["closed"]
+    assert not {"PYTHONPATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"} & set(told["changed"])
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+    assert list(Path(short_folder).iterdir()) == []
+    mark = f"RAY_TMPDIR={short_folder}\0".encode()
+    assert not any(mark in environment for environment in environments())
+
+
+def test_a_job_joins_its_cluster_and_brings_its_code(job_cluster):
+    job = job_cluster.submit("python", "tests/cluster/session_probe.py")
+    assert job.returncode == 0, job.stdout + job.stderr
+    told = found(job.stdout)
+    # The workers' copy of the working directory, which need not be where the driver's is.
+    assert told["imported"].startswith(str(job_cluster.folder))
+    assert told["imported"].endswith("/platform/backstay/__init__.py")
+    assert told["nodes"] == [["127.0.0.1", 2.0]]
+    assert told["closed"]
+    assert job_cluster.pids(), "the cluster goes on"
+
+
+@pytest.mark.parametrize(("error", "kept"), [(InputError, False), (ZeroDivisionError, True)])
+def test_logs_stay_where_something_unforeseen_failed(monkeypatch, tmp_path, error, kept):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(session.ray, "init", lambda **_: None)
+    monkeypatch.setattr(session.ray, "shutdown", lambda: None)
+    with pytest.raises(error), session.ray_session():
+        raise error
+    assert bool(list(tmp_path.iterdir())) is kept
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        ({}, {"env_vars": {"PYTHONPATH": "{root}"}}),
+        ({"working_dir": "gcs://x.zip"}, {"env_vars": {"PYTHONPATH": "platform"}}),
+        ({"env_vars": {"PYTHONPATH": "lib"}}, {}),
+    ],
+)
+def test_workers_are_told_where_the_code_is(monkeypatch, job, expected):
+    root = Path(session.__file__).resolve().parents[2]
+    monkeypatch.chdir(root.parent)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": job}))
+    told = json.loads(json.dumps(expected).replace("{root}", str(root)))
+    assert session._runtime_env() == told
+
+
+def environments():
+    for process in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            yield process.read_bytes()
