@@ -3,7 +3,7 @@
 
     python3 bootstrap.py demo            the whole loop on the built-in marketplace
     python3 bootstrap.py test            linters, types, every test
-    python3 bootstrap.py test -- -k registry    arguments after -- go to pytest
+    python3 bootstrap.py test -- -k registry    one run of pytest with these arguments
     python3 bootstrap.py setup           only set up
     python3 bootstrap.py COMMAND ...     any other `backstay` command
 
@@ -52,7 +52,11 @@ def main() -> None:
         for check in CHECKS:
             say(f"{check[1]}: " + " ".join(check[2:]))
             subprocess.run([PYTHON, *check], check=True)
-        run("-m", "pytest", *arguments[arguments[:1] == ["--"] :])
+        chosen = arguments[arguments[:1] == ["--"] :]
+        if not chosen:
+            say("pytest: what needs no Ray, on every core")
+            subprocess.run([PYTHON, "-m", "pytest", "tests/unit", "-n", "auto"], check=True)
+        run("-m", "pytest", *(chosen or ["tests/cluster"]))
     elif command != "setup":
         run("-m", "backstay", command, *arguments)
 

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is loaded: the products in tests are too small to share among threads, and threads
+# that wait for each other on a busy machine take a hundred times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:

@@ -37,6 +37,11 @@ from backstay.training.version import (
 
 log = logging.getLogger("backstay.compare")
 
+_OPTIMISTIC = (
+    "Recall@50 is that of each fit's best evaluation on the window it is judged on, as published: "
+    "optimistic, for all methods alike."
+)
+
 
 @dataclass(frozen=True)
 class Data:
@@ -298,7 +303,11 @@ def compare_methods(
     ]
     return Results(
         dataset=about,
-        protocol=plan.to_dict() | {"left_out": [vars(entry) for entry in left_out]},
+        protocol=plan.to_dict()
+        | {
+            "left_out": [vars(entry) for entry in left_out],
+            "notes": [_OPTIMISTIC] if plan.fit.keep == "best" else [],
+        },
         summary=summarise(
             records, plan.methods, costs={m: _cost(m, row) for m, row in finished.items()}
         ),

@@ -259,6 +259,8 @@ class Draft:
 
     def _previous(self, parent: int | None) -> Manifest | None:
         versions = self.space.versions()
+        if self.version in versions:
+            self._published()  # by another, since we looked: VersionExistsError
         next_ = versions[-1] + 1 if versions else 0
         if self.version != next_:
             raise RegistryError(

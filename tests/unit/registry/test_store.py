@@ -450,3 +450,21 @@ def test_a_version_that_no_chain_reaches_is_retired_only_by_force(space, fill, s
     space.retire(0, force=True)
     with pytest.raises(NotFoundError, match="retired"):
         space.table(0, "item")
+
+
+def test_a_rival_that_publishes_between_two_looks_is_met_as_a_rival(
+    space, stage, publish, monkeypatch
+):
+    rival, late = (space.draft(0, run_id=run) for run in ("rival", "late"))
+    stage(rival)
+    stage(late)
+
+    def versions():
+        monkeypatch.undo()
+        publish(rival)
+        return space.versions()
+
+    monkeypatch.setattr(space, "versions", versions)
+    with pytest.raises(VersionExistsError, match="run rival has published it"):
+        publish(late)
+    assert late.staged
