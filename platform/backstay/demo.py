@@ -31,8 +31,8 @@ log = logging.getLogger("backstay.demo")
 SPACE = "marketplace"
 DIMS = (64, 80, 96)
 SLICES = (0.5, 0.6, 0.7, 0.8)
-INTERACTIONS = 20_000
-EPOCHS = 30
+INTERACTIONS = 30_000
+EPOCHS = 100
 SEEDS = 2
 LOOKED_UP = 5
 
