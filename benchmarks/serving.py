@@ -38,8 +38,9 @@ from starlette.routing import Route
 from backstay.compat.maps import BackwardMap
 from backstay.registry.store import Registry
 from backstay.serving import wire
-from backstay.serving.app import build_app, run
+from backstay.serving.app import build_app
 from backstay.serving.lookup import Lookup
+from backstay.serving.service import run
 
 SPACE, ENTITY = "bench", "item"
 DIMS = (256, 320)

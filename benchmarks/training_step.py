@@ -26,9 +26,10 @@ from torch.nn import functional
 from backstay.datasets.dataset import Attributes, Dataset
 from backstay.datasets.ingest import Format, ingest
 from backstay.datasets.timeline import Step, steps
+from backstay.models.architectures import build_model
 from backstay.models.graph import Graph
 from backstay.models.pinsage import PinSAGE
-from backstay.models.protocol import ModelConfig, build_model
+from backstay.models.protocol import ModelConfig
 from backstay.training.fit import FitConfig, _Learner
 from backstay.training.sampling import TripleSampler
 from backstay.training.workers import ALONE

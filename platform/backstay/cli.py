@@ -103,7 +103,8 @@ def _version(function: _Function) -> _Function:
 
 @_verb(example="backstay demo --out demo")
 @click.option("--out", type=_FOLDER, default="demo", help="Folder for everything it writes.")
-def demo(out: Path) -> Any:
+@click.pass_obj
+def demo(output: Output, /, out: Path) -> None:
     """Run the whole loop on the built-in marketplace.
 
     Data, versions, comparison, conversion, one served look-up, and a report, in a few minutes.
@@ -111,7 +112,8 @@ def demo(out: Path) -> Any:
     """
     from backstay import demo as package
 
-    return package.run(out=out)
+    report = package.run(out=out)
+    output.tell(report, picture=package.picture(report))
 
 
 @_verb(example="backstay ingest --format movielens ml-25m/ --out datasets/ml-25m")
@@ -204,15 +206,18 @@ def _plan(function: _Function) -> _Function:
 @_plan
 @click.option("--weight", type=float, help="λ, the weight of the alignment loss.")
 @click.option("--workers", type=_POSITIVE, help="Tasks at the same time; 1: without Ray.")
-def compare(dataset: Path, out: Path, **options: Any) -> Any:
+@click.pass_obj
+def compare(output: Output, /, dataset: Path, out: Path, **options: Any) -> None:
     """Compare update methods: every method, version and consumer.
 
     Writes results.json, which is also the answer, report.html and the figures. Options that are
     left out follow the profile.
     """
     from backstay.engines.compare import compare as run
+    from backstay.evaluation.report import terminal_table
 
-    return run(dataset, out=out, **_given(options))
+    results = run(dataset, out=out, **_given(options))
+    output.tell(results, picture=terminal_table(results))
 
 
 @_verb(
@@ -299,7 +304,7 @@ def serve(output: Output, /, registry: str, **options: Any) -> None:
 
     Answers for every version out of the newest table. Prints its URL once it answers.
     """
-    from backstay.serving.app import run
+    from backstay.serving.service import run
 
     run(registry, on_ready=lambda url: output.tell({"url": url}), **_given(options))
 

@@ -17,6 +17,7 @@ from backstay.engines.convert import convert
 from backstay.engines.session import ray_session
 from backstay.engines.update import UpdateConfig, update
 from backstay.errors import InputError, ServiceError
+from backstay.evaluation.report import terminal_table
 from backstay.evaluation.results import Results
 from backstay.registry.store import Registry
 from backstay.registry.tables import open_table
@@ -59,19 +60,6 @@ class DemoReport:
     converted: str
     report: str
     seconds: dict[str, float]  # per stage
-
-    def __rich__(self) -> "RenderableType":
-        """The comparison table, and the look-up in words."""
-        from rich.console import Group  # noqa: PLC0415
-
-        served = self.lookup
-        return Group(
-            self.results,
-            f"\n{len(served.ids)} {served.entity}s looked up over HTTP as of version "
-            f"{served.version}, answered from the table of version {served.source_version}; "
-            f"greatest difference to the batch conversion {served.greatest_difference:.1e}.",
-            f"Report: {self.report}",
-        )
 
 
 def run(*, out: Path) -> DemoReport:
@@ -119,6 +107,20 @@ def run(*, out: Path) -> DemoReport:
         converted=str(converted),
         report=str(out / "comparison" / "report.html"),
         seconds=seconds,
+    )
+
+
+def picture(report: DemoReport) -> "RenderableType":
+    """The comparison table, and the look-up in words."""
+    from rich.console import Group  # noqa: PLC0415  (only for people)
+
+    served = report.lookup
+    return Group(
+        terminal_table(report.results),
+        f"{len(served.ids)} {served.entity}s looked up over HTTP as of version {served.version}, "
+        f"answered from the table of version {served.source_version}; greatest difference to the "
+        f"batch conversion {served.greatest_difference:.1e}.",
+        f"Report: {report.report}",
     )
 
 

@@ -19,7 +19,7 @@ import click
 from backstay.errors import BackstayError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it."""
@@ -85,8 +85,8 @@ class Output:
     stream: TextIO
     as_json: bool
 
-    def tell(self, answer: Any) -> None:
-        """Print an answer, at once: for people in its own form where it has one (`__rich__`)."""
+    def tell(self, answer: Any, *, picture: "RenderableType | None" = None) -> None:
+        """Print an answer, at once; for people, as the `picture` where there is one."""
         if self.as_json:
             text = json.dumps(plain(answer), indent=2, ensure_ascii=False, allow_nan=False)
             click.echo(text, file=self.stream)
@@ -95,8 +95,8 @@ class Output:
 
         width = None if self.stream.isatty() else _PIPE_WIDTH
         console = Console(file=self.stream, width=width, highlight=False, markup=False)
-        if hasattr(answer, "__rich__"):
-            console.print(answer)
+        if picture is not None:
+            console.print(picture)
         else:
             _show(console, plain(answer))
 

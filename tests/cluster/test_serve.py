@@ -27,7 +27,7 @@ SECONDS = 120  # how long anything here may take
 
 RUN = """
 import sys
-from backstay.serving.app import run
+from backstay.serving.service import run
 run(sys.argv[1], port=0, cache=sys.argv[2], refresh_seconds=0.5,
     on_ready=lambda url: print(url, flush=True))
 """

@@ -316,7 +316,7 @@ def test_wrong_usage_exits_2_and_names_the_option(arguments, words):
 
 def test_zero_is_a_choice_and_what_is_left_out_keeps_its_default(monkeypatch):
     taken = {}
-    monkeypatch.setattr("backstay.serving.app.run", lambda *_, **options: taken.update(options))
+    monkeypatch.setattr("backstay.serving.service.run", lambda *_, **options: taken.update(options))
     assert run("serve", "--registry", "r", "--port", "0").exit_code == 0
     taken.pop("on_ready")
     assert taken["port"] == 0
@@ -325,7 +325,7 @@ def test_zero_is_a_choice_and_what_is_left_out_keeps_its_default(monkeypatch):
 
 def test_the_service_announces_itself_while_it_runs(monkeypatch):
     monkeypatch.setattr(
-        "backstay.serving.app.run",
+        "backstay.serving.service.run",
         lambda *_, on_ready, **__: on_ready("http://127.0.0.1:1"),
     )
     result = run("serve", "--registry", "r", "--json")

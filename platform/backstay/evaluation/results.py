@@ -14,13 +14,10 @@ A record is one measured value. What is measured, by `task` and `metric`:
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from backstay.errors import InputError, UsageError
 from backstay.evaluation.files import write_whole
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 RECOMMENDATION = "recommendation"
 ALIGNMENT = "alignment"
@@ -82,12 +79,6 @@ class Results:
     protocol: dict[str, Any]  # slices, dims, epochs, consumers …; `left_out` lists LeftOut entries
     summary: tuple[Summary, ...]
     records: tuple[Record, ...]
-
-    def __rich__(self) -> "Table":
-        """The comparison table."""
-        from backstay.evaluation.report import terminal_table  # noqa: PLC0415 - reads this module
-
-        return terminal_table(self)
 
     def to_json(self) -> str:
         """The text of results.json."""

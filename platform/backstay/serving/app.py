@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import FastAPI, Path, Query, Request, Response
@@ -18,9 +18,6 @@ from backstay.serving.config import MAX_IDS, check_max_ids
 from backstay.serving.lookup import Found, Lookup
 from backstay.serving.metrics import Metrics, Timed
 from backstay.serving.problems import Problem
-
-if TYPE_CHECKING:
-    from backstay.serving.service import Service
 
 _BYTES_PER_ID = 512  # of a request's body; an id may be longer where others are shorter
 _INLINE = 64  # up to so many ids, a thread costs more than it frees the event loop of
@@ -61,13 +58,6 @@ def build_app(
     for path, route, method, options in _ROUTES:
         app.add_api_route(path, route, methods=[method], response_model=None, **options)
     return app
-
-
-def run(registry_uri: str, **options: Any) -> "Service":
-    """Serve a registry's look-ups on Ray Serve: `backstay.serving.service.run`."""
-    from backstay.serving.service import run as run_on_serve  # noqa: PLC0415 - loads Ray
-
-    return run_on_serve(registry_uri, **options)
 
 
 async def list_spaces(request: Request) -> Response:

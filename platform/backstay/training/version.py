@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from backstay.compat.methods import Method
 from backstay.datasets.dataset import Attributes, Vocabulary
 from backstay.datasets.timeline import Step
+from backstay.models.architectures import build_model, load_model, model_weights
 from backstay.models.graph import Graph
-from backstay.models.protocol import ModelConfig, build_model, load_model, model_weights
+from backstay.models.protocol import ModelConfig
 from backstay.training.fit import Aligner, FitConfig, FitState, embed, fit
 from backstay.training.workers import ALONE, Workers
 

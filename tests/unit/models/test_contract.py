@@ -8,18 +8,12 @@ import torch
 from tests.unit.models.snapshots import edges_of, random_snapshot
 
 from backstay.errors import CorruptError, UsageError
+from backstay.models.architectures import ARCHITECTURES, build_model, load_model, model_weights
 from backstay.models.graph import Graph
-from backstay.models.protocol import (
-    EmbeddingModel,
-    ModelConfig,
-    architectures,
-    build_model,
-    load_model,
-    model_weights,
-)
+from backstay.models.protocol import EmbeddingModel, ModelConfig
 
 
-@pytest.fixture(params=sorted(architectures()))
+@pytest.fixture(params=sorted(ARCHITECTURES))
 def config(request):
     return ModelConfig(architecture=request.param, dim=6, layers=2, values=(5, 7))
 

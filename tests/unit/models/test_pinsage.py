@@ -3,8 +3,9 @@ import pytest
 import torch
 from tests.unit.models.snapshots import random_snapshot
 
+from backstay.models.architectures import build_model, model_weights
 from backstay.models.graph import Graph
-from backstay.models.protocol import ModelConfig, build_model, model_weights
+from backstay.models.protocol import ModelConfig
 
 
 def slow_pinsage(weights, step, attributes, *, layers, training):

@@ -12,8 +12,9 @@ from torch.nn import functional
 from backstay.compat.losses import multi_step, single_step
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.ranking import RankingTask
+from backstay.models.architectures import build_model, model_weights
 from backstay.models.graph import Graph
-from backstay.models.protocol import ModelConfig, build_model, model_weights
+from backstay.models.protocol import ModelConfig
 from backstay.training.fit import Aligner, FitConfig, FitState, _ranking_loss, embed, fit
 
 STEP, ATTRIBUTES = planted_snapshot()

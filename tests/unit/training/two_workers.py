@@ -12,8 +12,9 @@ import torch
 import torch.distributed as dist
 from tests.unit.models.snapshots import planted_snapshot
 
+from backstay.models.architectures import build_model
 from backstay.models.graph import Graph
-from backstay.models.protocol import ModelConfig, build_model
+from backstay.models.protocol import ModelConfig
 from backstay.training.fit import Aligner, FitConfig, embed, fit
 from backstay.training.workers import current_workers
 
