@@ -19,7 +19,6 @@ from backstay.engines.update import UpdateConfig, update
 from backstay.errors import InputError, ServiceError
 from backstay.evaluation.report import terminal_table
 from backstay.evaluation.results import Results
-from backstay.registry.store import Registry
 from backstay.registry.tables import open_table
 from backstay.serving.client import Client
 from backstay.serving.service import run as serve
@@ -89,13 +88,12 @@ def run(*, out: Path) -> DemoReport:
                 dataset, out=out / "comparison", dims=DIMS, epochs=EPOCHS, seeds=SEEDS
             )
         with _timed("conversion", seconds):
-            table = Registry(registry).space(SPACE).path(newest, "tables/item")
             convert(
                 registry=str(registry),
                 space=SPACE,
                 source=newest,
                 target=0,
-                input=table,
+                input=str(registry / SPACE / "versions" / str(newest) / "tables" / "item"),
                 output=str(converted),
             )
         with _timed("serving", seconds):
