@@ -96,7 +96,7 @@ def short_folder() -> Iterator[str]:
         yield folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def job_cluster() -> Iterator[JobCluster]:
     """A cluster started by `ray start --head`, with a job server, on the loopback alone."""
     with _short_folder() as folder:
