@@ -94,23 +94,15 @@ def test_a_killed_worker_and_a_killed_driver_cost_nothing_but_time(dataset, tmp_
     space = Registry(registry).space("market")
     assert space.versions() == []
 
-    Job(registry, dataset, tmp_path / "second.log", "--workers", "1").wait()
-    assert space.versions() == [0]
-    assert space.verify(0) == []
     undisturbed = tmp_path / "undisturbed"
-    Job(undisturbed, dataset, tmp_path / "third.log", "--workers", "0").wait()
-    expected = Registry(undisturbed).space("market").model(0)
-    for name, value in space.model(0).weights.items():
-        np.testing.assert_allclose(value, expected.weights[name], rtol=1e-3, atol=1e-4)
-
-
-def test_two_workers_learn_what_one_does(dataset, tmp_path):
     jobs = [
-        Job(tmp_path / name, dataset, tmp_path / f"{name}.log", "--workers", name, "--epochs", "5")
-        for name in ("0", "2")
+        Job(registry, dataset, tmp_path / "second.log", "--workers", "1"),
+        Job(undisturbed, dataset, tmp_path / "third.log", "--workers", "0"),
     ]
     for job in jobs:
         job.wait()
-    one, two = (Registry(tmp_path / name).space("market").model(0) for name in ("0", "2"))
-    for name, value in one.weights.items():
-        np.testing.assert_allclose(value, two.weights[name], rtol=1e-3, atol=1e-3)
+    assert space.versions() == [0]
+    assert space.verify(0) == []
+    expected = Registry(undisturbed).space("market").model(0)
+    for name, value in space.model(0).weights.items():
+        np.testing.assert_allclose(value, expected.weights[name], rtol=1e-3, atol=1e-4)
