@@ -1,5 +1,6 @@
 """Backward maps and their chains: linear, directed from a newer version to an older one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
@@ -81,8 +82,7 @@ def identity(space: str, version: int, dim: int) -> BackwardMap:
 def compose(maps: list[BackwardMap]) -> BackwardMap:
     """The chain of `maps`, oldest target first: B_{j+1} · … · B_k.
 
-    The product is taken in float64 and rounded once. Raises MapMismatchError where one map's
-    source is not the next one's target.
+    Raises MapMismatchError where one map's source is not the next one's target.
     """
     if not maps:
         raise MapMismatchError("nothing to compose; `identity` is the map of a version to itself.")
@@ -94,5 +94,14 @@ def compose(maps: list[BackwardMap]) -> BackwardMap:
                 f"{older} must be followed by a map into {expected} (space, version, dimension); "
                 f"found {newer} into {found}."
             )
-    product = reduce(np.matmul, (map_.matrix.astype(np.float64) for map_ in maps))
-    return BackwardMap(maps[0].space, maps[-1].source, maps[0].target, product.astype(np.float32))
+    product = chain_matrix([map_.matrix for map_ in maps])
+    return BackwardMap(maps[0].space, maps[-1].source, maps[0].target, product)
+
+
+def chain_matrix(matrices: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """B_{j+1} · … · B_k of at least one matrix, oldest target first: (D_j, D_k) float32.
+
+    The product is taken in float64 and rounded once.
+    """
+    product = reduce(np.matmul, (matrix.astype(np.float64) for matrix in matrices))
+    return product.astype(np.float32)

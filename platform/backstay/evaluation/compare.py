@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from backstay.compat.maps import chain_matrix
 from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Attributes
 from backstay.datasets.timeline import Step
@@ -188,7 +189,8 @@ def fit_cell(
     if result.matrix is not None:
         matrices = (result.matrix, *matrices)
     reference = first.model.embed(step, data.attributes) if first else z
-    compatible = _lead_back(z, matrices)[:, : reference.shape[1]]
+    led_back = z @ chain_matrix(matrices[::-1]).T if matrices else z
+    compatible = led_back[:, : reference.shape[1]]
     return Cell(
         version=version,
         model=result.model,
@@ -200,18 +202,6 @@ def fit_cell(
         seconds=result.seconds + (fitted.seconds if fitted else 0.0),
         peak_rss_mb=max(peak.rss_mb, fitted.peak_rss_mb if fitted else 0.0),
     )
-
-
-def _lead_back(
-    z: npt.NDArray[np.float32], matrices: Sequence[npt.NDArray[np.float32]]
-) -> npt.NDArray[np.float32]:
-    """Vectors of version k through B_k, …, B_1 composed in float64: (n, D_0) float32."""
-    if not matrices:
-        return z
-    chain = matrices[-1].astype(np.float64)
-    for matrix in reversed(matrices[:-1]):
-        chain = chain @ matrix
-    return z @ chain.astype(np.float32).T
 
 
 def train_cell(
