@@ -9,7 +9,7 @@ Ratings are on a scale of 5, timestamps are seconds since the epoch. Ids stay wh
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,14 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from backstay.errors import InputError
+from backstay.errors import InputError, UsageError
 
 INTERACTIONS_FILE = "interactions.parquet"
 ITEMS_FILE = "items.parquet"
 INFO_FILE = "dataset.json"
 
 ITEM_KIND = "item"
-"""The attribute kind made of the items' own ids, for data that brings no attributes."""
+"""The attribute kind made of the items' own ids, for data that brings no attributes and for models
+that know items one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,21 @@ class Attributes:
     """The attributes of the items, one row per item index in every kind."""
 
     kinds: tuple[AttributeKind, ...]
+    item_ids: pa.Array | None = None  # (items,) string or int64: the id behind each row
+
+    def with_ids(self) -> "Attributes":
+        """The same items, each with its own id as an attribute: the kind `ITEM_KIND`.
+
+        For models that know items one by one. Attributes that have the kind stay as they are.
+        """
+        if any(kind.name == ITEM_KIND for kind in self.kinds):
+            return self
+        if self.item_ids is None:
+            raise UsageError(
+                "expected attributes that know their items' ids, found none; "
+                "take them from Dataset.attributes, or pass item_ids."
+            )
+        return replace(self, kinds=(*self.kinds, _identity_kind(self.item_ids)))
 
     def vocabulary(self, *, items: int) -> Vocabulary:
         """The values that occur among the first `items` items."""
@@ -109,9 +125,13 @@ class Attributes:
         }
 
     def reindexed(self, vocabulary: Vocabulary) -> "Attributes":
-        """The same items seen with another vocabulary, such as that of an older model."""
-        by_name = {kind.name: kind for kind in self.kinds}
-        rows = len(self.kinds[0].indptr)
+        """The same items seen with another vocabulary, such as that of an older model.
+
+        Items get their ids where the vocabulary has any.
+        """
+        known = self.with_ids() if ITEM_KIND in vocabulary else self
+        by_name = {kind.name: kind for kind in known.kinds}
+        rows = len(known.kinds[0].indptr)
         empty = np.zeros(rows, np.int64), np.zeros(0, np.int32)
         return Attributes(
             tuple(
@@ -119,7 +139,8 @@ class Attributes:
                 if name in by_name
                 else AttributeKind(name, values, *empty)
                 for name, values in vocabulary.items()
-            )
+            ),
+            self.item_ids,
         )
 
 
@@ -167,11 +188,12 @@ class Dataset:
         Data without any attribute gets its items' ids as the only kind.
         """
         if not self.info.attribute_kinds:
-            return Attributes((_identity_kind(item_ids),))
+            return Attributes((_identity_kind(item_ids),), item_ids)
         table = self._read(ITEMS_FILE)
         rows = pc.index_in(item_ids, value_set=table["item_id"].combine_chunks())
         return Attributes(
-            tuple(_kind(name, table[name].take(rows)) for name in self.info.attribute_kinds)
+            tuple(_kind(name, table[name].take(rows)) for name in self.info.attribute_kinds),
+            item_ids,
         )
 
     def _read(self, name: str) -> pa.Table:

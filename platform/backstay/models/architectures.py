@@ -6,16 +6,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from backstay.errors import CorruptError, UsageError
+from backstay.models.factorisation import Factorisation
+from backstay.models.lightgcn import LightGCN
 from backstay.models.pinsage import PinSAGE
-from backstay.models.protocol import ModelConfig
+from backstay.models.protocol import EmbeddingModel, ModelConfig
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"pinsage": PinSAGE}
+ARCHITECTURES: dict[str, type[EmbeddingModel]] = {
+    "factorisation": Factorisation,
+    "lightgcn": LightGCN,
+    "pinsage": PinSAGE,
+}
 
 
-def build_model(config: ModelConfig, *, seed: int) -> nn.Module:
+def build_model(config: ModelConfig, *, seed: int) -> EmbeddingModel:
     """A freshly initialised model; the same seed gives the same weights."""
     if config.architecture not in ARCHITECTURES:
         raise UsageError(
@@ -27,12 +32,14 @@ def build_model(config: ModelConfig, *, seed: int) -> nn.Module:
         return ARCHITECTURES[config.architecture](config)
 
 
-def model_weights(model: nn.Module) -> dict[str, npt.NDArray[Any]]:
+def model_weights(model: EmbeddingModel) -> dict[str, npt.NDArray[Any]]:
     """The model's state as plain arrays, ready to be stored."""
     return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
 
 
-def load_model(config: Mapping[str, Any], weights: Mapping[str, npt.NDArray[Any]]) -> nn.Module:
+def load_model(
+    config: Mapping[str, Any], weights: Mapping[str, npt.NDArray[Any]]
+) -> EmbeddingModel:
     """Rebuild a stored model in evaluation mode."""
     model = build_model(ModelConfig.from_dict(config), seed=0)
     try:

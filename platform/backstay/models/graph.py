@@ -1,10 +1,8 @@
-"""The interaction graph of a snapshot, as the sparse matrices a message-passing model needs.
-
-Nodes are numbered users first, then items: node(user u) = u, node(item i) = n_users + i.
-"""
+"""A snapshot's graph as the sparse matrices that a message-passing model multiplies with."""
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -14,53 +12,67 @@ from torch import Tensor
 
 from backstay.datasets.dataset import Attributes
 from backstay.datasets.timeline import Step
+from backstay.models.snapshot import Integers, Links, Normalisation, Snapshot
 
 
 @dataclass(frozen=True)
 class SparseMatrix:
-    """A constant sparse matrix with its transpose, so that its gradient needs no conversion."""
+    """A constant sparse matrix; its transpose is made once, when the first gradient asks for it."""
 
     csr: Tensor  # (rows, columns) sparse CSR float32
-    transposed: Tensor  # (columns, rows) sparse CSR float32
 
     @classmethod
     def of(
         cls,
-        rows: npt.NDArray[Any],
-        columns: npt.NDArray[Any],
+        starts: Integers,
+        columns: Integers,
         weights: npt.NDArray[np.floating[Any]],
-        shape: tuple[int, int],
+        n_columns: int,
     ) -> Self:
-        """Build from coordinates; entries that name the same cell add up."""
-        cells, inverse = np.unique(
-            rows.astype(np.int64) * shape[1] + columns, return_inverse=True
-        )  # sorted by row, then column
-        rows, columns = np.divmod(cells, shape[1])
-        weights = np.bincount(inverse, weights, len(cells)).astype(np.float32)
-        by_column = np.argsort(columns, kind="stable")
+        """From sparse rows: row r holds `columns[starts[r]:starts[r + 1]]`; repeated ones add."""
         return cls(
-            _csr(rows, columns, weights, shape),
-            _csr(columns[by_column], rows[by_column], weights[by_column], shape[::-1]),
+            _csr(
+                torch.from_numpy(starts.astype(np.int64, copy=False)),
+                torch.from_numpy(columns.astype(np.int64, copy=False)),
+                torch.from_numpy(weights.astype(np.float32, copy=False)),
+                (len(starts) - 1, n_columns),
+            )
         )
 
+    @property
+    def shape(self) -> torch.Size:
+        """Rows, columns."""
+        return self.csr.shape
+
+    @cached_property
+    def transposed(self) -> Tensor:
+        """(columns, rows) sparse CSR float32."""
+        rows, columns = self.shape
+        indices = self.csr.col_indices()
+        order = indices.argsort(stable=True)
+        owners = torch.repeat_interleave(self.csr.crow_indices().diff())
+        starts = torch.zeros(columns + 1, dtype=torch.int64, device=indices.device)
+        starts[1:] = torch.bincount(indices, minlength=columns).cumsum(0)
+        return _csr(starts, owners[order], self.csr.values()[order], (columns, rows))
+
     def __matmul__(self, dense: Tensor) -> Tensor:
-        product: Tensor = _SparseProduct.apply(self.csr, self.transposed, dense)  # type: ignore[no-untyped-call]
+        product: Tensor = _SparseProduct.apply(self, dense)  # type: ignore[no-untyped-call]
         return product
 
     def to(self, device: torch.device) -> Self:
         """A copy on `device`."""
-        return type(self)(self.csr.to(device), self.transposed.to(device))
+        return type(self)(self.csr.to(device))
 
 
 class _SparseProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, csr: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
-        ctx.transposed = transposed
-        return _product(csr, dense)
+    def forward(ctx: Any, matrix: SparseMatrix, dense: Tensor) -> Tensor:
+        ctx.matrix = matrix
+        return _product(matrix.csr, dense)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, _product(ctx.transposed, gradient.contiguous())
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, _product(ctx.matrix.transposed, gradient.contiguous())
 
 
 def _product(csr: Tensor, dense: Tensor) -> Tensor:
@@ -71,101 +83,141 @@ def _product(csr: Tensor, dense: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Graph:
-    """A snapshot: what its nodes are made of, and who hears whom.
+    """Inputs, and one matrix per round of messages.
 
-    In a round of messages every node offers two vectors, in rows 2n and 2n + 1: what it sends
-    and what it keeps. An exchange matrix turns them into one row per node, the mean over what its
-    neighbours send plus what it keeps itself.
-
-    Users have no features of their own, so before the first round they are all alike and one
-    node stands for them. The distinct nodes are then 0, any user, and 1 + i, item i.
+    Before the first round every distinct node offers two vectors, in rows 2n and 2n + 1: what it
+    sends and what it keeps. The first matrix turns offers into one row per hearer, the weighted
+    sum of what its neighbours send plus what it keeps itself. The others gather: row 2n is the
+    weighted sum over n's neighbours, row 2n + 1 is n itself.
     """
 
-    n_users: int
-    n_items: int
-    inputs: SparseMatrix  # (distinct, 1 + values): a user is value 0, an item averages each kind
-    first_exchange: SparseMatrix  # (nodes, 2·distinct)
-    exchange: SparseMatrix  # (nodes, 2·nodes)
+    inputs: SparseMatrix  # (distinct, values): a user is value 0, an item averages each kind
+    first: SparseMatrix  # (hearers, 2·distinct)
+    further: tuple[SparseMatrix, ...]  # each (2·hearers, sources); the last serves all later rounds
 
     @classmethod
-    def of(cls, step: Step, attributes: Attributes) -> Self:
+    def of(
+        cls, step: Step, attributes: Attributes, normalisation: Normalisation = "mean"
+    ) -> "Graph":
         """The training graph of a step; `attributes` are indexed as the model knows them."""
-        nodes = step.n_users + step.n_items
-        users, items = np.arange(step.n_users), np.arange(step.n_users, nodes)
-        edges = (step.train.users.astype(np.int64), step.train.items + np.int64(step.n_users))
-        distinct = np.concatenate([np.zeros_like(users), np.arange(1, step.n_items + 1)])
-        return cls(
-            step.n_users,
-            step.n_items,
-            _inputs(step.n_items, attributes),
-            _exchange(edges, alias=distinct),
-            _exchange(edges, alias=np.concatenate([users, items])),
-        )
+        return full_graph(Snapshot.of(step, attributes), normalisation)
 
     @property
     def device(self) -> torch.device:
         """Where the matrices are."""
-        return self.exchange.csr.device
+        return self.inputs.csr.device
+
+    def gather(self, number: int) -> SparseMatrix:
+        """The matrix of round `number`, counted from 1 for the one after the first."""
+        return self.further[min(number, len(self.further)) - 1]
 
     def to(self, device: torch.device) -> Self:
         """A copy on `device`."""
         return type(self)(
-            self.n_users,
-            self.n_items,
             self.inputs.to(device),
-            self.first_exchange.to(device),
-            self.exchange.to(device),
+            self.first.to(device),
+            tuple(matrix.to(device) for matrix in self.further),
         )
 
 
-def _inputs(n_items: int, attributes: Attributes) -> SparseMatrix:
-    offset = 1
-    rows, columns, weights = [np.arange(offset)], [np.arange(offset)], [np.ones(offset)]
-    for kind in attributes.kinds:
-        indptr = kind.indptr[: n_items + 1]
-        lengths = np.diff(indptr)
-        owners = np.repeat(np.arange(n_items), lengths)
-        rows.append(1 + owners)
-        columns.append(offset + kind.indices[: indptr[-1]].astype(np.int64))
-        weights.append(1.0 / lengths[owners])
-        offset += len(kind.values)
-    return SparseMatrix.of(
-        np.concatenate(rows),
-        np.concatenate(columns),
-        np.concatenate(weights),
-        (1 + n_items, offset),
+def full_graph(snapshot: Snapshot, normalisation: Normalisation) -> Graph:
+    """Every node, hearing all of its neighbours in every round."""
+    everyone = np.arange(snapshot.n_nodes)
+    return Graph(
+        input_matrix(snapshot, np.arange(1 + snapshot.n_items)),
+        first_matrix(snapshot, first_links(snapshot, everyone, normalisation), None),
+        (gather_matrix(snapshot.links(everyone, normalisation), snapshot.n_nodes),),
     )
 
 
-def _exchange(
-    edges: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], *, alias: npt.NDArray[np.int64]
-) -> SparseMatrix:
-    """The exchange among nodes linked by `edges`, where `alias[n]` is who stands for node n."""
-    hearers, senders = np.concatenate(edges), np.concatenate(edges[::-1])
-    degrees = np.bincount(hearers, minlength=len(alias))
+def input_matrix(snapshot: Snapshot, distinct: Integers) -> SparseMatrix:
+    """(len(distinct), values): what some of the distinct nodes are made of."""
+    entries = snapshot.inputs.entries(distinct)
     return SparseMatrix.of(
-        np.concatenate([hearers, np.arange(len(alias))]),
-        np.concatenate([2 * alias[senders], 2 * alias + 1]),
-        np.concatenate([1.0 / degrees[hearers], np.ones(len(alias))]),
-        (len(alias), 2 * (int(alias.max(initial=-1)) + 1)),
+        _starts(snapshot.inputs.counts(distinct)),
+        snapshot.inputs.columns[entries],
+        snapshot.input_weights[entries],
+        snapshot.n_values,
     )
 
 
-def _csr(
-    rows: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int64],
-    weights: npt.NDArray[np.float32],
-    shape: tuple[int, ...],
-) -> Tensor:
-    """Coordinates in row order as torch's CSR."""
-    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])
+def first_links(snapshot: Snapshot, hearers: Integers, normalisation: Normalisation) -> Links:
+    """All that some nodes hear in the first round, in which all users say the same.
+
+    An item hears one user who counts for all of its users, so that nothing grows with them.
+    """
+    split = np.searchsorted(hearers, snapshot.n_users)
+    by_users = snapshot.links(hearers[:split], normalisation)
+    return with_items(snapshot, by_users, hearers[split:], normalisation)
+
+
+def with_items(
+    snapshot: Snapshot, by_users: Links, items: Integers, normalisation: Normalisation
+) -> Links:
+    """The first round's links of some users, continued by those of some item nodes."""
+    counts = np.minimum(snapshot.neighbours.counts(items), 1)
+    if normalisation == "mean":
+        weights = np.ones(counts.sum(), np.float32)
+    else:
+        weights = snapshot.reach[items[counts > 0]].astype(np.float32)
+    return Links(
+        np.concatenate([by_users.hearers, items]),
+        np.concatenate([by_users.counts, counts]),
+        np.concatenate([by_users.senders, np.zeros(counts.sum(), np.int64)]),
+        np.concatenate([by_users.weights, weights]),
+    )
+
+
+def first_matrix(snapshot: Snapshot, links: Links, distinct: Integers | None) -> SparseMatrix:
+    """(hearers, 2·distinct); `distinct` are those that are there, ascending, or None for all."""
+    senders, own = snapshot.distinct(links.senders), snapshot.distinct(links.hearers)
+    count = 1 + snapshot.n_items
+    if distinct is not None:
+        senders, own = (np.searchsorted(distinct, nodes) for nodes in (senders, own))
+        count = len(distinct)
+    starts, columns, weights = _with_own(links, 2 * senders, 2 * own + 1)
+    return SparseMatrix.of(starts, columns, weights, 2 * count)
+
+
+def gather_matrix(links: Links, n_sources: int) -> SparseMatrix:
+    """(2·hearers, sources); senders and hearers are numbered as the sources are."""
+    starts, columns, weights = _with_own(links, links.senders, links.hearers)
+    ends = starts[1:]
+    return SparseMatrix.of(
+        np.concatenate([[0], np.stack([ends - 1, ends], axis=1).ravel()]),
+        columns,
+        weights,
+        n_sources,
+    )
+
+
+def hearers_of(gather: SparseMatrix) -> Tensor:
+    """Which source each hearer of a gather matrix is: (hearers,) int64."""
+    # The odd rows hold nothing else.
+    return gather.csr.col_indices()[gather.csr.crow_indices()[1:-1:2]]
+
+
+def _with_own(
+    links: Links, senders: Integers, own: Integers
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Sparse rows of the links, each with its own column last, which counts 1."""
+    starts = _starts(links.counts + 1)
+    columns, weights = np.empty(starts[-1], np.int64), np.ones(starts[-1], np.float32)
+    last = np.zeros(len(columns), np.bool_)
+    last[starts[1:] - 1] = True
+    columns[last] = own
+    columns[~last] = senders
+    weights[~last] = links.weights
+    return starts, columns, weights
+
+
+def _starts(counts: Integers) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(counts)])
+
+
+def _csr(starts: Tensor, columns: Tensor, weights: Tensor, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
         # torch calls its CSR layout a beta; products with dense matrices are all we use of it.
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(starts),
-            torch.from_numpy(columns),
-            torch.from_numpy(weights),
-            size=shape,
-            check_invariants=True,
-        )
+        # Columns may repeat and come in any order, which products don't mind.
+        return torch.sparse_csr_tensor(starts, columns, weights, size=shape, check_invariants=False)

@@ -4,7 +4,7 @@ import pytest
 
 from backstay.datasets.dataset import AttributeKind, Attributes, Dataset, DatasetInfo
 from backstay.datasets.writer import interaction_schema, item_schema, write_dataset
-from backstay.errors import InputError
+from backstay.errors import InputError, UsageError
 
 # user, item, rating, second
 ROWS = [("b", 30, 4.0, 1), ("a", 10, 3.0, 2), ("b", 10, 1.0, 2), ("c", 20, 5.0, 9)]
@@ -93,6 +93,36 @@ def test_without_attributes_an_items_id_is_its_attribute(tmp_path):
     [kind] = dataset.attributes(dataset.interactions().item_ids).kinds
     assert (kind.name, rows(kind)) == ("item", [["30"], ["10"], ["20"]])
     assert Attributes((kind,)).vocabulary(items=2) == {"item": ("30", "10")}
+
+
+def test_items_can_be_known_by_their_ids_beside_their_attributes(dataset):
+    attributes = dataset.attributes(pa.array([30, 10, 20]))
+    known = attributes.with_ids()
+    assert [kind.name for kind in known.kinds] == ["genre", "year", "item"]
+    assert rows(known.kinds[-1]) == [["30"], ["10"], ["20"]]
+    assert known.kinds[:2] == attributes.kinds
+    assert known.with_ids() is known
+
+
+def test_a_vocabulary_with_ids_finds_the_items_wherever_they_stand(dataset):
+    vocabulary = dataset.attributes(pa.array([30, 10, 20])).with_ids().vocabulary(items=2)
+    assert vocabulary["item"] == ("30", "10")  # 20 is new
+    later = dataset.attributes(pa.array([20, 10, 40, 30])).reindexed(vocabulary)
+    assert rows(later.kinds[-1]) == [[], ["10"], [], ["30"]]
+    assert later.kinds[-1].values == ("30", "10")
+
+
+def test_without_attributes_the_ids_are_there_already(tmp_path):
+    attributes = make(tmp_path / "out", []).attributes(pa.array([30, 10]))
+    assert attributes.with_ids() is attributes
+
+
+def test_ids_that_nobody_named_are_asked_for(dataset):
+    nameless = Attributes(dataset.attributes(pa.array([30])).kinds)
+    with pytest.raises(UsageError, match="expected attributes that know their items' ids"):
+        nameless.with_ids()
+    with pytest.raises(UsageError, match="pass item_ids"):
+        nameless.reindexed({"item": ("30",)})
 
 
 def test_info_survives_its_json(dataset):

@@ -1,6 +1,7 @@
 """Small snapshots to learn from."""
 
 import numpy as np
+import pyarrow as pa
 
 from backstay.datasets.dataset import AttributeKind, Attributes
 from backstay.datasets.timeline import Edges, Step
@@ -31,6 +32,10 @@ def kind_of(name, rows, *, values):
     return AttributeKind(name, tuple(f"{name}-{n}" for n in range(values)), indptr, indices)
 
 
+def ids_of(n_items):
+    return pa.array([f"item-{n}" for n in range(n_items)])
+
+
 def random_snapshot(seed=0, *, n_users=12, n_items=9, edges=40, values=(5, 7)):
     """Edges with repetitions, a user and an item without any, items with 0 to 3 attributes."""
     rng = np.random.default_rng(seed)
@@ -44,7 +49,7 @@ def random_snapshot(seed=0, *, n_users=12, n_items=9, edges=40, values=(5, 7)):
         )
         for n, count in enumerate(values)
     )
-    return step_of(train, n_users=n_users, n_items=n_items), Attributes(kinds)
+    return step_of(train, n_users=n_users, n_items=n_items), Attributes(kinds, ids_of(n_items))
 
 
 def planted_snapshot(seed=0, *, groups=4, users=10, items=6):
@@ -66,4 +71,4 @@ def planted_snapshot(seed=0, *, groups=4, users=10, items=6):
     )
     group = kind_of("group", [[item % groups] for item in range(groups * items)], values=groups)
     own = kind_of("item", [[item] for item in range(groups * items)], values=groups * items)
-    return step, Attributes((group, own))
+    return step, Attributes((group, own), ids_of(groups * items))

@@ -3,41 +3,46 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.models import dense
 from tests.unit.models.snapshots import kind_of, random_snapshot, step_of
 
 from backstay.datasets.dataset import Attributes
-from backstay.models.graph import Graph, SparseMatrix
+from backstay.models.graph import Graph, SparseMatrix, full_graph, hearers_of
+from backstay.models.snapshot import Snapshot
 
-
-def dense_of(rows, columns, weights, shape):
-    dense = torch.zeros(shape, dtype=torch.float64)
-    for row, column, weight in zip(rows, columns, weights, strict=True):
-        dense[row, column] += weight
-    return dense
+NORMALISATIONS = pytest.mark.parametrize("normalisation", ["mean", "symmetric"])
 
 
 @st.composite
-def coordinates(draw):
-    shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
-    cell = st.tuples(
-        st.integers(0, shape[0] - 1), st.integers(0, shape[1] - 1), st.floats(-2, 2, width=32)
-    )
-    cells = draw(st.lists(cell, max_size=20))
-    rows, columns, weights = (
-        (list(part) for part in zip(*cells, strict=True)) if cells else [[]] * 3
-    )
-    return np.array(rows, np.int32), np.array(columns, np.int64), np.array(weights), shape
+def sparse_rows(draw):
+    """Starts, columns and weights of a matrix, its width, and the same matrix dense."""
+    width = draw(st.integers(1, 6))
+    cell = st.tuples(st.integers(0, width - 1), st.floats(-2, 2, width=32))
+    rows = draw(st.lists(st.lists(cell, max_size=5), max_size=6))
+    full = torch.zeros(len(rows), width, dtype=torch.float64)
+    for number, row in enumerate(rows):
+        for column, weight in row:
+            full[number, column] += weight
+    cells = [cell for row in rows for cell in row]
+    return (
+        np.cumsum([0, *map(len, rows)]),
+        np.array([column for column, _ in cells], np.int32),
+        np.array([weight for _, weight in cells]),
+        width,
+    ), full
 
 
-@given(coordinates(), st.integers(1, 5))
+@given(sparse_rows(), st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
-def test_a_product_and_its_gradient_are_those_of_the_dense_matrix(cells, width):
-    matrix, dense = SparseMatrix.of(*cells), dense_of(*cells)
-    x = torch.randn(cells[3][1], width, generator=torch.Generator().manual_seed(0))
-    upstream = torch.randn(cells[3][0], width, generator=torch.Generator().manual_seed(1))
+def test_a_product_and_its_gradient_are_those_of_the_dense_matrix(matrices, width):
+    rows, full = matrices
+    matrix = SparseMatrix.of(*rows)
+    assert matrix.shape == full.shape
+    x = torch.randn(full.shape[1], width, generator=torch.Generator().manual_seed(0))
+    upstream = torch.randn(full.shape[0], width, generator=torch.Generator().manual_seed(1))
     ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
 
-    product, expected = matrix @ ours, dense @ theirs
+    product, expected = matrix @ ours, full @ theirs
     product.backward(upstream)
     expected.backward(upstream.double())
 
@@ -45,48 +50,65 @@ def test_a_product_and_its_gradient_are_those_of_the_dense_matrix(cells, width):
     torch.testing.assert_close(ours.grad.double(), theirs.grad, atol=1e-5, rtol=1e-5)
 
 
+def swap():
+    return SparseMatrix.of(np.array([0, 1, 2]), np.array([1, 0]), np.array([2.0, 3.0]), 2)
+
+
 def test_a_gradient_that_is_not_contiguous_is_taken_as_it_is():
-    matrix = SparseMatrix.of(np.array([0, 1]), np.array([1, 0]), np.array([2.0, 3.0]), (2, 2))
     x = torch.ones(2, 4, requires_grad=True)
     upstream = torch.arange(8.0).view(4, 2).T
-    (matrix @ x).backward(upstream)
+    (swap() @ x).backward(upstream)
     torch.testing.assert_close(x.grad, torch.stack([3 * upstream[1], 2 * upstream[0]]))
 
 
-def slow_exchange(step, sent, kept):
-    """Per node: the mean over the neighbours of what they send, plus what the node keeps."""
-    linked = [[] for _ in range(step.n_users + step.n_items)]
-    for user, item in zip(step.train.users.tolist(), step.train.items.tolist(), strict=True):
-        linked[user].append(step.n_users + item)
-        linked[step.n_users + item].append(user)
-    rows = []
-    for node, neighbours in enumerate(linked):
-        row = kept[node].clone()
-        for neighbour in neighbours:
-            row += sent[neighbour] / len(neighbours)
-        rows.append(row)
-    return torch.stack(rows)
+def test_the_transpose_is_made_once_and_only_for_a_gradient():
+    matrix = swap()
+    matrix @ torch.ones(2, 1)
+    assert "transposed" not in vars(matrix)
+    x = torch.ones(2, 1, requires_grad=True)
+    (matrix @ x).sum().backward()
+    first = matrix.transposed
+    (matrix @ x).sum().backward()
+    assert matrix.transposed is first
+
+
+def test_what_memory_held_before_does_not_reach_a_product():
+    matrix = SparseMatrix.of(np.array([0, 0]), np.zeros(0, np.int64), np.zeros(0), 3)
+    for _ in range(20):
+        torch.full((1, 512), torch.nan)  # freed at once: the product is likely to be given it
+        assert (matrix @ torch.ones(3, 512)).count_nonzero() == 0
+
+
+@NORMALISATIONS
+@pytest.mark.parametrize("seed", range(3))
+def test_a_gather_gives_what_each_node_hears_and_the_node_itself(seed, normalisation):
+    step, attributes = random_snapshot(seed)
+    h = torch.randn(step.n_users + step.n_items, 4)
+    gather = Graph.of(step, attributes, normalisation).gather(1)
+    pairs = (gather @ h).view(-1, 2, 4)
+    heard = dense.message_matrix(step, normalisation) @ h.double()
+    torch.testing.assert_close(pairs[:, 0], heard.float())
+    torch.testing.assert_close(pairs[:, 1], h, atol=0, rtol=0)
+    assert hearers_of(gather).tolist() == list(range(len(h)))
+
+
+@NORMALISATIONS
+@pytest.mark.parametrize("seed", range(3))
+def test_in_the_first_round_all_users_offer_the_same(seed, normalisation):
+    step, attributes = random_snapshot(seed)
+    offers = torch.randn(1 + step.n_items, 2, 4)
+    sent, kept = torch.cat([offers[:1].expand(step.n_users, -1, -1), offers[1:]]).unbind(1)
+    expected = dense.message_matrix(step, normalisation) @ sent.double() + kept
+    found = Graph.of(step, attributes, normalisation).first @ offers.view(-1, 4)
+    torch.testing.assert_close(found, expected.float())
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_an_exchange_averages_over_neighbours_and_adds_what_a_node_keeps(seed):
+def test_inputs_are_those_of_the_distinct_nodes(seed):
     step, attributes = random_snapshot(seed)
-    sent, kept = torch.randn(2, step.n_users + step.n_items, 4)
-    offers = torch.stack([sent, kept], dim=1).view(-1, 4)
-    torch.testing.assert_close(
-        Graph.of(step, attributes).exchange @ offers, slow_exchange(step, sent, kept)
-    )
-
-
-def test_the_first_exchange_is_an_exchange_in_which_all_users_are_one():
-    step, attributes = random_snapshot()
-    distinct = torch.randn(1 + step.n_items, 2, 4)
-    everyone = torch.cat([distinct[:1].expand(step.n_users, -1, -1), distinct[1:]])
-    graph = Graph.of(step, attributes)
-    torch.testing.assert_close(
-        graph.first_exchange @ distinct.view(-1, 4),
-        graph.exchange @ everyone.reshape(-1, 4),
-    )
+    inputs = Graph.of(step, attributes).inputs
+    expected = dense.input_matrix(step, attributes)[step.n_users - 1 :]
+    torch.testing.assert_close(inputs.csr.to_dense().double(), expected)
 
 
 def test_inputs_average_the_values_of_each_kind_and_sum_the_kinds():
@@ -96,14 +118,27 @@ def test_inputs_average_the_values_of_each_kind_and_sum_the_kinds():
     assert (graph.inputs @ table).tolist() == [[7.0], [50.5 + 0.25], [0.5], [10.0]]
 
 
-def test_items_beyond_the_step_are_left_out():
-    kinds = (kind_of("genre", [[0], [1], [0, 1]], values=2),)
-    graph = Graph.of(step_of([(0, 0)], n_users=1, n_items=2), Attributes(kinds))
-    assert graph.inputs.csr.shape == (3, 3)
-    assert graph.exchange.csr.shape == (3, 6)
+def test_an_edge_that_is_there_twice_counts_twice():
+    step = step_of([(0, 0), (0, 0), (0, 1)], n_users=1, n_items=2)
+    gather = Graph.of(step, Attributes(())).gather(1)
+    h = torch.tensor([[0.0], [3.0], [9.0]])
+    assert (gather @ h).view(-1, 2)[0].tolist() == [5.0, 0.0]
+
+
+def test_nodes_without_edges_hear_nothing_and_keep_what_they_have():
+    graph = Graph.of(step_of([], n_users=1, n_items=1), Attributes(()), "symmetric")
+    offers = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    assert (graph.first @ offers).tolist() == [[2.0], [4.0]]
+    assert (graph.gather(1) @ torch.tensor([[5.0], [6.0]])).tolist() == [[0.0], [5.0], [0.0], [6.0]]
+
+
+def test_a_full_graph_gathers_alike_in_all_further_rounds():
+    graph = full_graph(Snapshot.of(*random_snapshot()), "mean")
+    assert graph.gather(1) is graph.gather(2) is graph.gather(9)
 
 
 def test_a_copy_on_a_device_says_where_it_is():
     graph = Graph.of(*random_snapshot()).to(torch.device("cpu"))
     assert graph.device == torch.device("cpu")
-    assert (graph.n_users, graph.n_items) == (12, 9)
+    assert graph.first.shape == (12 + 9, 2 * (1 + 9))
+    assert graph.gather(1).shape == (2 * (12 + 9), 12 + 9)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.unit.models import dense
 from tests.unit.models.snapshots import random_snapshot
 
 from backstay.models.architectures import build_model, model_weights
@@ -9,36 +10,14 @@ from backstay.models.protocol import ModelConfig
 
 
 def slow_pinsage(weights, step, attributes, *, layers, training):
-    """The formula of the paper, node by node in float64: (N, D)."""
-    table = weights["table"].astype(np.float64)
-    dim = table.shape[1]
-    nodes = step.n_users + step.n_items
-    z = np.zeros((nodes, dim))
-    z[: step.n_users] = table[0]
-    for item in range(step.n_items):
-        first = 1
-        for kind in attributes.kinds:
-            values = kind.indices[kind.indptr[item] : kind.indptr[item + 1]]
-            if len(values):
-                z[step.n_users + item] += sum(table[first + value] for value in values) / len(
-                    values
-                )
-            first += len(kind.values)
-
-    neighbours = [[] for _ in range(nodes)]
-    for user, item in zip(step.train.users, step.train.items, strict=True):
-        neighbours[user].append(step.n_users + item)
-        neighbours[step.n_users + item].append(user)
-
+    """The formula of the paper, by dense matrices in float64: (N, D)."""
+    z = dense.input_matrix(step, attributes).numpy() @ weights["table"].astype(np.float64)
+    messages = dense.message_matrix(step, "mean").numpy()
+    dim = z.shape[1]
     for layer in range(layers):
         both = weights[f"layers.{layer}.weight"].astype(np.float64)
         from_neighbours, from_self = both[:dim], both[dim:]
-        h = np.zeros_like(z)
-        for node in range(nodes):
-            mean = sum((z[n] for n in neighbours[node]), np.zeros(dim)) / max(
-                len(neighbours[node]), 1
-            )
-            h[node] = from_neighbours @ mean + from_self @ z[node]
+        h = messages @ z @ from_neighbours.T + z @ from_self.T
         norm = {
             name: weights[f"norms.{layer}.{name}"].astype(np.float64)
             for name in ("weight", "bias", "running_mean", "running_var")
@@ -65,9 +44,10 @@ def randomised(config, *, seed):
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("training", [True, False])
-def test_says_what_the_formula_says(layers, training):
-    step, attributes = random_snapshot(layers)
-    model = randomised(ModelConfig(dim=6, layers=layers, values=(5, 7)), seed=layers)
+@pytest.mark.parametrize("values", [(5, 7), (50, 70)])  # more nodes than values, and fewer
+def test_says_what_the_formula_says(layers, training, values):
+    step, attributes = random_snapshot(layers, values=values)
+    model = randomised(ModelConfig(dim=6, layers=layers, values=values), seed=layers)
     weights = {name: value.copy() for name, value in model_weights(model).items()}
     model.train(training)
     z = model(Graph.of(step, attributes)).detach().numpy()
