@@ -12,18 +12,16 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from _machine import header, machine
 
 from backstay.compat.maps import BackwardMap
 from backstay.engines.convert import convert
@@ -116,14 +114,6 @@ def memory(mark: bytes) -> float:
     return total / 1024
 
 
-def cpu() -> str:
-    """The processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
 def main() -> None:
     """Prepare, measure each way, print."""
     parser = argparse.ArgumentParser()
@@ -136,10 +126,7 @@ def main() -> None:
     if given.way:
         print(json.dumps({"seconds": run(given.folder, given.way)}))
         return
-    versions = ", ".join(f"{name} {version(name)}" for name in ("ray", "pyarrow", "numpy"))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {cpu()}, {os.cpu_count()} CPUs, load {load}")
-    print(f"Python {platform.python_version()}, {versions}")
+    print(header(machine("ray", "pyarrow", "numpy")))
     print(f"{given.rows:,} rows, {given.dim} → {given.target_dim} dimensions, float32\n")
     print(f"{'':12}{'seconds':>10}{'rows/s':>12}{'peak MB':>10}")
     with tempfile.TemporaryDirectory(prefix="backstay-benchmark-") as folder:

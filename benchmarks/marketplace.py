@@ -8,16 +8,12 @@ folder. Times are wall clock; memory is the greatest resident set of that proces
 
 import argparse
 import multiprocessing
-import os
-import platform
 import resource
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
+from _machine import header, machine
 
 from backstay.datasets.marketplace import MarketplaceConfig, generate, interaction_batches
 
@@ -52,11 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="INTERACTIONS")
     sizes = parser.parse_args().sizes
-    print(
-        f"{datetime.now(tz=UTC):%Y-%m-%d} · {platform.machine()}, "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} · Python "
-        f"{platform.python_version()}, numpy {np.__version__}, pyarrow {pa.__version__}"
-    )
+    print(header(machine("numpy", "pyarrow")))
     print(f"{'made':8}{'interactions':>14}{'wall s':>9}{'cpu s':>9}{'per s':>11}{'peak MB':>9}")
     context = multiprocessing.get_context("spawn")
     for what in ("stream", "folder"):

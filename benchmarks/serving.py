@@ -13,7 +13,6 @@ request when the last is answered; it shares the machine's cores with the server
 import argparse
 import asyncio
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -21,8 +20,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -30,6 +27,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import uvicorn
+from _machine import header, machine
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -180,11 +178,7 @@ def main() -> None:
     parser.add_argument("--servers", nargs="+", default=["app", "echo", "serve"], choices=SERVERS)
     options = parser.parse_args()
     packages = ["ray", "fastapi", "starlette", "uvicorn", "numpy", "pyarrow", "orjson"]
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.platform()}"
-    )
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f};", end=" ")
-    print(", ".join(f"{name} {version(name)}" for name in packages))
+    print(header(machine(*packages)))
     print(f"{options.rows} rows, version 0 of {DIMS[0]} from version 1 of {DIMS[1]} dimensions\n")
     print("| server: request | connections | requests/s | p50 ms | p95 ms |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:

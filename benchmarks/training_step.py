@@ -10,16 +10,16 @@ its steps in turn with ours, on the same draws. DATA holds `ml-100k` and `moviet
 
 import argparse
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
+from _machine import header, machine
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,10 +27,13 @@ from backstay.datasets.dataset import Attributes, Dataset
 from backstay.datasets.ingest import Format, ingest
 from backstay.datasets.timeline import Step, steps
 from backstay.models.architectures import build_model
-from backstay.models.graph import Graph
+from backstay.models.graph import full_graph
 from backstay.models.pinsage import PinSAGE
 from backstay.models.protocol import ModelConfig
-from backstay.training.fit import FitConfig, _Learner
+from backstay.models.snapshot import Snapshot
+from backstay.training.clock import Clock
+from backstay.training.config import PAPER, FitConfig
+from backstay.training.learner import Learner
 from backstay.training.sampling import TripleSampler
 from backstay.training.workers import ALONE
 
@@ -92,16 +95,18 @@ def mean_over(owners: Tensor, rows: Tensor, count: int) -> Tensor:
     return total / torch.bincount(owners, minlength=count).clamp(min=1).unsqueeze(1)
 
 
-def textbook_step(model: Textbook, step: Step, config: FitConfig) -> Callable[[], None]:
+def textbook_step(model: Textbook, snapshot: Snapshot, config: FitConfig) -> Callable[[], None]:
     """One optimiser step of the rival, ready to be taken again and again."""
-    sampler = TripleSampler(step, seed=config.seed)
+    sampler, numbers = TripleSampler(snapshot), count()
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
     def take() -> None:
-        batch = sampler.draw(config.batch_size)
+        rng = np.random.default_rng((config.seed, next(numbers)))
+        batch = sampler.draw(config.batch_size, rng)
         z = model()
         users = z[batch.users]
-        positives, negatives = z[batch.positives + step.n_users], z[batch.negatives + step.n_users]
+        positives = z[batch.positives + snapshot.n_users]
+        negatives = z[batch.negatives + snapshot.n_users]
         loss = functional.softplus((users * (negatives - positives)).sum(1))
         for rows in (users, positives, negatives):
             loss = loss + config.regularisation * 0.5 * rows.square().sum(1)
@@ -110,6 +115,20 @@ def textbook_step(model: Textbook, step: Step, config: FitConfig) -> Callable[[]
         optimiser.step()
 
     return take
+
+
+def lone_learner(snapshot: Snapshot, model: PinSAGE) -> Learner:
+    """Ours, on the paper's recipe and without a version before."""
+    return Learner(
+        snapshot,
+        model,
+        None,
+        None,
+        PAPER,
+        learn_model=True,
+        device=torch.device("cpu"),
+        clock=Clock(),
+    )
 
 
 def milliseconds(rivals: dict[str, Callable[[], object]], repeat: int) -> dict[str, list[float]]:
@@ -136,14 +155,19 @@ def compare(step: Step, attributes: Attributes, *, dim: int, layers: int, repeat
     sizes = tuple(len(values) for values in vocabulary.values())
     ours = build_model(ModelConfig(dim=dim, layers=layers, values=sizes), seed=0)
     rival = Textbook(ours, step, attributes)
-    graph, config = Graph.of(step, attributes), FitConfig()
+    snapshot = Snapshot.of(step, attributes)
     with torch.no_grad():
-        difference = (ours(graph) - rival()).abs().max().item()
+        ours_z = ours(full_graph(snapshot, ours.normalisation))
+        difference = (ours_z - rival()).abs().max().item()
     if difference > FLOAT_NOISE:
         raise SystemExit(f"the rival's vectors differ by {difference}: no fair comparison")
-    learner = _Learner(step, graph, ours, None, config, learn_model=True)
+    learner, numbers = lone_learner(snapshot, ours), count()
     found = milliseconds(
-        {"ours": lambda: learner.step(ALONE), "rival": textbook_step(rival, step, config)}, repeat
+        {
+            "ours": lambda: learner.step(next(numbers), ALONE, progress=0.0),
+            "rival": textbook_step(rival, snapshot, PAPER),
+        },
+        repeat,
     )
     ours_ms, rival_ms = (statistics.median(found[name]) for name in ("ours", "rival"))
     return (
@@ -152,14 +176,6 @@ def compare(step: Step, attributes: Attributes, *, dim: int, layers: int, repeat
         f"| {rival_ms:.1f} ({min(found['rival']):.1f}) | {rival_ms / ours_ms:.1f}× "
         f"| {difference:.0e} |"
     )
-
-
-def processor() -> str:
-    """The name of the processor, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -175,13 +191,10 @@ def main() -> None:
         parser.error(f"set BACKSTAY_TEST_DATA to the folder that holds {' and '.join(DATA)}")
     torch.set_num_threads(options.threads)
 
-    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {platform.platform()}")
-    print(f"{processor()}, {os.cpu_count()} logical cores, {options.threads} thread(s)")
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}")
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    print(header(machine("torch", "numpy")))
     pages = os.environ.get("THP_MEM_ALLOC_ENABLE", "not set")
     clock = "CPU" if options.threads == 1 else "wall"
-    print(f"load before the run {load}, THP_MEM_ALLOC_ENABLE {pages}\n")
+    print(f"{options.threads} thread(s), THP_MEM_ALLOC_ENABLE {pages}\n")
     for name, format_ in DATA.items():
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / name

@@ -1,0 +1,56 @@
+"""Measuring in processes of their own, and keeping what was measured."""
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def in_fresh_processes(calls: list[Callable[[], T]], *, threads: int) -> list[T]:
+    """What each call gives in a fresh process of its own, all at once, each on so many threads."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the children: this process computes nothing
+    context = get_context("spawn")
+    with ProcessPoolExecutor(
+        len(calls), mp_context=context, initializer=_start, initargs=(threads,)
+    ) as pool:
+        return [result.result() for result in [pool.submit(call) for call in calls]]
+
+
+def in_fresh_process(call: Callable[[], T], *, threads: int) -> T:
+    """What the call gives in a fresh process on so many threads."""
+    return in_fresh_processes([call], threads=threads)[0]
+
+
+def _start(threads: int) -> None:
+    torch.set_num_threads(threads)
+    # The first optimiser of a process loads its compiler, which takes seconds: part of the start.
+    torch.optim.Adam([torch.zeros(1)])
+
+
+def kept(path: Path, measure: Callable[[], T]) -> T:
+    """What `path` keeps of an earlier run, or else what `measure` gives, kept there from now on."""
+    if path.exists():
+        tell(f"{path.stem}: kept from an earlier run")
+        with path.open("rb") as file:
+            found: T = pickle.load(file)  # noqa: S301  (our own file, in the user's own folder)
+            return found
+    tell(path.stem)
+    measured = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_bytes(pickle.dumps(measured))
+    unfinished.replace(path)
+    return measured
+
+
+def tell(*words: Any) -> None:
+    """Progress goes to stderr; stdout holds the results."""
+    print(*words, file=sys.stderr, flush=True)
