@@ -81,8 +81,8 @@ def scaling(options: argparse.Namespace) -> list[dict[str, Any]]:
         print(
             f"| {interactions:,} | {mode} | {cost.nodes:,} | {cost.edges:,} | {cost.read:.1f} "
             f"| {cost.prepare:.1f} | {cost.step:.3f} ({cost.step_cpu:.3f}) "
-            f"| {cost.per_million_edges:.1f} | {cost.inference:.1f} | {cost.evaluation:.1f} | {cost.extrapolated:,.0f} "
-            f"| {cost.peak_mb:,.0f} |",
+            f"| {cost.per_million_edges:.1f} | {cost.inference:.1f} | {cost.evaluation:.1f} "
+            f"| {cost.extrapolated:,.0f} | {cost.peak_mb:,.0f} |",
             flush=True,
         )
         records.append(cost_record(interactions, mode, cost))
