@@ -1,5 +1,6 @@
 """Measuring in processes of their own, and keeping what was measured."""
 
+import hashlib
 import os
 import pickle
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+
+from backstay.training.config import FitConfig
 
 T = TypeVar("T")
 
@@ -33,6 +36,11 @@ def _start(threads: int) -> None:
     torch.set_num_threads(threads)
     # The first optimiser of a process loads its compiler, which takes seconds: part of the start.
     torch.optim.Adam([torch.zeros(1)])
+
+
+def mark(config: FitConfig) -> str:
+    """Tells results of one recipe from those of another in a file's name."""
+    return hashlib.sha256(repr(config).encode()).hexdigest()[:8]
 
 
 def kept(path: Path, measure: Callable[[], T]) -> T:

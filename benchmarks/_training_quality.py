@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from _process import in_fresh_process, kept, tell
+from _process import in_fresh_process, kept, mark, tell
 
 from backstay.compat.maps import chain_matrix
 from backstay.compat.methods import find_method
@@ -193,7 +193,11 @@ def cases(
             older=older[recipe],
             device=device,
         )
-        path = work / f"quality-{shape}" / f"{dataset}-v{version}-{name}.pickle"
+        path = (
+            work
+            / f"quality-{shape}"
+            / f"{dataset}-v{version}-{name}-{mark(configs[recipe])}.pickle"
+        )
         return kept(path, partial(in_fresh_process, fit, threads=threads))
 
     for version in range(max(versions) + 1):

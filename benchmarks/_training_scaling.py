@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from _process import in_fresh_process, in_fresh_processes, kept, tell
+from _process import in_fresh_process, in_fresh_processes, kept, mark, tell
 
 from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Attributes, Dataset, Interactions
@@ -239,7 +239,7 @@ def costs(
             call = partial(measure, folder, mode, steps=steps, device=device)
             name = f"scaling-{interactions}-{mode}-{steps}-steps-{threads}-threads-{device}"
             run = partial(in_fresh_process, call, threads=threads)
-            yield interactions, mode, kept(work / f"{name}.pickle", run)
+            yield interactions, mode, kept(work / f"{name}-{mark(FAST)}.pickle", run)
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def paces(interactions: int, *, work: Path, steps: int, repeats: int) -> dict[in
         for size, runs in found.items():
             name = f"workers-{interactions}-{steps}-steps-{size}-turn-{turn}"
             run = partial(together, folder, size=size, steps=steps)
-            runs.append(kept(work / f"{name}.pickle", run))
+            runs.append(kept(work / f"{name}-{mark(FAST)}.pickle", run))
     return found
 
 

@@ -19,7 +19,8 @@ workers: the same steps by one process of one thread and by two that exchange gr
 in turn, start-up aside.
 
 Every measurement has a process of its own. WORK keeps what was measured, so that an interrupted run
-goes on, and parts that were measured one by one come together; empty it when the code has changed.
+goes on, and parts that were measured one by one come together; empty it when the code
+has changed (another recipe is measured anew by itself).
 """
 
 import argparse

@@ -125,7 +125,7 @@ def test_an_update_costs_what_its_parts_cost(mode, load, market):
         least + cost.evaluations * (cost.settle + cost.evaluation)
     )
     record = scaling.cost_record(2_000, mode, cost)
-    assert record["seconds_per_million_edges"] == pytest.approx(cost.step * 1e6 / 2048)
+    assert record["seconds_per_million_edges"] == pytest.approx(cost.step * 1e6 / FAST.batch_size)
     assert record["peak_mb"] == cost.peak_mb >= cost.base_mb > 0
     assert json.loads(json.dumps(record)) == record
 
