@@ -3,36 +3,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.models.snapshots import step_of
 
-from backstay.datasets.timeline import Edges, Step
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.ranking import RankingTask, recall_at_k
-
-
-def edges(pairs):
-    users, items = np.array(pairs, np.int32).reshape(-1, 2).T
-    return Edges(users, items, np.full(len(users), 4, np.float32))
-
-
-def make_step(train, validation, *, n_users, n_items):
-    return Step(
-        index=0,
-        until=0.5,
-        judged_until=0.6,
-        n_users=n_users,
-        n_items=n_items,
-        n_known_users=n_users,
-        n_known_items=n_items,
-        train=edges(train),
-        validation=edges(validation),
-    )
 
 
 def random_step(rng, *, n_users=40, n_items=30):
     def pairs(count):
         return np.stack([rng.integers(0, n_users, count), rng.integers(0, n_items, count)], 1)
 
-    return make_step(pairs(300), pairs(70), n_users=n_users, n_items=n_items)
+    return step_of(pairs(300), validation=pairs(70), n_users=n_users, n_items=n_items)
 
 
 def slow_recall(users_z, items_z, step, k):
@@ -71,7 +52,7 @@ def test_says_what_the_definition_says(k, block_scores):
 
 def test_known_answer():
     # User 0 has seen item 0 and wants items 1 and 3; scores are the item numbers' values.
-    step = make_step([(0, 0)], [(0, 1), (0, 3), (0, 3)], n_users=2, n_items=4)
+    step = step_of([(0, 0)], validation=[(0, 1), (0, 3), (0, 3)], n_users=2, n_items=4)
     users_z = np.ones((2, 1), np.float32)
     items_z = np.array([[9], [3], [5], [1]], np.float32)
     assert recall_at_k(users_z, items_z, step, k=1).mean == 0
@@ -81,14 +62,14 @@ def test_known_answer():
 
 
 def test_ties_share_the_last_places():
-    step = make_step([], [(0, 0)], n_users=1, n_items=4)
+    step = step_of([], validation=[(0, 0)], n_users=1, n_items=4)
     z = np.zeros((1, 2), np.float32), np.zeros((4, 2), np.float32)
     assert recall_at_k(*z, step, k=1).mean == pytest.approx(0.25)
     assert recall_at_k(*z, step, k=3).mean == pytest.approx(0.75)
 
 
 def test_a_user_who_has_seen_everything_hits_nothing():
-    step = make_step([(0, 0), (0, 1)], [(0, 1), (1, 1)], n_users=2, n_items=2)
+    step = step_of([(0, 0), (0, 1)], validation=[(0, 1), (1, 1)], n_users=2, n_items=2)
     z = np.ones((2, 1), np.float32), np.ones((2, 1), np.float32)
     for k in (1, 2, 3):
         result = recall_at_k(*z, step, k=k)
@@ -100,11 +81,27 @@ def test_without_validation_edges_there_is_nothing_to_average():
     result = recall_at_k(
         np.ones((1, 1), np.float32),
         np.ones((2, 1), np.float32),
-        make_step([(0, 0)], [], n_users=1, n_items=2),
+        step_of([(0, 0)], n_users=1, n_items=2),
     )
     assert len(result.values) == 0
     assert np.isnan(result.mean)
     assert np.isnan(result.standard_error)
+
+
+def test_a_fixed_sample_of_users_may_stand_for_all():
+    rng = np.random.default_rng(4)
+    step = random_step(rng)
+    users_z, items_z = rng.normal(size=(40, 4)), rng.normal(size=(30, 4))
+    everyone = RankingTask.of(step).recall(users_z, items_z, k=5)
+    task, again = (RankingTask.of(step, most_users=9) for _ in range(2))
+    assert task.users.tolist() == again.users.tolist()
+    assert len(task.users) == 9
+    sample = task.recall(users_z, items_z, k=5)
+    assert sample.users.tolist() == sorted(set(task.users.tolist()))
+    recall_of = dict(zip(everyone.users.tolist(), everyone.values.tolist(), strict=True))
+    assert sample.values.tolist() == [recall_of[user] for user in sample.users.tolist()]
+    for enough in (len(everyone.users), 1000, None):
+        assert RankingTask.of(step, most_users=enough).users.tolist() == everyone.users.tolist()
 
 
 def test_standard_errors_are_over_users_and_gaps_are_paired():
@@ -136,7 +133,9 @@ def test_the_order_of_items_does_not_matter(seed):
     def renamed(old):
         return np.stack([old.users, new[old.items]], 1)
 
-    permuted = make_step(renamed(step.train), renamed(step.validation), n_users=8, n_items=12)
+    permuted = step_of(
+        renamed(step.train), validation=renamed(step.validation), n_users=8, n_items=12
+    )
     moved = np.empty_like(items_z)
     moved[new] = items_z
     np.testing.assert_allclose(

@@ -1,66 +1,65 @@
 import copy
 import io
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from tests.unit.models.snapshots import planted_snapshot
+from tests.unit.training.planted import (
+    EDGES,
+    NODES,
+    SAMPLED,
+    SNAPSHOT,
+    STEP,
+    WHOLE,
+    OutOfTouch,
+    aligned,
+    pinsage,
+    random,
+    recall,
+    run,
+    vectors,
+)
 from torch import nn
-from torch.nn import functional
 
 from backstay.compat.losses import multi_step, single_step
+from backstay.datasets.dataset import Attributes
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.ranking import RankingTask
 from backstay.models.architectures import build_model, model_weights
-from backstay.models.graph import Graph
-from backstay.models.protocol import ModelConfig
-from backstay.training.fit import Aligner, FitConfig, FitState, _ranking_loss, embed, fit
+from backstay.models.inference import embed
+from backstay.models.protocol import EmbeddingModel, ModelConfig
+from backstay.models.snapshot import Snapshot
+from backstay.training import fit as module
+from backstay.training.alignment import Alignment
+from backstay.training.config import FitConfig
+from backstay.training.fit import FitState, fit
+from backstay.training.learner import ranking_loss
+from backstay.training.sampling import TripleSampler
+from backstay.training.workers import Workers
 
-STEP, ATTRIBUTES = planted_snapshot()
-GRAPH = Graph.of(STEP, ATTRIBUTES)
-NODES = STEP.n_users + STEP.n_items
-VALUES = tuple(len(kind.values) for kind in ATTRIBUTES.kinds)
+STEPS = -(-EDGES // 64)  # of an epoch
 
 
-class FreeVectors(nn.Module):
+class FreeVectors(EmbeddingModel):
     """The plainest model there is: a vector per node, and nothing between them."""
 
     def __init__(self, dim, *, seed=0):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.z = nn.Parameter(torch.randn(NODES, dim, generator=generator))
+        super().__init__(ModelConfig(dim=dim, layers=1))
+        self.z = nn.Parameter(random(NODES, dim, seed=seed))
 
-    def forward(self, graph):
-        assert graph.n_users + graph.n_items == NODES
+    def start(self, inputs):
+        return inputs
+
+    def round(self, number, h, matrix):
+        del number, h
+        assert matrix.shape[0] == NODES
         return self.z
 
-
-def pinsage(dim=8, *, seed=0):
-    return build_model(ModelConfig(dim=dim, values=VALUES), seed=seed)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def aligner_of(*, dim=8, seed=0, loss="multi"):
-    target = random(NODES, 6, seed=7)
-    return Aligner(dim, target=target, older_maps=[random(5, 6, seed=8)], loss=loss, seed=seed)
-
-
-def run(model, *, aligner=None, score=None, **options):
-    known = {
-        name: options.pop(name)
-        for name in ("learn_model", "state", "checkpoint")
-        if name in options
-    }
-    config = FitConfig(**{"epochs": 4, "batch_size": 64, "evaluate_every": 1} | options)
-    return fit(STEP, GRAPH, model=model, aligner=aligner, config=config, score=score, **known)
-
-
-def recall(z):
-    return RankingTask.of(STEP).recall(z[: STEP.n_users], z[STEP.n_users :], k=5).mean
+    def inherit(self, older, rows):
+        raise NotImplementedError
 
 
 def scripted(values):
@@ -74,61 +73,71 @@ def scripted(values):
     return score, seen
 
 
-def error(aligner, z):
-    return single_step(aligner.residual(z)).item()
-
-
 # Learning
 
 
-def test_planted_tastes_are_learned():
+@pytest.mark.parametrize(
+    ("mode", "negatives"),
+    [(WHOLE, 0), (WHOLE, 12), (SAMPLED, 12)],
+    ids=["whole", "whole-shared", "sampled-shared"],
+)
+def test_planted_tastes_are_learned(mode, negatives):
     model = pinsage(16)
-    before = recall(embed(model, GRAPH))
-    run(model, score=recall, epochs=60, learning_rate=0.01, evaluate_every=10)
+    before = recall(vectors(model))
+    run(
+        model,
+        score=recall,
+        epochs=40,
+        learning_rate=0.01,
+        evaluate_every=10,
+        negatives=negatives,
+        **mode,
+    )
     assert before < 0.5
-    assert recall(embed(model, GRAPH)) > 0.95
+    assert recall(vectors(model)) > 0.95
 
 
-def test_the_loss_is_that_of_the_design():
-    users, positives, negatives = random(3, 7, 4)
-    expected = 0.0
-    for u, p, n in zip(users, positives, negatives, strict=True):
-        norms = (u @ u + p @ p + n @ n).item()
-        expected += functional.softplus(u @ n - u @ p).item() + 0.3 * 0.5 * norms
-    loss = _ranking_loss(users, positives, negatives, weight=0.3)
-    assert loss.item() == pytest.approx(expected / 7, rel=1e-5)
-
-
+@pytest.mark.parametrize("negatives", [0, 9])
 @pytest.mark.parametrize("loss", ["single", "multi"])
-def test_alignment_is_summed_over_users_positives_and_negatives(loss):
+def test_alignment_is_summed_over_users_positives_and_negatives(loss, negatives):
     """The first step's loss, recomputed by role from the same draws."""
-    model, aligner = FreeVectors(8), aligner_of(loss=loss)
-    state = run(model, aligner=aligner, epochs=1, batch_size=10_000, learning_rate=0.0, weight=3.0)
-    from backstay.training.sampling import TripleSampler  # noqa: PLC0415
-
-    batch = TripleSampler(STEP, seed=42).draw(10_000)
-    z, expected = model.z.detach(), 0.0
-    for nodes in batch.nodes(STEP.n_users).chunk(3):
-        residual = aligner.target[nodes] - z[nodes] @ aligner.matrix.detach().T
+    model, options = FreeVectors(8), aligned(loss=loss)
+    state = run(
+        model,
+        epochs=1,
+        batch_size=10_000,
+        learning_rate=0.0,
+        weight=3.0,
+        negatives=negatives,
+        **options,
+    )
+    rng = np.random.default_rng((42, 0))
+    batch = TripleSampler(SNAPSHOT).draw(10_000, rng, negatives=negatives)
+    roles = torch.from_numpy(batch.nodes(STEP.n_users)).split([10_000, 10_000, negatives or 10_000])
+    matrix, z, expected = options["backward"].weight.detach(), model.z.detach(), 0.0
+    for nodes in roles:
+        residual = options["alignment"].target[nodes] - z[nodes] @ matrix.T
         older = [random(5, 6, seed=8)]
         expected += (
             single_step(residual) if loss == "single" else multi_step(residual, older)
         ).item()
-    rows = (z[nodes] for nodes in batch.nodes(STEP.n_users).chunk(3))
-    ranking = _ranking_loss(*rows, weight=1e-2).item()
+    counted = torch.from_numpy(batch.counted) if negatives else None
+    ranking = ranking_loss(*(z[nodes] for nodes in roles), weight=1e-2, counted=counted).item()
     assert state.curve[0]["alignment"] == pytest.approx(expected, rel=1e-5)
     assert state.curve[0]["loss"] == pytest.approx(ranking + 3.0 * expected, rel=1e-5)
 
 
-def test_a_joint_fit_lowers_the_alignment_error_and_learns_both():
-    model, aligner = pinsage(), aligner_of()
-    weights, matrix = copy.deepcopy(model_weights(model)), aligner.matrix.detach().clone()
-    before = error(aligner, embed(model, GRAPH))
-    state = run(model, aligner=aligner, epochs=40, learning_rate=0.01)
-    assert error(aligner, embed(model, GRAPH)) < 0.8 * before
+@pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
+def test_a_joint_fit_lowers_the_alignment_error_and_learns_both(mode):
+    model, options = pinsage(), aligned()
+    alignment, backward = options["alignment"], options["backward"]
+    weights, matrix = copy.deepcopy(model_weights(model)), backward.weight.detach().clone()
+    before = alignment.error(backward, vectors(model))
+    state = run(model, epochs=20, learning_rate=0.02, **options, **mode)
+    assert alignment.error(backward, vectors(model)) < 0.8 * before
     assert state.curve[-1]["alignment"] < state.curve[0]["alignment"]
     assert (model_weights(model)["table"] != weights["table"]).any()
-    assert not torch.equal(aligner.matrix, matrix)
+    assert not torch.equal(backward.weight, matrix)
 
 
 # Maps fitted afterwards
@@ -142,54 +151,48 @@ def test_a_planted_map_is_recovered_and_the_model_left_alone(loss, planted):
         truth = torch.linalg.qr(random(8, 8, seed=3))[0]
     else:
         truth = random(5, 8, seed=3)
-    aligner = Aligner(
-        8,
-        target=model.z.detach() @ truth.T,
-        older_maps=[random(4, len(truth), seed=4)],
-        loss=loss,
+    alignment = Alignment(
+        model.z.detach() @ truth.T, older_maps=[random(4, len(truth), seed=4)], loss=loss
     )
+    backward = alignment.fresh_map(8, seed=0)
     before = model.z.detach().clone()
     state = run(
         model,
-        aligner=aligner,
+        alignment=alignment,
+        backward=backward,
         learn_model=False,
         epochs=80,
         batch_size=16,
         learning_rate=0.03,
         evaluate_every=10,
     )
-    torch.testing.assert_close(aligner.matrix.detach(), truth, atol=1e-2, rtol=0)
+    torch.testing.assert_close(backward.weight.detach(), truth, atol=1e-2, rtol=0)
     assert torch.equal(model.z, before)
-    assert -state.best_score == pytest.approx(error(aligner, before), rel=1e-5)
+    assert -state.best_score == pytest.approx(alignment.error(backward, before), rel=1e-5)
 
 
-def test_a_post_hoc_fit_leaves_every_part_of_a_model_as_it_was():
-    model, aligner = pinsage().train(), aligner_of()
+@pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
+def test_a_post_hoc_fit_leaves_every_part_of_a_model_as_it_was(mode):
+    model = pinsage().train()
     before = copy.deepcopy(model.state_dict())
-    run(model, aligner=aligner, learn_model=False)
+    run(model, learn_model=False, average=0.9, **aligned(), **mode)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_older_maps_and_targets_are_never_trained():
-    aligner = aligner_of()
-    assert [name for name, _ in aligner.named_parameters()] == ["matrix"]
-    assert list(aligner.state_dict()) == ["matrix"]
-    assert not aligner.target.requires_grad
 
 
 # What is kept
 
 
+@pytest.mark.parametrize("average", [0.0, 0.5])
 @pytest.mark.parametrize(
     ("keep", "settle", "kept"), [("best", 0.0, 1), ("last", 0.0, 3), ("best", 0.6, 2)]
 )
-def test_the_kept_state_is_the_one_asked_for(keep, settle, kept):
+def test_the_kept_state_is_the_one_asked_for(keep, settle, kept, average):
     """Scores 0.1, 0.9, 0.5, 0.2: the second is the best, the third the best from 60 % on."""
     model, (score, seen) = pinsage(), scripted([0.1, 0.9, 0.5, 0.2])
-    state = run(model, aligner=aligner_of(), score=score, keep=keep, settle=settle)
+    state = run(model, score=score, keep=keep, settle=settle, average=average, **aligned())
     assert not model.training
-    assert torch.equal(embed(model, GRAPH), seen[kept])
+    assert torch.equal(vectors(model), seen[kept])
     assert state.best_score == [0.1, 0.9, 0.5, 0.2][kept]
     assert [point["score"] for point in state.curve] == [0.1, 0.9, 0.5, 0.2]
 
@@ -197,7 +200,7 @@ def test_the_kept_state_is_the_one_asked_for(keep, settle, kept):
 def test_without_a_map_the_best_state_may_be_an_early_one():
     model, (score, seen) = pinsage(), scripted([0.9, 0.1, 0.5, 0.2])
     run(model, score=score, settle=1.0)
-    assert torch.equal(embed(model, GRAPH), seen[0])
+    assert torch.equal(vectors(model), seen[0])
 
 
 def test_without_a_score_the_last_state_is_kept():
@@ -211,20 +214,35 @@ def test_without_a_score_the_last_state_is_kept():
 def test_the_last_epoch_is_always_evaluated():
     state = run(pinsage(), epochs=5, evaluate_every=2)
     assert [point["epoch"] for point in state.curve] == [2, 4, 5]
+    assert state.step == 5 * STEPS
+
+
+def test_the_loss_of_an_evaluation_is_the_mean_since_the_last_one():
+    """Nothing is learned at rate 0 from vectors that are fixed, so epochs can be told apart."""
+    one, two = (
+        run(FreeVectors(8), epochs=4, evaluate_every=every, learning_rate=0.0, **aligned()).curve
+        for every in (1, 2)
+    )
+    for name in ("loss", "alignment"):
+        expected = [(first[name] + second[name]) / 2 for first, second in (one[:2], one[2:])]
+        assert [point[name] for point in two] == pytest.approx(expected, rel=1e-5)
+    assert len({point["loss"] for point in one}) == 4
 
 
 # The same again
 
 
 def test_the_same_seed_gives_the_same_vectors_to_the_bit():
-    def vectors(*, noise, seed):
+    def found(*, noise, seed, mode):
         torch.manual_seed(noise)
-        model, aligner = pinsage(), aligner_of()
-        run(model, aligner=aligner, seed=seed)
-        return torch.cat([embed(model, GRAPH).flatten(), aligner.matrix.detach().flatten()])
+        model, options = pinsage(), aligned()
+        run(model, seed=seed, **options, **mode)
+        return torch.cat([vectors(model).flatten(), options["backward"].weight.detach().flatten()])
 
-    assert torch.equal(vectors(noise=1, seed=5), vectors(noise=2, seed=5))
-    assert not torch.equal(vectors(noise=1, seed=5), vectors(noise=1, seed=6))
+    for mode in (WHOLE, SAMPLED):
+        first = found(noise=1, seed=5, mode=mode)
+        assert torch.equal(first, found(noise=2, seed=5, mode=mode))
+        assert not torch.equal(first, found(noise=1, seed=6, mode=mode))
 
 
 def through_a_file(state):
@@ -235,36 +253,85 @@ def through_a_file(state):
     return FitState(**torch.load(buffer, weights_only=True))
 
 
-@pytest.mark.parametrize("learn_model", [True, False], ids=["joint", "post-hoc"])
-def test_a_fit_cut_off_and_taken_up_again_ends_the_same_to_the_bit(learn_model):
+@pytest.mark.parametrize("stop", [1, 2 * STEPS - 1, 2 * STEPS, 2 * STEPS + 1])
+@pytest.mark.parametrize("kind", ["whole", "sampled", "averaged", "post-hoc"])
+def test_a_fit_cut_off_and_taken_up_again_ends_the_same_to_the_bit(kind, stop):
+    """After the first step, before, at and after an evaluation."""
+    config = {
+        "whole": WHOLE,
+        "sampled": SAMPLED | {"negatives": 5, "average": 0.8},
+        "averaged": WHOLE | {"average": 0.8, "schedule": "cosine"},
+        "post-hoc": WHOLE | {"learn_model": False},
+    }[kind]
+
     def start(*, seed, **options):
-        model, aligner = pinsage(), aligner_of(seed=seed)
-        if learn_model:
-            model = pinsage(seed=seed)
-        state = run(
-            model, aligner=aligner, score=recall, learn_model=learn_model, epochs=6, **options
-        )
-        return state, embed(model, GRAPH), aligner.matrix.detach()
+        model, map_ = pinsage(seed=0 if kind == "post-hoc" else seed), aligned(seed=seed)
+        state = run(model, score=recall, learning_rate=0.01, **map_, **config, **options)
+        return state, vectors(model), map_["backward"].weight.detach()
 
     saved = []
 
     def cut_off(state):
         saved.append(through_a_file(state))
-        if state.epoch == 3:
+        if state.step == stop:
             raise KeyboardInterrupt
 
     whole, z, matrix = start(seed=0)
     with pytest.raises(KeyboardInterrupt):
-        start(seed=0, checkpoint=cut_off)
+        start(seed=0, checkpoint=cut_off, checkpoint_seconds=0)
+    assert [state.step for state in saved] == list(range(1, stop + 1))
     # Other weights to begin with: all must come from the checkpoint.
     resumed, z_resumed, matrix_resumed = start(seed=1, state=saved[-1])
 
     assert torch.equal(z_resumed, z)
     assert torch.equal(matrix_resumed, matrix)
     assert resumed.best_score == whole.best_score
+    assert resumed.losses == whole.losses == []
+    for name, value in whole.best.items():
+        assert torch.equal(resumed.best[name], value)
     for ours, theirs in zip(resumed.curve, whole.curve, strict=True):
         assert ours | {"seconds": 0} == theirs | {"seconds": 0}
     assert resumed.seconds >= saved[-1].seconds
+    for phase, seconds in saved[-1].phases.items():
+        assert resumed.phases[phase] >= seconds
+
+
+@pytest.mark.parametrize("average", [0.0, 0.8])
+def test_a_state_holds_all_that_a_later_step_depends_on(average):
+    """Two fits that have come the same way have the same state, after a file and without."""
+    config = SAMPLED | {"average": average}
+    states, later = {}, {}
+    run(
+        pinsage(),
+        score=recall,
+        checkpoint=lambda state: states.update({state.step: through_a_file(state)}),
+        checkpoint_seconds=0,
+        **config,
+    )
+    run(
+        pinsage(seed=1),
+        score=recall,
+        state=states[STEPS + 1],
+        checkpoint=lambda state: later.update({state.step: through_a_file(state)}),
+        checkpoint_seconds=0,
+        **config,
+    )
+    assert set(later) == set(range(STEPS + 2, 4 * STEPS + 1))
+    for step, state in later.items():
+        assert state.losses == states[step].losses
+        assert ("average" in state.learner) == bool(average)
+        for part, expected in states[step].learner.items():
+            if part == "optimiser":
+                assert state.learner[part]["param_groups"] == expected["param_groups"]
+                pairs = [
+                    (state.learner[part]["state"][place][name], value)
+                    for place, moments in expected["state"].items()
+                    for name, value in moments.items()
+                ]
+            else:
+                pairs = [(state.learner[part][name], value) for name, value in expected.items()]
+            assert pairs
+            assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
 def test_a_finished_fit_taken_up_again_only_restores_what_was_kept():
@@ -272,7 +339,104 @@ def test_a_finished_fit_taken_up_again_only_restores_what_was_kept():
     state = run(model, score=score)
     again = pinsage(seed=1)
     run(again, score=score, state=through_a_file(state))
-    assert torch.equal(embed(again, GRAPH), seen[0])
+    assert torch.equal(vectors(again), seen[0])
+
+
+def test_checkpoints_come_with_every_evaluation_and_as_often_as_asked_for():
+    for seconds, expected in (
+        (float("inf"), [2 * STEPS, 4 * STEPS]),
+        (0, list(range(1, 4 * STEPS + 1))),
+    ):
+        steps = []
+        run(
+            pinsage(),
+            evaluate_every=2,
+            checkpoint=lambda state, steps=steps: steps.append(state.step),
+            checkpoint_seconds=seconds,
+        )
+        assert steps == expected
+
+
+# Progress
+
+
+@pytest.fixture
+def talkative(monkeypatch):
+    monkeypatch.setattr(module, "WATCH_SECONDS", -1.0)
+
+
+def test_a_fit_tells_where_it_is(talkative):
+    del talkative
+    told = []
+    state = run(pinsage(), score=recall, watch=told.append, **aligned())
+    assert [progress.step for progress in told] == list(range(1, 4 * STEPS + 1))
+    assert {(progress.steps, progress.epochs) for progress in told} == {(4 * STEPS, 4)}
+    assert [progress.epoch for progress in told] == pytest.approx(
+        [step / STEPS for step in range(1, 4 * STEPS + 1)]
+    )
+    assert all(a.seconds <= b.seconds for a, b in pairwise(told))
+    assert all(progress.remaining > 0 for progress in told[:-1])
+    assert told[-1].remaining == 0
+    assert all(progress.rate > 0 for progress in told)
+    points = [progress for progress in told if progress.score is not None]
+    for progress, point in zip(points, state.curve, strict=True):
+        for name in ("epoch", "score", "loss", "alignment", "seconds"):
+            assert getattr(progress, name) == pytest.approx(point[name])
+
+
+def test_evaluations_are_told_at_once_and_steps_now_and_then():
+    told = []
+    run(pinsage(), watch=told.append)
+    assert [progress.step for progress in told] == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
+
+
+def test_one_worker_speaks_for_all(talkative):
+    del talkative
+    told = {0: [], 1: []}
+    judged = {0: [], 1: []}
+    for rank, words in told.items():
+        run(
+            pinsage(),
+            workers=OutOfTouch(rank, 2),
+            watch=words.append,
+            score=lambda z, rank=rank: judged[rank].append(z) or 0.0,
+        )
+    assert len(told[0]) == 4 * STEPS
+    assert len(judged[0]) == 4
+    assert told[1] == judged[1] == []
+
+
+@pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
+def test_seconds_are_told_by_what_they_went_into(mode):
+    state = run(pinsage(), score=recall, average=0.5, **aligned(), **mode)
+    phases = {"data", "forward", "backward", "update", "evaluation"}
+    assert phases | ({"sampling"} if mode is SAMPLED else set()) <= set(state.phases)
+    assert all(seconds > 0 for seconds in state.phases.values())
+    assert sum(state.phases.values()) <= state.seconds
+
+
+# Samples instead of the whole graph
+
+
+def test_sampled_neighbours_teach_what_the_whole_graph_does():
+    """Items of which nothing is known but their users, of whom a round hears two in three."""
+    step, attributes = planted_snapshot(groups=8, users=15, items=10)
+    snapshot = Snapshot.of(step, Attributes(attributes.kinds[1:]))
+    task, users = RankingTask.of(step), step.n_users
+    config = FitConfig(epochs=20, batch_size=256, learning_rate=0.02, evaluate_every=20)
+
+    def reached(mode):
+        found = []
+        for seed in range(3):
+            model = build_model(ModelConfig(dim=16, values=(step.n_items,)), seed=seed)
+            fit(snapshot, model=model, config=replace(config, seed=seed, **mode))
+            z = embed(model, snapshot)
+            found.append(task.recall(z[:users], z[users:], k=5).mean)
+        return np.mean(found)
+
+    whole = reached(WHOLE)
+    assert whole > 0.9
+    assert reached(SAMPLED | {"fan_out": 5, "group_size": 64}) > whole - 0.05
 
 
 # What can't go on
@@ -286,24 +450,23 @@ def test_a_loss_that_is_not_finite_is_an_error():
         run(model)
 
 
-@pytest.mark.parametrize("field", ["epochs", "batch_size", "evaluate_every"])
-def test_a_count_below_one_is_refused(field):
-    with pytest.raises(UsageError, match=f"{field} must be at least 1, found 0"):
-        FitConfig(**{field: 0})
+@pytest.mark.parametrize(
+    ("mode", "what"),
+    [(WHOLE | {"batch_size": 4}, "batch_size"), (SAMPLED, "groups")],
+    ids=["whole", "sampled"],
+)
+def test_more_workers_than_parts_are_refused(mode, what):
+    message = f"5 workers can't share batches of 4 parts; raise {what} or start fewer workers"
+    with pytest.raises(UsageError, match=message):
+        run(pinsage(), workers=Workers(0, 5), **mode)
+    # A map that is fitted afterwards takes no samples.
+    if what == "groups":
+        run(pinsage(), workers=OutOfTouch(0, 5), learn_model=False, epochs=1, **aligned(), **mode)
 
 
-@pytest.mark.parametrize("field", ["learning_rate", "regularisation", "weight"])
-@pytest.mark.parametrize("value", [-1e-3, np.nan, np.inf])
-def test_a_rate_that_is_negative_or_not_finite_is_refused(field, value):
-    with pytest.raises(UsageError, match=field):
-        FitConfig(**{field: value})
-
-
-def test_embedding_leaves_the_mode_and_the_statistics_of_a_model_alone():
-    model = pinsage().train()
-    before = copy.deepcopy(model.state_dict())
-    z = embed(model, GRAPH)
-    assert model.training
-    assert not z.requires_grad
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not torch.equal(z, model(GRAPH).detach()), "evaluation uses the running statistics"
+def test_a_step_of_groups_learns_from_all_of_their_triples():
+    steps = []
+    for size in (8, 16):
+        config = SAMPLED | {"group_size": size, "batch_size": 2}
+        steps.append(run(pinsage(), epochs=1, **config).step)
+    assert steps == [-(-EDGES // 32), -(-EDGES // 64)]

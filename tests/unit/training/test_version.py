@@ -1,5 +1,9 @@
 """One version from arrays to arrays, by every method of the table."""
 
+import copy
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +13,10 @@ from backstay.datasets.dataset import Dataset
 from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.datasets.timeline import steps
-from backstay.training.fit import FitConfig
-from backstay.training.version import Predecessor, VersionPlan, fit_version
+from backstay.evaluation.ranking import RankingTask
+from backstay.training.alignment import Alignment
+from backstay.training.config import FitConfig
+from backstay.training.version import Predecessor, VersionPlan, fit_version, prepare
 
 FIT = FitConfig(epochs=4, evaluate_every=2)
 
@@ -24,8 +30,24 @@ def world(tmp_path_factory):
     return steps(interactions), opened.attributes(interactions.item_ids)
 
 
-def plan(method, dim):
-    return VersionPlan(method=METHODS[method], dim=dim, layers=2, fit=FIT, map_epochs=3)
+def plan(method, dim, **options):
+    return VersionPlan(
+        **({"dim": dim, "layers": 2, "fit": FIT, "map_epochs": 3} | options), method=METHODS[method]
+    )
+
+
+def second(method, world, first, **options):
+    """Version 1 by a method, without a score."""
+    timeline, attributes = world
+    own = {name: options.pop(name) for name in ("states", "checkpoint", "watch") if name in options}
+    return fit_version(
+        timeline[1],
+        attributes,
+        plan(method, 12, **options),
+        previous=Predecessor(first.model, ()),
+        score=None,
+        **own,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +115,205 @@ def test_an_old_model_embeds_a_later_snapshot_with_the_values_it_knows(world, fi
     assert np.isfinite(z).all()
 
 
+# What was made before
+
+
+@pytest.mark.parametrize("method", ["no-bc", "posthoc-linear-single", "bc-aligner"])
+def test_inputs_that_were_prepared_elsewhere_change_nothing(world, first, method):
+    timeline, attributes = world
+    previous, chosen = Predecessor(first.model, ()), plan(method, 12)
+    prepared = prepare(timeline[1], attributes, chosen, previous=previous)
+    assert (prepared.target is None) == (method == "no-bc")
+    if prepared.target is not None:
+        np.testing.assert_array_equal(prepared.target, first.model.embed(timeline[1], attributes))
+        prepared.target.setflags(write=False)  # as an object store hands it out
+    here, there = (
+        fit_version(timeline[1], attributes, chosen, previous=previous, score=None, prepared=inputs)
+        for inputs in (None, prepared)
+    )
+    for name, value in here.model.weights.items():
+        np.testing.assert_array_equal(there.model.weights[name], value)
+    if here.matrix is not None:
+        np.testing.assert_array_equal(there.matrix, here.matrix)
+
+
+@pytest.mark.parametrize("method", ["posthoc-linear-single", "bc-aligner"])
+def test_a_version_cut_off_in_any_phase_ends_the_same(world, first, method):
+    """From the state after every evaluation, of the model and of the map."""
+    saved = []
+    whole = second(
+        method, world, first, checkpoint=lambda states: saved.append(copy.deepcopy(states))
+    )
+    phases = ["model", "model"] + (["map"] * 2 if method != "bc-aligner" else [])
+    assert [next(reversed(states)) for states in saved] == phases
+    for states in saved:
+        resumed = second(method, world, first, states=states)
+        np.testing.assert_array_equal(resumed.matrix, whole.matrix)
+        for name, value in whole.model.weights.items():
+            np.testing.assert_array_equal(resumed.model.weights[name], value)
+        for phase, curve in whole.curves.items():
+            for ours, theirs in zip(resumed.curves[phase], curve, strict=True):
+                assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+def test_a_version_s_older_maps_and_loss_are_those_of_its_method(world, first, monkeypatch):
+    seen = []
+
+    class Noted(Alignment):
+        def __init__(self, target, **options):
+            seen.append((target.shape, [m.shape for m in options["older_maps"]], options["loss"]))
+            super().__init__(target, **options)
+
+    monkeypatch.setattr("backstay.training.version.Alignment", Noted)
+    timeline, attributes = world
+    older = np.ones((5, 8), np.float32)
+    for method in ("posthoc-linear-single", "bc-aligner"):
+        fit_version(
+            timeline[1],
+            attributes,
+            plan(method, 12, map_epochs=1, fit=replace(FIT, epochs=1)),
+            previous=Predecessor(first.model, (older,)),
+            score=None,
+        )
+    nodes = timeline[1].n_users + timeline[1].n_items
+    assert seen == [((nodes, 8), [(5, 8)], "single"), ((nodes, 8), [(5, 8)], "multi")]
+
+
+# How it went
+
+
+def test_a_report_is_json_and_tells_every_phase(world, first):
+    timeline, attributes = world
+    task = RankingTask.of(timeline[1])
+    users = timeline[1].n_users
+    fitted = fit_version(
+        timeline[1],
+        attributes,
+        plan("posthoc-linear-single", 12),
+        previous=Predecessor(first.model, ()),
+        score=lambda z: task.recall(z[:users], z[users:]).mean,
+    )
+    report = json.loads(json.dumps(fitted.report, allow_nan=False))
+    assert set(report["phases"]) == {"model", "map"}
+    assert report["seconds"] == fitted.seconds > 0
+    spent = 0.0
+    for phase in report["phases"].values():
+        assert [point["epoch"] for point in phase["curve"]] == sorted(
+            {point["epoch"] for point in phase["curve"]}
+        )
+        assert all({"loss", "alignment", "score", "seconds"} <= set(p) for p in phase["curve"])
+        assert {"data", "forward", "backward", "update", "evaluation"} <= set(phase["seconds_by"])
+        spent += sum(phase["seconds_by"].values())
+    assert spent <= report["seconds"]
+
+
+def test_watchers_are_told_the_phase(world, first):
+    told = []
+    second(
+        "posthoc-linear-single",
+        world,
+        first,
+        watch=lambda phase, progress: told.append((phase, progress.epoch, progress.epochs)),
+    )
+    assert told == [("model", 2, 4), ("model", 4, 4), ("map", 2, 3), ("map", 3, 3)]
+
+
+# Beginning with the version before
+
+
+WARM = FitConfig(
+    epochs=4, warm_epochs=1, warm_rate=0.0, evaluate_every=1, warm_start=True, output_scale=0.5
+)
+
+
+def test_a_warm_start_is_the_version_before_and_a_map_back_to_it(world, first):
+    """Nothing is learned at rate 0, so that what it began with is what it ends with."""
+    fitted = second("bc-aligner", world, first, fit=WARM)
+    assert [point["epoch"] for point in fitted.curves["model"]] == [1]
+    np.testing.assert_array_equal(fitted.matrix, np.eye(8, 12))
+    for layer in range(2):
+        ours, theirs = (
+            model.weights[f"layers.{layer}.weight"].reshape(2, dim, dim)
+            for model, dim in ((fitted.model, 12), (first.model, 8))
+        )
+        np.testing.assert_array_equal(ours[:, :8, :8], theirs)
+        np.testing.assert_array_equal(ours[:, :8, 8:], 0)
+    np.testing.assert_array_equal(
+        fitted.model.weights["norms.1.weight"][:8], first.model.weights["norms.1.weight"]
+    )
+
+
+@pytest.mark.parametrize("method", ["no-bc", "posthoc-linear-single"])
+def test_only_joint_methods_start_warm(world, first, method):
+    ours, cold = (
+        second(method, world, first, fit=replace(WARM, warm_start=warm)) for warm in (True, False)
+    )
+    assert [point["epoch"] for point in ours.curves["model"]] == [1, 2, 3, 4]
+    for name, value in cold.model.weights.items():
+        np.testing.assert_array_equal(ours.model.weights[name], value)
+
+
+def test_what_can_t_start_warm_starts_cold(world, first):
+    """A version that is narrower than the one before."""
+    timeline, attributes = world
+    ours, cold = (
+        fit_version(
+            timeline[1],
+            attributes,
+            plan("bc-aligner", 7, fit=replace(WARM, warm_start=warm)),
+            previous=Predecessor(first.model, ()),
+            score=None,
+        )
+        for warm in (True, False)
+    )
+    assert [point["epoch"] for point in ours.curves["model"]] == [1, 2, 3, 4]
+    np.testing.assert_array_equal(ours.matrix, cold.matrix)
+
+
+def test_a_first_version_starts_at_the_scale_asked_for(world):
+    timeline, attributes = world
+    frozen = replace(WARM, epochs=1, learning_rate=0.0)
+    plain, scaled = (
+        fit_version(
+            timeline[0], attributes, plan("bc-aligner", 8, fit=config), previous=None, score=None
+        ).model.weights
+        for config in (replace(frozen, output_scale=1.0), replace(frozen, table_scale=0.25))
+    )
+    np.testing.assert_allclose(scaled["table"], 0.25 * plain["table"])
+    np.testing.assert_allclose(scaled["norms.1.weight"], 0.5 * plain["norms.1.weight"])
+
+
+@pytest.mark.parametrize("architecture", ["factorisation", "lightgcn"])
+def test_other_architectures_are_fitted_the_same_way(world, architecture):
+    timeline, attributes = world
+    known = attributes.with_ids()
+    previous = None
+    for step, dim in ((timeline[0], 8), (timeline[1], 12)):
+        fitted = fit_version(
+            step,
+            known,
+            plan("bc-aligner", dim, architecture=architecture, fit=replace(FIT, warm_start=True)),
+            previous=previous,
+            score=None,
+        )
+        previous = Predecessor(fitted.model, ())
+    assert fitted.matrix.shape == (8, 12)
+    assert fitted.model.embed(timeline[1], known).shape[1] == 12
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_learns_what_a_cpu_does(world, first):
+@pytest.mark.parametrize("method", ["posthoc-linear-single", "bc-aligner"])
+@pytest.mark.parametrize("sampling", ["full", "neighbours"])
+def test_a_gpu_learns_what_a_cpu_does(world, first, method, sampling):
     timeline, attributes = world
     previous = Predecessor(first.model, ())
+    config = replace(FIT, sampling=sampling, average=0.5, negatives=20)
     on = {
         device: fit_version(
             timeline[1],
             attributes,
-            plan("bc-aligner", 12),
+            plan(method, 12, fit=config),
             previous=previous,
             score=None,
             device=device,

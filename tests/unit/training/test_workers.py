@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.unit.training.two_workers import fit_joint
+from tests.unit.training.planted import pinsage, vectors
+from tests.unit.training.worker import CASES, CUT_OFF, fit_case
 
-from backstay.training.workers import ALONE, Workers, current_workers, global_mean_share
+from backstay.training.workers import ALONE, Workers, current_workers
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,37 +20,113 @@ def test_without_a_process_group_a_process_is_alone():
     assert not Workers(1, 2).leads
 
 
-def test_alone_gradients_stay_what_they_are():
+def test_alone_gradients_figures_wishes_and_words_stay_what_they_are():
     parameter = torch.nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([1.0, 2.0])
-    ALONE.add_gradients([parameter])
+    for wish in (False, True):
+        figures, found = ALONE.add_gradients([parameter], torch.tensor([3.0, 4.0]), wish=wish)
+        assert figures.tolist() == [3, 4]
+        assert found is wish
     assert parameter.grad.tolist() == [1, 2]
+    assert [ALONE.hear(value) for value in (0.5, None)] == [0.5, None]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_shares_of_unequal_shards_add_up_to_the_mean(size):
-    values = torch.arange(7.0)
-    shards = [values[rank::size] for rank in range(size)]
-    shares = [global_mean_share(shard.mean(), len(shard), len(values)) for shard in shards]
-    assert sum(shares).item() == pytest.approx(values.mean().item())
+class Exchange:
+    """torch.distributed as a worker sees it whose colleague sends `other`, and leads."""
+
+    def __init__(self, other, said=None):
+        self.other, self.said, self.sent = torch.tensor(other), said, None
+
+    def all_reduce(self, flat):
+        self.sent = flat.tolist()
+        flat += self.other
+
+    def broadcast_object_list(self, values, *, src):
+        assert src == 0
+        values[0] = self.said
 
 
-def test_two_processes_fit_what_one_does(tmp_path):
-    command = [sys.executable, "-m", "tests.unit.training.two_workers", str(tmp_path)]
+def test_gradients_figures_and_wishes_are_added_in_one_exchange(monkeypatch):
+    first, second = (torch.nn.Parameter(torch.zeros(*shape)) for shape in ((2, 2), (1,)))
+    first.grad = torch.arange(4.0).view(2, 2)
+    # The second has had no part of the batch.
+    exchange = Exchange([1.0, 1, 1, 1, 7, 10, 20, 1])
+    monkeypatch.setattr("backstay.training.workers.dist", exchange)
+    figures, wish = Workers(1, 2).add_gradients(
+        iter([first, second]), torch.tensor([0.5, 0.25]), wish=False
+    )
+    assert exchange.sent == [0, 1, 2, 3, 0, 0.5, 0.25, 0]
+    assert first.grad.tolist() == [[1, 2], [3, 4]]
+    assert second.grad.tolist() == [7]
+    assert figures.tolist() == [10.5, 20.25]
+    assert wish
+
+
+@pytest.mark.parametrize("said", [0.25, None])
+def test_what_the_leader_says_is_heard(monkeypatch, said):
+    monkeypatch.setattr("backstay.training.workers.dist", Exchange([0.0], said))
+    assert Workers(1, 2).hear(None) == said
+
+
+# Processes
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one worker ends with, and the folder of its states after CUT_OFF steps."""
+    folder = tmp_path_factory.mktemp("alone")
+
+    def fit_and_save(name):
+        def save(state):
+            if state.step == CUT_OFF:
+                torch.save(vars(state), folder / f"{name}.pt")
+
+        return fit_case(name, checkpoint=save, checkpoint_seconds=0)
+
+    return {name: fit_and_save(name) for name in CASES}, folder
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def together(request, alone, tmp_path_factory):
+    """What each of several workers ends with, by case."""
+    size, folder = request.param, tmp_path_factory.mktemp("together")
+    for state in alone[1].glob("*.pt"):
+        (folder / state.name).symlink_to(state)
+    command = [sys.executable, "-m", "tests.unit.training.worker", str(folder)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
     workers = [
-        subprocess.Popen([*command, str(rank), "2"], env=os.environ | {"PYTHONPATH": path})
-        for rank in range(2)
+        subprocess.Popen([*command, str(rank), str(size)], env=os.environ | {"PYTHONPATH": path})
+        for rank in range(size)
     ]
     try:
-        vectors, matrix = fit_joint()
-        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+        assert [worker.wait(timeout=240) for worker in workers] == [0] * size
     finally:
         for worker in workers:
             worker.kill()
             worker.wait()
-    first, second = (np.load(tmp_path / f"worker-{rank}.npz") for rank in range(2))
-    np.testing.assert_array_equal(first["vectors"], second["vectors"])
-    np.testing.assert_array_equal(first["matrix"], second["matrix"])
-    np.testing.assert_allclose(first["vectors"], vectors, atol=2e-4)
-    np.testing.assert_allclose(first["matrix"], matrix, atol=2e-5)
+
+    def found(name):
+        return [np.load(folder / f"{name}-{rank}.npz") for rank in range(size)]
+
+    return found
+
+
+@pytest.mark.parametrize("life", ["", " resumed"], ids=["whole-life", "after-one-worker"])
+@pytest.mark.parametrize("name", CASES)
+def test_several_processes_fit_what_one_does(alone, together, name, life):
+    """From the start, and from where one worker has been stopped in the middle of an epoch."""
+    expected, (leader, *others) = alone[0][name], together(name + life)
+    for other in others:
+        for array in ("vectors", "matrix"):
+            np.testing.assert_array_equal(other[array], leader[array])
+    np.testing.assert_allclose(leader["vectors"], expected["vectors"], atol=2e-4)
+    np.testing.assert_allclose(leader["matrix"], expected["matrix"], atol=2e-5)
+    for figure in ("loss", "alignment"):
+        np.testing.assert_allclose(leader[figure], expected[figure], rtol=1e-5, atol=1e-6)
+
+
+def test_such_a_fit_moves_much_further_than_its_noise(alone):
+    for name, found in alone[0].items():
+        if name != "post-hoc":
+            assert np.abs(found["vectors"] - vectors(pinsage()).numpy()).max() > 0.02
+    assert len({found["matrix"].tobytes() for found in alone[0].values()}) == len(CASES)
