@@ -26,6 +26,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _DATASET = click.Path(path_type=Path, exists=True, file_okay=False)
 _POSITIVE = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0, min_open=True)
 _POSITION = click.FloatRange(0, 1, min_open=True)
 
 
@@ -58,6 +59,26 @@ class _Pair(click.ParamType[tuple[str, str]]):
         if not (kind and equals and column):
             self.fail(f"{value!r} must be {self.name}.", param, ctx)
         return kind, column
+
+
+class _Workers(click.ParamType[int | tuple[int, int]]):
+    """N, or MIN:MAX."""
+
+    name = "N|MIN:MAX"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, int]:
+        least, colon, most = str(value).partition(":")
+        try:
+            found = int(least), int(most or least)
+        except ValueError:
+            found = -1, -1
+        if not int(bool(colon)) <= found[0] <= found[1]:
+            self.fail(
+                f"{value!r} is no number of workers, nor MIN:MAX with 1 ≤ MIN ≤ MAX.", param, ctx
+            )
+        return found if colon else found[0]
 
 
 _NAMES = _List(str, "NAME,NAME,…")
@@ -229,16 +250,35 @@ def compare(output: Output, /, dataset: Path, out: Path, **options: Any) -> None
 @click.option("--until", required=True, type=_POSITION, help="Position on the timeline, 0 … 1.")
 @click.option("--window", type=_POSITION, help="Length of the timeline after T that judges it.")
 @click.option("--method", default="bc-aligner", help="How the model and its map are obtained.")
-@click.option("--weight", type=float, default=16.0, help="λ, the weight of the alignment loss.")
+@click.option("--weight", type=float, help="λ of the alignment loss.  [default: fast 1, paper 16]")
 @click.option("--dim", type=_POSITIVE, help="Dimension.  [default: wider than the version before]")
 @click.option("--layers", type=_POSITIVE, help="Layers of the model.  [default: 2, later 3]")
-@click.option("--epochs", type=_POSITIVE, help="Epochs of the fit.")
+@click.option("--profile", type=click.Choice(["fast", "paper"]), default="fast", help="Recipe.")
+@click.option(
+    "--architecture",
+    type=click.Choice(["pinsage", "lightgcn", "factorisation"]),
+    default="pinsage",
+    help="The embedding model.",
+)
+@click.option("--epochs", type=_POSITIVE, help="Epochs of the fit.  [default: the profile's]")
 @click.option("--batch-size", type=_POSITIVE, help="Training triples per step.")
-@click.option("--evaluate-every", type=_POSITIVE, help="Epochs between checkpoints.")
+@click.option("--evaluate-every", type=_POSITIVE, help="Epochs between two looks at the recall.")
+@click.option(
+    "--sampling",
+    type=click.Choice(["auto", "full", "neighbours"]),
+    help="Learn from the whole graph, or from sampled neighbours.  [default: by the size]",
+)
+@click.option("--fan-out", type=_POSITIVE, help="Neighbours sampled per node and layer.")
 @click.option("--seed", type=int, help="Reaches everything random.")
-@click.option("--workers", type=click.IntRange(min=0), help="Training workers; 0: this process.")
+@click.option(
+    "--workers",
+    type=_Workers(),
+    help="Training workers, or MIN:MAX of them; 0: this process.  [default: 0; on a cluster 1]",
+)
 @click.option("--gpu", is_flag=True, help="One GPU for each worker.")
 @click.option("--checkpoints", metavar="URI", help="Where checkpoints go: a path or a URL.")
+@click.option("--checkpoint-seconds", type=_SECONDS, help="Longest work that a crash may cost.")
+@click.option("--log-dir", type=_FOLDER, help="For TensorBoard's events and fit_report.json.")
 @click.option("--run-name", help="Name of the run; the same name resumes after a crash.")
 def update(**options: Any) -> Any:
     """Fit the next version and publish it.

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,21 @@ from backstay.compat.maps import BackwardMap, Vectors
 from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Dataset, Interactions
 from backstay.datasets.timeline import Step, step
-from backstay.engines.fit import Problem, fit_here, fit_on_ray, recall_score
+from backstay.engines.fit import (
+    CHECKPOINT_SECONDS,
+    Problem,
+    fit_here,
+    fit_on_ray,
+    recall_score,
+)
+from backstay.engines.watch import watching
 from backstay.errors import NotFoundError, UsageError
 from backstay.evaluation.figures import alignment_error
 from backstay.models.protocol import ModelConfig
 from backstay.registry.files import open_files
+from backstay.registry.manifest import FIT_REPORT
 from backstay.registry.store import Registry, Space
-from backstay.training.fit import FitConfig
+from backstay.training.config import RECIPES, FitConfig, Recipe, Sampling
 from backstay.training.version import FittedVersion, Predecessor, TrainedModel, VersionPlan
 
 log = logging.getLogger("backstay.update")
@@ -41,16 +49,24 @@ class UpdateConfig:
     until: float  # position on the timeline up to which the version trains
     window: float = 0.1  # length of the timeline after `until` that judges it
     method: str = "bc-aligner"
-    weight: float = 16.0  # λ of the alignment loss
+    weight: float | None = None  # λ of the alignment loss; None: the profile's
     dim: int | None = None  # D_k; None: 256 at first, then 64 more than the version before
     layers: int | None = None  # None: 2 for versions 0 and 1, 3 from then on
-    epochs: int = 100
-    batch_size: int = 2048
-    evaluate_every: int = 5  # epochs between two looks at the recall, and two checkpoints
+    profile: Recipe = "fast"  # the recipe that the options below may change
+    architecture: str = "pinsage"
+    epochs: int | None = None  # None, here and below: the profile's
+    batch_size: int | None = None
+    evaluate_every: int | None = None  # epochs between two looks at the recall
+    sampling: Sampling | None = None  # whole graphs or sampled neighbours; auto: by the size
+    fan_out: int | None = None  # neighbours a node hears per layer, where they are sampled
     seed: int = 42
-    workers: int | None = None  # Ray Train workers; 0: this process; None: 1 on a cluster, else 0
+    workers: int | tuple[int, int] | None = None
+    """Ray Train workers, or the least and the most of them; 0: this process; None: 1 on a cluster,
+    else 0."""
     gpu: bool = False  # one GPU for each worker
     checkpoints: str | None = None  # path or URL; None: <registry>/<space>/runs
+    checkpoint_seconds: float = CHECKPOINT_SECONDS  # between two checkpoints
+    log_dir: Path | None = None  # folder for TensorBoard's events and fit_report.json
     run_name: str | None = None  # None: made of everything above that shapes the version
 
     def __post_init__(self) -> None:
@@ -63,13 +79,18 @@ class UpdateConfig:
     @property
     def fit(self) -> FitConfig:
         """What the loop is told."""
-        return FitConfig(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            evaluate_every=min(self.evaluate_every, self.epochs),
-            weight=self.weight,
-            seed=self.seed,
-        )
+        recipe = RECIPES[self.profile]
+        changes: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "group_size": self.batch_size and -(-self.batch_size // recipe.groups),
+            "evaluate_every": self.evaluate_every,
+            "sampling": self.sampling,
+            "fan_out": self.fan_out,
+            "weight": self.weight,
+            "seed": self.seed,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(recipe, **given).lasting(self.epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +131,7 @@ def update(config: UpdateConfig) -> UpdateReport:
         dim=config.dim or _default_dim(space, version),
         layers=config.layers or (2 if version < 2 else 3),  # noqa: PLR2004  (the paper's)
         fit=config.fit,
+        architecture=config.architecture,
     )
     run = config.run_name or _run_name(config, plan, space, version, data)
     log.info(
@@ -157,12 +179,21 @@ def _fit(problem: Problem, config: UpdateConfig, *, run: str, root: str) -> Fitt
     workers = config.workers
     if workers is None:
         workers = 1 if os.environ.get("RAY_ADDRESS") else 0
-    if workers == 0:
-        log.info("fitting in this process; --workers N fits on Ray Train")
-        return fit_here(problem, files=open_files(root), folder=run, gpu=config.gpu)
-    log.info("fitting on Ray Train with %d worker%s", workers, "s" if workers > 1 else "")
-    storage = root if "://" in root else str(Path(root).resolve())
-    return fit_on_ray(problem, name=run, storage=storage, workers=workers, gpu=config.gpu)
+    options: dict[str, Any] = {"gpu": config.gpu, "checkpoint_seconds": config.checkpoint_seconds}
+    sampled = config.fit.samples(problem.step.n_users + problem.step.n_items)
+    mode = "sampled neighbours" if sampled else "the whole graph"
+    with watching(config.log_dir) as watch:
+        if workers == 0:
+            log.info("fitting in this process on %s; --workers N fits on Ray Train", mode)
+            return fit_here(problem, files=open_files(root), folder=run, watch=watch, **options)
+        count = "to".join(map(str, workers)) if isinstance(workers, tuple) else str(workers)
+        log.info("fitting on Ray Train on %s, workers: %s", mode, count)
+        if not sampled and workers != 1:
+            log.warning("a graph this small is run whole by every worker: one is as fast as many")
+        storage = root if "://" in root else str(Path(root).resolve())
+        return fit_on_ray(
+            problem, name=run, storage=storage, workers=workers, watch=watch, **options
+        )
 
 
 def _publish(
@@ -195,10 +226,22 @@ def _publish(
             "validation_interactions": len(snapshot.validation),
             "alignment_error": _alignment_errors(space, version, backward, z, problem),
             "fit_seconds": round(fitted.seconds, 3),
-            "curves": fitted.curves,
         }
     )
-    settings = {**asdict(config), "dataset": str(config.dataset), "layers": problem.plan.layers}
+    settings = {
+        **asdict(config),
+        **{name: str(getattr(config, name)) for name in ("dataset", "log_dir")},
+        "layers": problem.plan.layers,
+        "fit": asdict(problem.plan.fit),
+    }
+    report = {"space": space.name, "version": version, "method": config.method} | {
+        "config": settings,
+        **fitted.report,
+    }
+    draft.write_fit_report(report)
+    if config.log_dir:
+        config.log_dir.mkdir(parents=True, exist_ok=True)
+        (config.log_dir / FIT_REPORT).write_text(json.dumps(report, indent=2), encoding="utf-8")
     draft.publish(
         parent=version - 1 if version else None,
         method=config.method,

@@ -1,13 +1,15 @@
 """What a comparison runs: profiles, and the flags that override them."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from backstay.compat.methods import METHODS, find_method
 from backstay.datasets.timeline import SLICES
 from backstay.errors import UsageError
 from backstay.evaluation.consumer_fit import FAST, PAPER, ConsumerConfig
-from backstay.training.fit import FitConfig
+from backstay.training.config import FAST as FAST_FIT
+from backstay.training.config import PAPER as PAPER_FIT
+from backstay.training.config import FitConfig
 from backstay.training.version import VersionPlan
 
 Profile = Literal["fast", "paper"]
@@ -21,7 +23,7 @@ class ComparePlan:
     slices: tuple[float, ...] = SLICES  # T_0, T_1, …: one more than versions
     dims: tuple[int, ...] = (256, 320, 384, 448, 512)  # D_0, D_1, …: one per version
     layers: tuple[int, ...] = (2, 2, 3, 3, 3)  # one per version
-    fit: FitConfig = field(default_factory=FitConfig)
+    fit: FitConfig = PAPER_FIT
     map_epochs: int | None = None  # of post-hoc maps; None: as many as the model's
     consumers: ConsumerConfig = PAPER
     profile: Profile = "paper"
@@ -63,9 +65,7 @@ class ComparePlan:
         layers = layers or (2, 2)
         layers = (layers + (layers[0] if len(layers) == 1 else 3,) * len(dims))[: len(dims)]
         fit = replace(
-            plan.fit,
-            epochs=epochs or plan.fit.epochs,
-            evaluate_every=min(plan.fit.evaluate_every, epochs or plan.fit.epochs),
+            plan.fit.lasting(epochs),
             weight=plan.fit.weight if weight is None else weight,
             seed=plan.fit.seed if seed is None else seed,
         )
@@ -96,7 +96,7 @@ class ComparePlan:
 
 _FAST: dict[str, Any] = {
     "dims": (128, 160, 192, 224, 256),
-    "fit": FitConfig(epochs=30, evaluate_every=5),
-    "map_epochs": 60,
+    "fit": FAST_FIT,
+    "map_epochs": 20,
     "consumers": FAST,
 }

@@ -82,9 +82,11 @@ class RankingTask:
     wanted: _Rows  # their validation items
 
     @classmethod
-    def of(cls, step: Step) -> Self:
-        """Index the edges of `step`."""
+    def of(cls, step: Step, *, most_users: int | None = None) -> Self:
+        """Index the edges of `step`, for all users or for a fixed sample of at most so many."""
         users = np.unique(step.validation.users).astype(np.int64)
+        if most_users is not None and len(users) > most_users:
+            users = np.sort(np.random.default_rng(0).choice(users, most_users, replace=False))
         seen, wanted = (
             _Rows.of(edges, users, n_items=step.n_items) for edges in (step.train, step.validation)
         )

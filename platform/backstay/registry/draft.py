@@ -23,6 +23,7 @@ from backstay.registry.files import is_running, this_process
 from backstay.registry.manifest import (
     BACKWARD,
     CLAIM,
+    FIT_REPORT,
     MANIFEST,
     METRICS,
     MODEL,
@@ -114,6 +115,10 @@ class Draft:
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Stage the metrics, a JSON object."""
         self._write(METRICS, canonical_json(dict(metrics), what="metrics"))
+
+    def write_fit_report(self, report: Mapping[str, Any]) -> None:
+        """Stage how the fit went, a JSON object."""
+        self._write(FIT_REPORT, canonical_json(dict(report), what="fit report"))
 
     def publish(
         self,

@@ -13,7 +13,8 @@ FORMAT = 1
 """Of the manifest; a reader refuses a newer one."""
 
 MANIFEST, CLAIM, RETIRED = "manifest.json", "claim.json", "retired.json"
-MODEL, BACKWARD, METRICS = "model.safetensors", "backward.safetensors", "metrics.json"
+MODEL, BACKWARD = "model.safetensors", "backward.safetensors"
+METRICS, FIT_REPORT = "metrics.json", "fit_report.json"
 
 IdType = Literal["string", "int64"]
 

@@ -23,6 +23,7 @@ from backstay.registry.files import Files, is_running, open_files
 from backstay.registry.manifest import (
     BACKWARD,
     CLAIM,
+    FIT_REPORT,
     MANIFEST,
     METRICS,
     MODEL,
@@ -138,6 +139,11 @@ class Space:
         """The metrics that were published with a version."""
         data = self._read(version, METRICS, what="metrics")
         return parse_object(data, path=self._full(version, METRICS))
+
+    def fit_report(self, version: int) -> dict[str, Any]:
+        """How the fit of a version went."""
+        data = self._read(version, FIT_REPORT, what="fit report")
+        return parse_object(data, path=self._full(version, FIT_REPORT))
 
     def table(self, version: int, entity: str) -> EmbeddingTable:
         """The table of an entity, opened without reading it."""

@@ -11,6 +11,7 @@ from backstay.errors import BackstayError, CorruptError, NotFoundError
 from backstay.registry.manifest import (
     BACKWARD,
     CLAIM,
+    FIT_REPORT,
     MANIFEST,
     METRICS,
     MODEL,
@@ -104,6 +105,7 @@ def _content(space: "Space", manifest: Manifest) -> Iterator[Problem]:
         MODEL: space.model,
         BACKWARD: space.backward_map,
         METRICS: space.metrics,
+        FIT_REPORT: space.fit_report,
     }
     retired = space.retired(version)
     for name, check in checks.items():

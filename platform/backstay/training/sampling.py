@@ -2,73 +2,94 @@
 
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from backstay.datasets.timeline import Step
 from backstay.errors import TrainingError
+from backstay.models.snapshot import Snapshot, ranges
+
+Indices = npt.NDArray[np.int64]
 
 
 class Batch(NamedTuple):
-    """n triples of user and item indices, each (n,) int64."""
+    """n pairs of a user and one of its items, and items to contrast them with."""
 
-    users: Tensor
-    positives: Tensor
-    negatives: Tensor
+    users: Indices  # (n,)
+    positives: Indices  # (n,)
+    negatives: Indices  # (n,): one for each pair; or (m,): each for all pairs
+    counted: npt.NDArray[np.bool_] | None = None
+    """(n, m): whether the pair's user has *not* taken the negative; None: one for each pair."""
 
     def shard(self, rank: int, size: int) -> "Batch":
-        """Every `size`-th triple, beginning with number `rank`."""
-        return Batch(*(column[rank::size] for column in self))
+        """Every `size`-th pair, beginning with number `rank`; shared negatives stay together."""
+        part = slice(rank, None, size)
+        if self.counted is None:
+            return Batch(self.users[part], self.positives[part], self.negatives[part])
+        return Batch(self.users[part], self.positives[part], self.negatives, self.counted[part])
 
-    def nodes(self, n_users: int) -> Tensor:
-        """The nodes of the users, then of the positives, then of the negatives: (3n,) int64."""
-        return torch.cat([self.users, self.positives + n_users, self.negatives + n_users])
+    def nodes(self, n_users: int) -> Indices:
+        """The nodes of the users, then of the positives, then of the negatives."""
+        return np.concatenate([self.users, self.positives + n_users, self.negatives + n_users])
 
 
 class TripleSampler:
-    """Users uniformly among those with training edges, then one of their edges, then a negative.
+    """Users uniformly among those with training edges, then one of their edges, then negatives.
 
     So edges are drawn with replacement and weight 1/degree of their user. A negative is any item
-    of the step that is not among the user's training items. Draws come from one CPU generator:
-    the same on every device, and the same on every worker that shares the seed.
+    of the snapshot that is not among the user's training items; of shared ones, those that are
+    don't count for that user. Nothing is remembered between draws.
     """
 
-    def __init__(self, step: Step, *, seed: int) -> None:
-        users = torch.from_numpy(step.train.users.astype("int64"))
-        items = torch.from_numpy(step.train.items.astype("int64"))
-        self._n_items = step.n_items
-        # One sorted key per training edge answers both "which edges has u" and "is (u, i) one".
-        self._keys = torch.unique(users * step.n_items + items)
-        distinct = torch.bincount(self._keys // step.n_items, minlength=step.n_users)
-        order = users.argsort(stable=True)
-        self._items_by_user = items[order]
-        self._degrees = torch.bincount(users, minlength=step.n_users)
-        self._starts = self._degrees.cumsum(0) - self._degrees
-        self._users = ((distinct > 0) & (distinct < step.n_items)).nonzero().squeeze(1)
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        n_users, n_items = snapshot.n_users, snapshot.n_items
+        neighbours = snapshot.neighbours
+        self._starts = neighbours.starts[: n_users + 1]
+        self._items = neighbours.columns[: self._starts[-1]]  # as nodes
+        # One sorted key per edge answers both "which edges has u" and "is (u, i) one".
+        owners = np.repeat(np.arange(n_users), np.diff(self._starts))
+        self._keys = owners * n_items + (self._items - n_users)
+        new = np.ones(len(self._keys), np.bool_)
+        new[1:] = self._keys[1:] != self._keys[:-1]
+        distinct = np.bincount(owners[new], minlength=n_users)
+        self._users = np.flatnonzero((distinct > 0) & (distinct < n_items))
         if not len(self._users):
             raise TrainingError(
                 "no user has both a training item and an item to contrast it with; "
-                f"the step has {len(step.train)} training edges. Train on a later slice."
+                f"the step has {len(self._items)} training edges. Train on a later slice."
             )
-        self.generator = torch.Generator().manual_seed(seed)
 
-    def draw(self, count: int) -> Batch:
-        """`count` triples."""
-        users = self._users[self._integers(len(self._users), count)]
-        offsets = torch.rand(count, generator=self.generator, dtype=torch.float64)
-        degrees = self._degrees[users]
-        offsets = (offsets * degrees).long().clamp_(max=degrees - 1)
-        positives = self._items_by_user[self._starts[users] + offsets]
-        negatives = self._integers(self._n_items, count)
-        while len(clash := self._is_edge(users, negatives).nonzero().squeeze(1)):
-            negatives[clash] = self._integers(self._n_items, len(clash))
-        return Batch(users, positives, negatives)
+    def draw(self, count: int, rng: np.random.Generator, *, negatives: int = 0) -> Batch:
+        """`count` pairs, each with a negative of its own, or with `negatives` shared by all."""
+        n_users, n_items = self._snapshot.n_users, self._snapshot.n_items
+        users = self._users[rng.integers(len(self._users), size=count)]
+        degrees = self._starts[users + 1] - self._starts[users]
+        offsets = (rng.random(count) * degrees).astype(np.int64)
+        positives = self._items[self._starts[users] + offsets].astype(np.int64) - n_users
+        if negatives:
+            drawn = rng.choice(n_items, min(negatives, n_items), replace=False, shuffle=False)
+            return Batch(users, positives, drawn, ~self._taken(users, drawn))
+        own = rng.integers(n_items, size=count)
+        while len(clash := np.flatnonzero(self._is_edge(users, own))):
+            own[clash] = rng.integers(n_items, size=len(clash))
+        return Batch(users, positives, own)
 
-    def _integers(self, high: int, count: int) -> Tensor:
-        return torch.randint(high, (count,), generator=self.generator)
-
-    def _is_edge(self, users: Tensor, items: Tensor) -> Tensor:
-        keys = users * self._n_items + items
-        found = torch.searchsorted(self._keys, keys).clamp_(max=len(self._keys) - 1)
-        is_edge: Tensor = self._keys[found] == keys
+    def _is_edge(self, users: Indices, items: Indices) -> npt.NDArray[np.bool_]:
+        keys = users * self._snapshot.n_items + items
+        found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        is_edge: npt.NDArray[np.bool_] = self._keys[found] == keys
         return is_edge
+
+    def _taken(self, users: Indices, items: Indices) -> npt.NDArray[np.bool_]:
+        """(users, items): whether the user has the item, found from the items' side."""
+        neighbours, nodes = self._snapshot.neighbours, items + self._snapshot.n_users
+        counts = neighbours.starts[nodes + 1] - neighbours.starts[nodes]
+        takers = neighbours.columns[ranges(neighbours.starts[nodes], counts)]
+        columns = np.repeat(np.arange(len(items)), counts)
+        known, rows = np.unique(users, return_inverse=True)
+        place = np.minimum(np.searchsorted(known, takers), len(known) - 1)
+        here = known[place] == takers
+        taken = np.zeros((len(known), len(items)), np.bool_)
+        taken[place[here], columns[here]] = True
+        by_pair: npt.NDArray[np.bool_] = taken[rows]
+        return by_pair

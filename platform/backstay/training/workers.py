@@ -20,17 +20,35 @@ class Workers:
         """One worker of the group speaks for all: it judges, reports and saves."""
         return self.rank == 0
 
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over the workers, in one exchange."""
+    def add_gradients(
+        self, parameters: Iterable[nn.Parameter], figures: Tensor, *, wish: bool = False
+    ) -> tuple[Tensor, bool]:
+        """Replace each gradient by its sum over the workers, all in one exchange.
+
+        Returns the sum of `figures` (n,), and whether any worker has expressed a wish; both
+        travel with the gradients, so that all workers know the same at the same time.
+        """
         if self.size == 1:
-            return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+            return figures, wish
+        # A worker that had no part of the batch has no gradient, and adds none.
+        parameters = list(parameters)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        wishes = figures.new_tensor([float(wish)])
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), figures, wishes])
         dist.all_reduce(flat)
         offset = 0
-        for gradient in gradients:
-            gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-            offset += gradient.numel()
+        for parameter in parameters:
+            parameter.grad = flat[offset : offset + parameter.numel()].view_as(parameter)
+            offset += parameter.numel()
+        return flat[offset:-1], bool(flat[-1] > 0)
+
+    def hear(self, value: float | None) -> float | None:
+        """What the leader says, for all to know; what the others say doesn't matter."""
+        if self.size == 1:
+            return value
+        said = [value]
+        dist.broadcast_object_list(said, src=0)
+        return said[0]
 
 
 ALONE = Workers()
@@ -41,8 +59,3 @@ def current_workers() -> Workers:
     if dist.is_available() and dist.is_initialized():
         return Workers(dist.get_rank(), dist.get_world_size())
     return ALONE
-
-
-def global_mean_share(local: Tensor, count: int, total: int) -> Tensor:
-    """This worker's summand of a mean over `total` rows, from its mean over `count` of them."""
-    return local * (count / total)

@@ -1,0 +1,138 @@
+"""How a version is learned, and the two recipes that people choose from."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from backstay.errors import UsageError
+
+Recipe = Literal["fast", "paper"]
+Sampling = Literal["auto", "full", "neighbours"]
+
+FULL_NODES = 50_000
+"""Nodes up to which `auto` runs the whole graph in every step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How long and how fast to learn; the defaults are the paper's recipe."""
+
+    epochs: int = 500  # an epoch draws as many edges as the step has
+    warm_epochs: int | None = None  # of a version that starts from the one before; None: as many
+    batch_size: int = 2048  # triples per optimiser step on a whole graph, over all workers
+    negatives: int = 0  # drawn for all triples of a graph together; 0: one for each triple
+    learning_rate: float = 1e-3  # of Adam, for the model and the map alike
+    warm_rate: float | None = None  # the same for a version that starts from the one before
+    map_rate: float | None = None  # the same for a map that is fitted afterwards
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: a short rise, a long fall
+    regularisation: float = 1e-2  # weight of ½(‖u‖² + ‖i⁺‖² + ‖i⁻‖²) per triple
+    weight: float = 16.0  # λ of the alignment loss, for methods that align jointly
+    average: float = 0.0  # decay per step of the weights' running mean that is judged; 0: none
+    warm_start: bool = False  # begin with the weights of the version before, where there is one
+    table_scale: float = 1.0  # of the input table at the start, beside the architecture's own
+    output_scale: float = 1.0  # of the last batch norm's weight at the start
+    sampling: Sampling = "auto"  # whole graphs, or sampled neighbours; auto: by the size
+    fan_out: int = 10  # neighbours a node hears per round, where they are sampled
+    groups: int = 4  # graphs in a batch, where neighbours are sampled
+    group_size: int = 1024  # triples of each; such a batch has groups · group_size
+    evaluate_every: int = 10  # epochs between two looks at the score
+    settle: float = 0.1  # share of the epochs in which a jointly aligned state is not yet kept
+    keep: Literal["best", "last"] = "best"  # which evaluated state becomes the version
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in (
+            "epochs",
+            "warm_epochs",
+            "batch_size",
+            "evaluate_every",
+            "fan_out",
+            "groups",
+            "group_size",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, found {value}.")
+        for name in (
+            "negatives",
+            "learning_rate",
+            "warm_rate",
+            "map_rate",
+            "regularisation",
+            "weight",
+        ):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"{name} must not be negative, found {value}.")
+        if not 0 <= self.average < 1:
+            raise UsageError(f"average must be a decay in [0, 1), found {self.average}.")
+
+    def samples(self, n_nodes: int) -> bool:
+        """Whether a snapshot of so many nodes is learned from sampled neighbours."""
+        return self.sampling == "neighbours" or (self.sampling == "auto" and n_nodes > FULL_NODES)
+
+    def lasting(self, epochs: int | None) -> "FitConfig":
+        """The same for another number of epochs, whatever the fit begins with."""
+        if epochs is None:
+            return self
+        return replace(
+            self,
+            epochs=epochs,
+            warm_epochs=None,
+            evaluate_every=min(self.evaluate_every, epochs),
+        )
+
+    def warm(self) -> "FitConfig":
+        """What holds for a version that starts from the one before."""
+        return replace(
+            self,
+            epochs=self.warm_epochs or self.epochs,
+            learning_rate=self.learning_rate if self.warm_rate is None else self.warm_rate,
+            table_scale=1.0,
+            output_scale=1.0,
+        )
+
+    def afterwards(self, epochs: int | None) -> "FitConfig":
+        """What holds for a map that is fitted to a finished model."""
+        return replace(
+            self.lasting(epochs),
+            learning_rate=self.learning_rate if self.map_rate is None else self.map_rate,
+            keep="best",
+        )
+
+    def rate(self, progress: float) -> float:
+        """The learning rate when a share `progress`, in [0, 1), of the steps is done."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        if progress < RISE:
+            return self.learning_rate * (FLOOR + (1 - FLOOR) * progress / RISE)
+        fall = (progress - RISE) / (1 - RISE)
+        return self.learning_rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * fall)) / 2)
+
+
+RISE, FLOOR = 0.1, 0.05
+"""Of the cosine schedule: the share of steps that it rises, and where it starts and ends."""
+
+PAPER = FitConfig(sampling="full")
+"""The published settings."""
+
+FAST = FitConfig(
+    epochs=10,
+    warm_epochs=6,
+    batch_size=1024,
+    negatives=512,
+    learning_rate=0.06,
+    warm_rate=0.02,
+    map_rate=0.01,
+    schedule="cosine",
+    weight=1.0,
+    average=0.98,
+    warm_start=True,
+    table_scale=0.3,
+    output_scale=0.25,
+    evaluate_every=1,
+    keep="last",
+)
+"""The same loss, learned with less noise per step and so with larger steps; see docs."""
+
+RECIPES: dict[Recipe, FitConfig] = {"fast": FAST, "paper": PAPER}
