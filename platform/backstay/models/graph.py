@@ -49,7 +49,7 @@ class SparseMatrix:
         """(columns, rows) sparse CSR float32."""
         rows, columns = self.shape
         indices = self.csr.col_indices()
-        order = indices.argsort(stable=True)
+        order = _stable_order(indices)
         owners = torch.repeat_interleave(self.csr.crow_indices().diff())
         starts = torch.zeros(columns + 1, dtype=torch.int64, device=indices.device)
         starts[1:] = torch.bincount(indices, minlength=columns).cumsum(0)
@@ -62,6 +62,16 @@ class SparseMatrix:
     def to(self, device: torch.device) -> Self:
         """A copy on `device`."""
         return type(self)(self.csr.to(device))
+
+
+def _stable_order(indices: Tensor) -> Tensor:
+    """`argsort`, stable; on the CPU by sorting keys, which is several times faster."""
+    if indices.device.type != "cpu":
+        return indices.argsort(stable=True)
+    count = max(len(indices), 1)
+    keys = indices.numpy() * count + np.arange(len(indices))
+    keys.sort()
+    return torch.from_numpy(keys % count)
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -125,7 +135,7 @@ def full_graph(snapshot: Snapshot, normalisation: Normalisation) -> Graph:
     everyone = np.arange(snapshot.n_nodes)
     return Graph(
         input_matrix(snapshot, np.arange(1 + snapshot.n_items)),
-        first_matrix(snapshot, first_links(snapshot, everyone, normalisation), None),
+        first_matrix(snapshot, first_links(snapshot, everyone, normalisation)),
         (gather_matrix(snapshot.links(everyone, normalisation), snapshot.n_nodes),),
     )
 
@@ -168,13 +178,14 @@ def with_items(
     )
 
 
-def first_matrix(snapshot: Snapshot, links: Links, distinct: Integers | None) -> SparseMatrix:
-    """(hearers, 2·distinct); `distinct` are those that are there, ascending, or None for all."""
+def first_matrix(
+    snapshot: Snapshot, links: Links, places: Integers | None = None, count: int | None = None
+) -> SparseMatrix:
+    """(hearers, 2·distinct): all distinct nodes, or `count` of them at the given `places`."""
     senders, own = snapshot.distinct(links.senders), snapshot.distinct(links.hearers)
-    count = 1 + snapshot.n_items
-    if distinct is not None:
-        senders, own = (np.searchsorted(distinct, nodes) for nodes in (senders, own))
-        count = len(distinct)
+    if places is not None:
+        senders, own = places[senders].astype(np.int64), places[own].astype(np.int64)
+    count = 1 + snapshot.n_items if count is None else count
     starts, columns, weights = _with_own(links, 2 * senders, 2 * own + 1)
     return SparseMatrix.of(starts, columns, weights, 2 * count)
 

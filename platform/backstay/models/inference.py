@@ -63,7 +63,7 @@ def _round(
             matrix = gather_matrix(snapshot.links(nodes, model.normalisation), snapshot.n_nodes)
         else:
             links = first_links(snapshot, nodes, model.normalisation)
-            matrix = first_matrix(snapshot, links, None)
+            matrix = first_matrix(snapshot, links)
         block = model.round(number, h, matrix.to(device))
         if out is None:
             out = _empty(snapshot.n_nodes, block.shape[1])

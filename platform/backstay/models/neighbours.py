@@ -5,6 +5,7 @@ the fan-out alone, however large the snapshot is.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ class NeighbourSampler:
         for _ in range(self.rounds - 1):
             links = self._links(hearers, rng)
             sources = self._distinct(links.senders, hearers)
-            further.append(gather_matrix(_renumbered(links, sources), len(sources)))
+            further.append(gather_matrix(self._renumbered(links, sources), len(sources)))
             hearers = sources
         split = np.searchsorted(hearers, self.snapshot.n_users)
         by_users = self._links(hearers[:split], rng)
@@ -46,7 +47,7 @@ class NeighbourSampler:
         )
         return Graph(
             input_matrix(self.snapshot, distinct),
-            first_matrix(self.snapshot, links, distinct),
+            first_matrix(self.snapshot, links, self._place(distinct), len(distinct)),
             tuple(reversed(further)),
         )
 
@@ -66,9 +67,19 @@ class NeighbourSampler:
     def _distinct(self, *nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.unique(np.concatenate(nodes))
 
+    def _renumbered(self, links: Links, sources: npt.NDArray[np.int64]) -> Links:
+        places = self._place(sources)
+        return links._replace(
+            hearers=places[links.hearers].astype(np.int64),
+            senders=places[links.senders].astype(np.int64),
+        )
 
-def _renumbered(links: Links, sources: npt.NDArray[np.int64]) -> Links:
-    return links._replace(
-        hearers=np.searchsorted(sources, links.hearers),
-        senders=np.searchsorted(sources, links.senders),
-    )
+    def _place(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Where each of some distinct nodes stands among them; of others it says nothing."""
+        self._places[nodes] = np.arange(len(nodes))
+        return self._places
+
+    @cached_property
+    def _places(self) -> npt.NDArray[np.int32]:
+        # One number per node for all draws; only those of a draw are ever written or read.
+        return np.empty(self.snapshot.n_nodes + 1, np.int32)

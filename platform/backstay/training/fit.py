@@ -108,23 +108,13 @@ def fit(
         figures, due = learner.step(
             state.step, workers, progress=state.step / plan.steps, wish=late and workers.leads
         )
-        sums = state.losses or [0.0, 0.0, 0.0]
-        loss, part = figures.tolist()
-        state.losses = [sums[0] + loss, sums[1] + part, sums[2] + 1]
-        state.step += 1
+        _count(state, figures, config)
         if plan.evaluates(state.step):
-            point = plan.point(state)
-            learner.settle()
-            value = workers.hear(learner.judge(score) if workers.leads else None)
+            value = workers.hear(_judge(learner, score, plan, state, leads=workers.leads))
             state.seconds = time.perf_counter() - started
-            point |= {"seconds": state.seconds} | ({} if value is None else {"score": value})
-            state.curve.append(point)
+            _keep(learner, plan, state, value)
             tell(value)
             told = time.perf_counter()
-            better = value is None or value > state.best_score
-            if plan.eligible(state.step) and (config.keep == "last" or better):
-                state.best_score = -math.inf if value is None else value
-                state.best = learner.kept()
             state.losses = []
         elif time.perf_counter() - told > WATCH_SECONDS:
             state.seconds = time.perf_counter() - started
@@ -140,6 +130,39 @@ def fit(
     return state
 
 
+def _count(state: FitState, figures: Tensor, config: FitConfig) -> None:
+    """Count a step and its losses."""
+    state.step += 1
+    loss, alignment = figures.tolist()
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss} after step {state.step}; lower the learning rate "
+            f"({config.learning_rate}) or the weight ({config.weight})."
+        )
+    sums = state.losses or [0.0, 0.0, 0.0]
+    state.losses = [sums[0] + loss, sums[1] + alignment, sums[2] + 1]
+
+
+def _judge(
+    learner: Learner, score: Score | None, plan: "_Plan", state: FitState, *, leads: bool
+) -> float | None:
+    """Begin an entry of the curve, and rate the state if this worker leads."""
+    state.curve.append(plan.point(state))
+    learner.settle()
+    return learner.judge(score) if leads else None
+
+
+def _keep(learner: Learner, plan: "_Plan", state: FitState, value: float | None) -> None:
+    """Finish the entry, and keep the state if it is to be kept."""
+    state.curve[-1]["seconds"] = state.seconds
+    if value is not None:
+        state.curve[-1]["score"] = value
+    better = value is None or value > state.best_score
+    if plan.eligible(state.step) and (plan.config.keep == "last" or better):
+        state.best_score = -math.inf if value is None else value
+        state.best = learner.kept()
+
+
 @dataclass(frozen=True)
 class _Plan:
     """A fit in steps."""
@@ -147,33 +170,29 @@ class _Plan:
     config: FitConfig
     triples: int  # of a step
     steps_per_epoch: int
-    settle: float  # epochs
+    settle: float  # share of the steps in which no state is kept
 
     @classmethod
     def of(cls, snapshot: Snapshot, config: FitConfig, triples: int, *, joint: bool) -> "_Plan":
         edges = int(snapshot.neighbours.starts[snapshot.n_users])
         steps = max(1, math.ceil(edges / triples))
-        return cls(config, triples, steps, config.settle * config.epochs if joint else 0)
+        return cls(config, triples, steps, config.settle if joint else 0)
 
     @property
     def steps(self) -> int:
-        return self.config.epochs * self.steps_per_epoch
+        steps = self.config.epochs * self.steps_per_epoch
+        return min(steps, self.config.most_steps or steps)
 
     def evaluates(self, step: int) -> bool:
         return step % (self.steps_per_epoch * self.config.evaluate_every) == 0 or step == self.steps
 
     def eligible(self, step: int) -> bool:
-        return step >= self.settle * self.steps_per_epoch or step == self.steps
+        return step >= self.settle * self.steps or step == self.steps
 
     def point(self, state: FitState) -> dict[str, float]:
         """An entry of the curve, as far as the losses tell it."""
         loss, alignment, steps = state.losses
         epoch = state.step / self.steps_per_epoch
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss / steps} after epoch {epoch:g}; lower the learning rate "
-                f"({self.config.learning_rate}) or the weight ({self.config.weight})."
-            )
         return {"epoch": epoch, "loss": loss / steps, "alignment": alignment / steps}
 
     def progress(self, state: FitState, clock: Clock, score: float | None) -> Progress:
@@ -183,7 +202,7 @@ class _Plan:
             step=state.step,
             steps=self.steps,
             epoch=state.step / self.steps_per_epoch,
-            epochs=self.config.epochs,
+            epochs=self.steps / self.steps_per_epoch,
             loss=loss / steps,
             alignment=alignment / steps,
             rate=state.step * self.triples / max(learning, 1e-9),

@@ -11,7 +11,7 @@ class Progress:
     step: int  # optimiser steps done
     steps: int  # of how many
     epoch: float  # epochs done
-    epochs: int  # of how many
+    epochs: float  # of how many
     loss: float  # mean over the steps since the last evaluation
     alignment: float  # of it, the alignment, before its weight
     rate: float  # triples per second, evaluations aside
@@ -22,7 +22,7 @@ class Progress:
     def __str__(self) -> str:
         score = "" if self.score is None else f", score {self.score:.4f}"
         return (
-            f"epoch {self.epoch:.3g} of {self.epochs}: loss {self.loss:.4f}, "
+            f"epoch {self.epoch:.3g} of {self.epochs:.3g}: loss {self.loss:.4f}, "
             f"alignment {self.alignment:.4f}{score}, {self.rate:,.0f} triples/s, "
             f"{self.seconds:,.0f} s, {self.remaining:,.0f} s left"
         )

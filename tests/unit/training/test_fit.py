@@ -446,7 +446,7 @@ def test_a_loss_that_is_not_finite_is_an_error():
     model = pinsage()
     with torch.no_grad():
         model.table.fill_(np.nan)
-    with pytest.raises(TrainingError, match="the loss is nan after epoch 1; lower the learning"):
+    with pytest.raises(TrainingError, match="the loss is nan after step 1; lower the learning"):
         run(model)
 
 
@@ -470,3 +470,10 @@ def test_a_step_of_groups_learns_from_all_of_their_triples():
         config = SAMPLED | {"group_size": size, "batch_size": 2}
         steps.append(run(pinsage(), epochs=1, **config).step)
     assert steps == [-(-EDGES // 32), -(-EDGES // 64)]
+
+
+def test_a_fit_ends_after_the_most_steps_it_may_take():
+    told = []
+    state = run(pinsage(), epochs=50, most_steps=3, watch=told.append)
+    assert state.step == told[-1].step == told[-1].steps == 3
+    assert state.curve[-1]["epoch"] == pytest.approx(told[-1].epochs)
