@@ -71,7 +71,7 @@ class _Workers(click.ParamType[int | tuple[int, int]]):
     ) -> int | tuple[int, int]:
         least, colon, most = str(value).partition(":")
         try:
-            found = int(least), int(most or least)
+            found = int(least), int(most if colon else least)
         except ValueError:
             found = -1, -1
         if not int(bool(colon)) <= found[0] <= found[1]:

@@ -302,6 +302,10 @@ def test_plain_knows_arrays_and_scalars():
     [
         ("compare . --out x --dims 128,big", "'128,big' is no list of"),
         ("update --registry r --space s --dataset . --until 1.5", "--until"),
+        *(
+            (f"update --registry r --space s --dataset . --until 1 --workers {w}", f"'{w}' is no")
+            for w in ("x", "-1", "3:1", "0:2", "1:", ":2", "1:2:3")
+        ),
         ("ingest . --format table --out x --attribute genre", "KIND=COLUMN"),
         ("ingest nowhere --format table --out x", "nowhere"),
         ("ingest . --format netflix --out x", "netflix"),
@@ -312,6 +316,17 @@ def test_wrong_usage_exits_2_and_names_the_option(arguments, words):
     result = run(*arguments.split())
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "workers"), [("0", 0), ("2", 2), ("1:4", (1, 4)), ("2:2", (2, 2))]
+)
+def test_workers_are_a_number_or_the_least_and_the_most(monkeypatch, word, workers):
+    taken = []
+    monkeypatch.setattr("backstay.engines.update.update", taken.append)
+    required = "update --registry r --space s --dataset . --until 1 --workers"
+    assert run(*required.split(), word).exit_code == 0
+    assert [config.workers for config in taken] == [workers]
 
 
 def test_zero_is_a_choice_and_what_is_left_out_keeps_its_default(monkeypatch):

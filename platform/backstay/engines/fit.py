@@ -1,10 +1,11 @@
 """Fitting one version: on Ray Train with workers, or in this process when the data is small."""
 
 import logging
+import math
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -14,13 +15,14 @@ import torch
 
 from backstay.datasets.dataset import Attributes
 from backstay.datasets.timeline import Step
-from backstay.errors import TrainingError
+from backstay.engines.watch import relay
+from backstay.errors import BackstayError, TrainingError
 from backstay.evaluation.memory import peak_memory
 from backstay.evaluation.ranking import RankingTask
 from backstay.registry.files import Files
 from backstay.training.fit import FitState
 from backstay.training.learner import Score
-from backstay.training.progress import Progress, Watch
+from backstay.training.progress import Watch
 from backstay.training.version import (
     FittedVersion,
     Predecessor,
@@ -45,6 +47,12 @@ JUDGED_USERS = 20_000
 
 CHECKPOINT_SECONDS = 120.0
 """Longest work that a crash may cost, beside evaluations."""
+
+REPORT_SECONDS = 2.0
+"""How often Ray Train looks for reports; whoever makes the next one sooner waits."""
+
+RESIZE_SECONDS = 60.0
+"""How often a fit that may grow or shrink looks at the machines there are; a change restarts it."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def fit_here(
     path = f"{folder}/{STATE_FILE}"
     states = _load(BytesIO(files.read(path))) if files.exists(path) else None
     if states:
-        log.info("resuming from the checkpoint in %s", files.full(folder))
+        log.info("%s, in %s", _begin(1, states), files.full(folder))
 
     def checkpoint(states: dict[str, FitState]) -> None:
         buffer = BytesIO()
@@ -116,18 +124,18 @@ def fit_here(
 def fit_on_ray(
     problem: Problem,
     *,
-    name: str,
-    storage: str,
+    files: Files,
+    folder: str,
     workers: int | tuple[int, int],
     gpu: bool = False,
     watch: Watch | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> FittedVersion:
-    """Fit on Ray Train with data-parallel workers; the same `name` and `storage` resume.
+    """Fit on Ray Train with data-parallel workers; resumes from a checkpoint in `folder`.
 
-    One worker prepares the graph and the alignment target, and all share them through the object
-    store. Each takes its part of every batch, and gradients are summed, so the number of workers
-    doesn't change what is learned: with a pair of numbers it may move between the two, as
+    A task prepares the graph and the alignment target, and all workers share them through the
+    object store. Each takes its part of every batch, and gradients are summed, so the number of
+    workers doesn't change what is learned: with a pair of numbers it may move between the two, as
     machines come and go.
     """
     # Many seconds to load, which fitting in this process does without.
@@ -137,36 +145,50 @@ def fit_on_ray(
 
     from backstay.engines.session import ray_session  # noqa: PLC0415
 
-    with ray_session():
+    with ray_session(), relay(watch) if watch else nullcontext() as inbox:
         shared = ray.put(problem)
-        prepared = ray.remote(num_gpus=int(gpu))(_prepare).remote(shared, gpu=gpu)
-        with _listener(watch) as listener:
-            trainer = TorchTrainer(
-                _work,
-                train_loop_config={
-                    "problem": shared,
-                    "prepared": prepared,
-                    "gpu": gpu,
-                    "listener": listener,
-                    "checkpoint_seconds": checkpoint_seconds,
-                },
-                torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-                scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
-                run_config=RunConfig(
-                    name=name,
-                    storage_path=storage,
-                    failure_config=FailureConfig(max_failures=RESTARTS),
-                    checkpoint_config=CheckpointConfig(num_to_keep=2),
-                ),
-            )
-            try:
-                result = trainer.fit()
-            except ray.train.TrainingFailedError as error:
-                raise TrainingError(
-                    f"the training workers failed more than {RESTARTS} times: {error}. "
-                    "Once the cause is mended, the same command resumes from the last checkpoint."
-                ) from error
-        fitted: FittedVersion = result.return_value
+        prepared = ray.remote(_prepare).options(num_gpus=int(gpu)).remote(shared, gpu=gpu)
+        # A copy that this process owns: no lost machine takes it along, and no task has to make it
+        # again while the workers that wait for it hold every processor.
+        try:
+            prepared = ray.put(ray.get(prepared))
+        except ray.exceptions.WorkerCrashedError as error:
+            raise TrainingError(
+                "the process that prepares the graph died again and again, for want of memory as a "
+                "rule; give it a machine with more."
+            ) from error
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={
+                "problem": shared,
+                "prepared": prepared,
+                "gpu": gpu,
+                "inbox": inbox,
+                "checkpoint_seconds": checkpoint_seconds,
+            },
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpu,
+                elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+            ),
+            run_config=RunConfig(
+                name=folder,
+                storage_path=files.root,
+                # Ray's own file systems know fewer places, and their drivers other credentials.
+                storage_filesystem=None if files.is_local else _filesystem(files),
+                failure_config=FailureConfig(max_failures=RESTARTS),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        # Ray would turn Ctrl-C into a successful exit, and keep it for the rest of the process.
+        trainer._register_sigint_handler = lambda _controller: None  # noqa: SLF001
+        try:
+            fitted: FittedVersion | BackstayError = trainer.fit().return_value
+        except ray.train.TrainingFailedError as error:
+            raise _failure(error) from error
+        if isinstance(fitted, BackstayError):
+            raise fitted
         return fitted
 
 
@@ -174,19 +196,49 @@ def _prepare(problem: Problem, *, gpu: bool) -> Prepared:
     return problem.prepare(device=_device(gpu=gpu))
 
 
-def _work(config: dict[str, Any]) -> FittedVersion:
-    """What each Ray Train worker runs."""
+def _filesystem(files: Files) -> Any:
+    from pyarrow.fs import FSSpecHandler, PyFileSystem  # noqa: PLC0415
+
+    return PyFileSystem(FSSpecHandler(files.fs))
+
+
+def _failure(error: Exception) -> TrainingError:
+    """What stopped the workers, in the words of the first that failed."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    cause = failures[0] if failures else getattr(error, "controller_failure", error)
+    cause = getattr(cause, "_base_exc", cause)  # Ray Train's wrapper for what workers raise
+    return TrainingError(
+        f"the training workers failed more than {RESTARTS} times, at last with "
+        f"{type(cause).__name__}: {str(cause).rstrip('.')}. "
+        "Once the cause is mended, the same command resumes from the last checkpoint."
+    )
+
+
+def _work(config: dict[str, Any]) -> FittedVersion | BackstayError:
+    """What each Ray Train worker runs.
+
+    An error of Backstay's own comes back as a value: all workers meet it at the same step, and
+    would again if Ray Train started them anew, as it does after any other.
+    """
     import ray  # noqa: PLC0415
     from ray import train  # noqa: PLC0415
 
-    workers = current_workers()
+    workers, inbox = current_workers(), config["inbox"]
     states = None
     if found := train.get_checkpoint():
         with found.as_directory() as folder, (Path(folder) / STATE_FILE).open("rb") as file:
             states = _load(file)
+    if inbox and workers.leads:
+        inbox.say.remote(_begin(workers.size, states))
+    reported = -math.inf
 
     def checkpoint(states: dict[str, FitState]) -> None:
-        # Every worker reports, since Ray Train waits for all; the leader's file is the checkpoint.
+        # Ray Train waits for the reports of all workers, so that one clock decides.
+        nonlocal reported
+        now = time.monotonic()
+        if workers.hear(float(now - reported < REPORT_SECONDS)):
+            return
+        reported = now
         phase, state = next(reversed(states.items()))
         metrics = {"phase": phase, "step": state.step, **(state.curve[-1] if state.curve else {})}
         with tempfile.TemporaryDirectory() as folder:
@@ -197,60 +249,29 @@ def _work(config: dict[str, Any]) -> FittedVersion:
                 saved = train.Checkpoint.from_directory(folder)
             train.report(metrics, checkpoint=saved)
 
-    listener = config["listener"]
     problem: Problem
     problem, prepared = ray.get([config["problem"], config["prepared"]])
-    return problem.solve(
-        leads=workers.leads,
-        workers=workers,
-        prepared=prepared,
-        device=_device(gpu=config["gpu"]),
-        states=states,
-        checkpoint=checkpoint,
-        checkpoint_seconds=config["checkpoint_seconds"],
-        watch=listener and listener.tell.remote,
-    )
-
-
-class _Listener:
-    """Keeps what the leading worker tells until the driver asks."""
-
-    def __init__(self) -> None:
-        self._told: list[tuple[str, Progress]] = []
-
-    def tell(self, phase: str, progress: Progress) -> None:
-        self._told.append((phase, progress))
-
-    def take(self) -> list[tuple[str, Progress]]:
-        told, self._told = self._told, []
-        return told
-
-
-@contextmanager
-def _listener(watch: Watch | None) -> Iterator[Any]:
-    """An actor that workers tell their progress, passed on to `watch` in this process."""
-    import ray  # noqa: PLC0415
-
-    if watch is None:
-        yield None
-        return
-    listener = ray.remote(num_cpus=0)(_Listener).remote()
-    over = threading.Event()
-
-    def pass_on() -> None:
-        last = False
-        while not last:
-            last = over.wait(1.0)
-            for phase, progress in ray.get(listener.take.remote()):
-                watch(phase, progress)
-
-    thread = threading.Thread(target=pass_on, name="progress", daemon=True)
-    thread.start()
     try:
-        yield listener
-    finally:
-        over.set()
-        thread.join(timeout=10)
+        return problem.solve(
+            leads=workers.leads,
+            workers=workers,
+            prepared=prepared,
+            device=_device(gpu=config["gpu"]),
+            states=states,
+            checkpoint=checkpoint,
+            checkpoint_seconds=config["checkpoint_seconds"],
+            watch=inbox and inbox.say.remote,
+        )
+    except BackstayError as error:
+        return error
+
+
+def _begin(size: int, states: dict[str, FitState] | None) -> str:
+    who = "1 worker" if size == 1 else f"{size} workers"
+    if not states:
+        return f"{who}: starting"
+    phase, state = next(reversed(states.items()))
+    return f"{who}: resuming from the checkpoint after step {state.step} of the {phase}"
 
 
 def _save(states: dict[str, FitState], file: Any) -> None:

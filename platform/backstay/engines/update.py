@@ -179,21 +179,30 @@ def _fit(problem: Problem, config: UpdateConfig, *, run: str, root: str) -> Fitt
     workers = config.workers
     if workers is None:
         workers = 1 if os.environ.get("RAY_ADDRESS") else 0
-    options: dict[str, Any] = {"gpu": config.gpu, "checkpoint_seconds": config.checkpoint_seconds}
+    most = workers[1] if isinstance(workers, tuple) else workers
     sampled = config.fit.samples(problem.step.n_users + problem.step.n_items)
+    if sampled and most > config.fit.groups:
+        raise UsageError(
+            "workers share the groups of a sampled batch: expected at most "
+            f"{config.fit.groups} workers, found {most}. Ask for fewer."
+        )
     mode = "sampled neighbours" if sampled else "the whole graph"
     with watching(config.log_dir) as watch:
+        options: dict[str, Any] = {
+            "files": open_files(root),
+            "folder": run,
+            "gpu": config.gpu,
+            "watch": watch,
+            "checkpoint_seconds": config.checkpoint_seconds,
+        }
         if workers == 0:
             log.info("fitting in this process on %s; --workers N fits on Ray Train", mode)
-            return fit_here(problem, files=open_files(root), folder=run, watch=watch, **options)
-        count = "to".join(map(str, workers)) if isinstance(workers, tuple) else str(workers)
+            return fit_here(problem, **options)
+        count = " to ".join(map(str, workers)) if isinstance(workers, tuple) else str(workers)
         log.info("fitting on Ray Train on %s, workers: %s", mode, count)
-        if not sampled and workers != 1:
+        if not sampled and most > 1:
             log.warning("a graph this small is run whole by every worker: one is as fast as many")
-        storage = root if "://" in root else str(Path(root).resolve())
-        return fit_on_ray(
-            problem, name=run, storage=storage, workers=workers, watch=watch, **options
-        )
+        return fit_on_ray(problem, workers=workers, **options)
 
 
 def _publish(
@@ -230,7 +239,8 @@ def _publish(
     )
     settings = {
         **asdict(config),
-        **{name: str(getattr(config, name)) for name in ("dataset", "log_dir")},
+        "dataset": str(config.dataset),
+        "log_dir": config.log_dir and str(config.log_dir),
         "layers": problem.plan.layers,
         "fit": asdict(problem.plan.fit),
     }

@@ -1,0 +1,141 @@
+"""Progress on its way to the people: log, TensorBoard's events, and out of workers."""
+
+import logging
+import struct
+import threading
+import time
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from backstay.engines import watch as module
+from backstay.engines.watch import Inbox, emptied, watching
+from backstay.training.progress import Progress
+
+WAIT = 30
+
+
+def progress(step, score):
+    return Progress(
+        step=step,
+        steps=20,
+        epoch=step / 10,
+        epochs=2,
+        loss=0.5,
+        alignment=0.25,
+        rate=1000.0,
+        seconds=3.0,
+        remaining=4.0,
+        score=score,
+    )
+
+
+def events(folder):
+    """(tag, step) -> value, out of the records of every event file: length, CRC, bytes, CRC."""
+    found = {}
+    for path in folder.glob("events.out.tfevents.*"):
+        data = path.read_bytes()
+        while len(data) > 12:  # a record being written may lack its end
+            (size,) = struct.unpack_from("<Q", data)
+            record, data = data[12 : 12 + size], data[16 + size :]
+            event = Event.FromString(record if len(record) == size else b"")
+            found |= {(v.tag, event.step): v.simple_value for v in event.summary.value}
+    return found
+
+
+def test_evaluations_are_milestones_and_the_rest_is_detail(caplog):
+    with caplog.at_level(logging.DEBUG, "backstay.training"), watching(None) as watch:
+        watch("model", progress(5, None))
+        watch("map", progress(10, 0.125))
+    detail, milestone = caplog.records
+    assert (detail.levelno, milestone.levelno) == (logging.DEBUG, logging.INFO)
+    assert milestone.message.startswith("map: epoch 1 of 2: loss 0.5000")
+    assert "score 0.1250" in milestone.message
+    assert "4 s left" in milestone.message
+    assert "score" not in detail.message
+
+
+def test_events_hold_every_figure_by_phase_and_step_and_can_be_read_meanwhile(tmp_path):
+    with watching(tmp_path / "log") as watch:
+        watch("model", progress(5, None))
+        watch("model", progress(10, 0.125))
+        watch("map", progress(10, -0.5))
+        for _ in range(100 * WAIT):
+            if len(found := events(tmp_path / "log")) == 11:
+                break
+            time.sleep(0.01)
+    assert found == events(tmp_path / "log")
+    assert found == {
+        **{("model/loss", step): 0.5 for step in (5, 10)},
+        **{("model/alignment", step): 0.25 for step in (5, 10)},
+        **{("model/triples_per_second", step): 1000 for step in (5, 10)},
+        ("model/score", 10): 0.125,
+        ("map/loss", 10): 0.5,
+        ("map/alignment", 10): 0.25,
+        ("map/triples_per_second", 10): 1000,
+        ("map/score", 10): -0.5,
+    }
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with watching(None) as watch:
+        watch("model", progress(5, 0.5))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_inbox_gives_everything_once_and_in_order():
+    inbox = Inbox()
+    inbox.say("2 workers: starting")
+    inbox.say("model", "progress")
+    assert inbox.take() == [("2 workers: starting",), ("model", "progress")]
+    assert inbox.take() == []
+
+
+@pytest.fixture
+def pace(monkeypatch):
+    monkeypatch.setattr(module, "RELAY_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("pace")
+def test_what_is_said_is_passed_on_while_the_block_runs(caplog):
+    inbox, heard, arrived = Inbox(), [], threading.Event()
+
+    def watch(*words):
+        heard.append(words)
+        arrived.set()
+
+    with caplog.at_level(logging.INFO, "backstay.training"), emptied(inbox.take, watch):
+        inbox.say("2 workers: starting")
+        inbox.say("model", 1)
+        assert arrived.wait(WAIT)
+    assert heard == [("model", 1)]
+    assert caplog.messages == ["2 workers: starting"]
+
+
+def test_what_is_said_last_is_passed_on_too():
+    inbox, heard = Inbox(), []
+    with emptied(inbox.take, lambda *words: heard.append(words)):
+        inbox.say("model", 1)  # long before anyone would have looked
+    assert heard == [("model", 1)]
+    assert "progress" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.usefixtures("pace")
+def test_a_watch_that_fails_says_so_once_and_stops_nothing(caplog):
+    def watch(*_words):
+        raise OSError("no space left")
+
+    inbox = Inbox()
+    with emptied(inbox.take, watch):
+        for number in range(3):
+            inbox.say("model", number)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no space left" in caplog.text
+    assert "progress" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_an_error_of_the_fit_passes_through_and_the_thread_ends():
+    with pytest.raises(ZeroDivisionError), emptied(Inbox().take, print):
+        1 / 0  # noqa: B018
+    assert "progress" not in {thread.name for thread in threading.enumerate()}
