@@ -32,7 +32,6 @@ SPACE = "marketplace"
 DIMS = (64, 80, 96)
 SLICES = (0.5, 0.6, 0.7, 0.8)
 INTERACTIONS = 30_000
-EPOCHS = 100
 SEEDS = 2
 LOOKED_UP = 5
 
@@ -79,13 +78,12 @@ def run(*, out: Path) -> DemoReport:
                     dataset=dataset,
                     until=until,
                     dim=dim,
-                    epochs=EPOCHS,
                 )
             )
     with ray_session():
         with _timed("comparison", seconds):
             results = compare(
-                dataset, out=out / "comparison", dims=DIMS, epochs=EPOCHS, seeds=SEEDS
+                dataset, out=out / "comparison", dims=DIMS, seeds=SEEDS
             )
         with _timed("conversion", seconds):
             convert(

@@ -40,7 +40,6 @@ def registry(dataset, tmp_path_factory):
                 until=until,
                 dim=dim,
                 layers=2,
-                epochs=50,
                 workers=0,
             )
         )

@@ -33,9 +33,9 @@ class FitConfig:
     table_scale: float = 1.0  # of the input table at the start, beside the architecture's own
     output_scale: float = 1.0  # of the last batch norm's weight at the start
     sampling: Sampling = "auto"  # whole graphs, or sampled neighbours; auto: by the size
-    fan_out: int = 10  # neighbours a node hears per round, where they are sampled
+    fan_out: int = 5  # neighbours a node hears per round, where they are sampled
     groups: int = 4  # graphs in a batch, where neighbours are sampled
-    group_size: int = 1024  # triples of each; such a batch has groups · group_size
+    group_size: int = 2048  # triples of each; such a batch has groups · group_size
     evaluate_every: int = 10  # epochs between two looks at the score
     settle: float = 0.1  # share of the epochs in which a jointly aligned state is not yet kept
     keep: Literal["best", "last"] = "best"  # which evaluated state becomes the version
@@ -119,7 +119,7 @@ PAPER = FitConfig(sampling="full")
 
 FAST = FitConfig(
     epochs=10,
-    most_steps=2000,
+    most_steps=1000,
     warm_epochs=6,
     batch_size=1024,
     negatives=512,
