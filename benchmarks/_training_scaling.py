@@ -173,6 +173,7 @@ def measure(folder: Path, mode: Mode, *, steps: int, device: str) -> Cost:
             inference = _finish(update, state, timer, device=device)
     fit = replace(FAST, sampling=mode).warm()
     edges = len(slice_.train)
+    epoch, whole = fit.steps(edges, sampled=mode == "neighbours")
     return Cost(
         nodes=slice_.n_users + slice_.n_items,
         edges=edges,
@@ -180,15 +181,15 @@ def measure(folder: Path, mode: Mode, *, steps: int, device: str) -> Cost:
         prepare=timer.seconds["prepare"],
         step=statistics.median(taken),
         step_cpu=step_cpu,
-        steps=fit.epochs * -(-edges // fit.batch_size),
+        steps=whole,
         inference=inference,
         evaluation=timer.seconds["evaluation"],
         settle=timer.seconds["settle"],
-        evaluations=-(-fit.epochs // fit.evaluate_every),
+        evaluations=-(-whole // (epoch * fit.evaluate_every)),
         finish=timer.seconds["finish"],
         base_mb=base.rss_mb,
         peak_mb=peak.rss_mb,
-        batch_size=fit.batch_size,
+        batch_size=fit.triples(sampled=mode == "neighbours"),
     )
 
 
@@ -249,7 +250,7 @@ class Pace:
     step: float  # seconds, the mean over a run: workers wait for each other in every step
     peak_mb: float  # of the worker that needed most
     total_mb: float  # the sum over the workers
-    batch_size: int = FAST.batch_size
+    batch_size: int = FAST.triples(sampled=True)
 
 
 def work_together(folder: Path, *, rank: int, size: int, meeting: Path, steps: int) -> Pace:

@@ -82,9 +82,7 @@ def run(*, out: Path) -> DemoReport:
             )
     with ray_session():
         with _timed("comparison", seconds):
-            results = compare(
-                dataset, out=out / "comparison", dims=DIMS, seeds=SEEDS
-            )
+            results = compare(dataset, out=out / "comparison", dims=DIMS, seeds=SEEDS)
         with _timed("conversion", seconds):
             convert(
                 registry=str(registry),

@@ -130,7 +130,7 @@ def test_everything_the_package_imports_is_a_requirement_of_its_own():
     foreign = imported - set(sys.stdlib_module_names) - {"backstay"}
     named = {re.match(r"[\w.-]+", text)[0] for text in project()["dependencies"]}
     other_names = {"yaml": "pyyaml"}
-    assert {other_names.get(name, name.replace("_", "-")) for name in foreign} <= named
+    assert {other_names.get(name, name.lower().replace("_", "-")) for name in foreign} <= named
 
 
 def test_both_builds_of_torch_are_locked_at_one_version():

@@ -72,6 +72,15 @@ class FitConfig:
         """Whether a snapshot of so many nodes is learned from sampled neighbours."""
         return self.sampling == "neighbours" or (self.sampling == "auto" and n_nodes > FULL_NODES)
 
+    def triples(self, *, sampled: bool) -> int:
+        """Triples per optimiser step, over all workers."""
+        return self.groups * self.group_size if sampled else self.batch_size
+
+    def steps(self, edges: int, *, sampled: bool) -> tuple[int, int]:
+        """Optimiser steps of an epoch of so many edges, and of the whole fit."""
+        epoch = max(1, math.ceil(edges / self.triples(sampled=sampled)))
+        return epoch, min(self.epochs * epoch, self.most_steps or self.epochs * epoch)
+
     def lasting(self, epochs: int | None) -> "FitConfig":
         """The same for another number of epochs, whatever the fit begins with."""
         if epochs is None:

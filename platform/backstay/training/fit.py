@@ -94,8 +94,7 @@ def fit(
     if state.learner:
         learner.restore(state.learner)
     joint = learn_model and alignment is not None
-    triples = config.groups * config.group_size if sampled else config.batch_size
-    plan = _Plan.of(snapshot, config, triples, joint=joint)
+    plan = _Plan.of(snapshot, config, sampled=sampled, joint=joint)
     started = time.perf_counter() - state.seconds
     saved = told = time.perf_counter()
 
@@ -123,9 +122,10 @@ def fit(
         if checkpoint and (due or plan.evaluates(state.step)):
             state.seconds = time.perf_counter() - started
             state.phases, state.learner = dict(clock.seconds), learner.dump()
-            checkpoint(state)
+            with clock("checkpoint"):
+                checkpoint(state)
             saved = time.perf_counter()
-    state.phases = dict(clock.seconds)
+    state.seconds, state.phases = time.perf_counter() - started, dict(clock.seconds)
     learner.keep(state.best)
     return state
 
@@ -170,18 +170,15 @@ class _Plan:
     config: FitConfig
     triples: int  # of a step
     steps_per_epoch: int
+    steps: int
     settle: float  # share of the steps in which no state is kept
 
     @classmethod
-    def of(cls, snapshot: Snapshot, config: FitConfig, triples: int, *, joint: bool) -> "_Plan":
+    def of(cls, snapshot: Snapshot, config: FitConfig, *, sampled: bool, joint: bool) -> "_Plan":
         edges = int(snapshot.neighbours.starts[snapshot.n_users])
-        steps = max(1, math.ceil(edges / triples))
-        return cls(config, triples, steps, config.settle if joint else 0)
-
-    @property
-    def steps(self) -> int:
-        steps = self.config.epochs * self.steps_per_epoch
-        return min(steps, self.config.most_steps or steps)
+        epoch, steps = config.steps(edges, sampled=sampled)
+        settle = config.settle if joint else 0
+        return cls(config, config.triples(sampled=sampled), epoch, steps, settle)
 
     def evaluates(self, step: int) -> bool:
         return step % (self.steps_per_epoch * self.config.evaluate_every) == 0 or step == self.steps
