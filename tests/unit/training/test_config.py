@@ -24,6 +24,7 @@ def test_the_paper_s_recipe_is_the_paper_s():
         # Nothing of ours.
         "negatives": 0,
         "average": 0.0,
+        "most_steps": None,
         "warm_start": False,
         "warm_epochs": None,
         "warm_rate": None,
@@ -146,3 +147,12 @@ def test_a_map_that_is_fitted_afterwards_has_a_rate_of_its_own_and_keeps_its_bes
     assert (after.epochs, after.learning_rate, after.keep) == (9, 0.2, "best")
     assert config.afterwards(5).epochs == 5
     assert replace(config, map_rate=None).afterwards(None).learning_rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("sampled", "most", "expected"),
+    [(False, None, (11, 33)), (True, None, (3, 9)), (True, 4, (3, 4)), (False, 100, (11, 33))],
+)
+def test_steps_follow_from_edges_epochs_and_the_most_there_may_be(sampled, most, expected):
+    config = FitConfig(epochs=3, batch_size=10, groups=4, group_size=10, most_steps=most)
+    assert config.steps(101, sampled=sampled) == expected
