@@ -269,6 +269,7 @@ def compare(output: Output, /, dataset: Path, out: Path, **options: Any) -> None
     help="Learn from the whole graph, or from sampled neighbours.  [default: by the size]",
 )
 @click.option("--fan-out", type=_POSITIVE, help="Neighbours sampled per node and layer.")
+@click.option("--groups", type=_POSITIVE, help="Sampled graphs of a batch: the most workers.")
 @click.option("--seed", type=int, help="Reaches everything random.")
 @click.option(
     "--workers",

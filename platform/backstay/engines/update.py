@@ -59,6 +59,7 @@ class UpdateConfig:
     evaluate_every: int | None = None  # epochs between two looks at the recall
     sampling: Sampling | None = None  # whole graphs or sampled neighbours; auto: by the size
     fan_out: int | None = None  # neighbours a node hears per layer, where they are sampled
+    groups: int | None = None  # graphs of a batch, where they are sampled: the most workers
     seed: int = 42
     workers: int | tuple[int, int] | None = None
     """Ray Train workers, or the least and the most of them; 0: this process; None: 1 on a cluster,
@@ -82,10 +83,11 @@ class UpdateConfig:
         recipe = RECIPES[self.profile]
         changes: dict[str, Any] = {
             "batch_size": self.batch_size,
-            "group_size": self.batch_size and -(-self.batch_size // recipe.groups),
+            "group_size": self.batch_size and -(-self.batch_size // (self.groups or recipe.groups)),
             "evaluate_every": self.evaluate_every,
             "sampling": self.sampling,
             "fan_out": self.fan_out,
+            "groups": self.groups,
             "weight": self.weight,
             "seed": self.seed,
         }
@@ -184,7 +186,7 @@ def _fit(problem: Problem, config: UpdateConfig, *, run: str, root: str) -> Fitt
     if sampled and most > config.fit.groups:
         raise UsageError(
             "workers share the groups of a sampled batch: expected at most "
-            f"{config.fit.groups} workers, found {most}. Ask for fewer."
+            f"{config.fit.groups} workers, found {most}. Ask for fewer, or for more groups."
         )
     mode = "sampled neighbours" if sampled else "the whole graph"
     with watching(config.log_dir) as watch:
@@ -199,7 +201,8 @@ def _fit(problem: Problem, config: UpdateConfig, *, run: str, root: str) -> Fitt
             log.info("fitting in this process on %s; --workers N fits on Ray Train", mode)
             return fit_here(problem, **options)
         count = " to ".join(map(str, workers)) if isinstance(workers, tuple) else str(workers)
-        log.info("fitting on Ray Train on %s, workers: %s", mode, count)
+        noun = "worker" if most == 1 else "workers"
+        log.info("fitting on Ray Train with %s %s, on %s", count, noun, mode)
         if not sampled and most > 1:
             log.warning("a graph this small is run whole by every worker: one is as fast as many")
         return fit_on_ray(problem, workers=workers, **options)
