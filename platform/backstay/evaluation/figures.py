@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from backstay.errors import UsageError
-from backstay.evaluation.results import ALIGNMENT, RECOMMENDATION, Metric, Record, Summary
-
-NO_BC = "no-bc"
-"""What the intended figure is compared with."""
-FIX_M0 = "fix-m0"
-"""What the unintended figure is compared with."""
+from backstay.evaluation.intervals import FIX_M0, NO_BC, interval, percentages
+from backstay.evaluation.results import (
+    ALIGNMENT,
+    RECOMMENDATION,
+    Metric,
+    Record,
+    Replicates,
+    Summary,
+)
 
 _BLOCK_ROWS = 1 << 15  # rows of float64 differences held at once
 
@@ -68,7 +71,11 @@ def values_of(
 
 
 def summarise(
-    records: Sequence[Record], methods: Sequence[str], *, costs: Mapping[str, Cost] | None = None
+    records: Sequence[Record],
+    methods: Sequence[str],
+    *,
+    costs: Mapping[str, Cost] | None = None,
+    replicates: Sequence[Replicates] = (),
 ) -> tuple[Summary, ...]:
     """The comparison table, one row a method in the order given.
 
@@ -78,6 +85,10 @@ def summarise(
     recalls = values_of(records, "recall@50", task=RECOMMENDATION)
     aucs = values_of(records, "roc_auc")
     errors = values_of(records, "alignment_error", task=ALIGNMENT)
+    sure = {
+        figure: {method: interval(values) for method, values in by_method.items()}
+        for figure, by_method in percentages(replicates).items()
+    }
     rows = []
     for method in methods:
         intended_pct = _percent(recalls.get(method), recalls.get(NO_BC))
@@ -96,6 +107,9 @@ def summarise(
                 alignment_error=mean_over_tasks(errors.get(method)),
                 fit_seconds=cost.fit_seconds if cost else None,
                 peak_rss_mb=cost.peak_rss_mb if cost else None,
+                intended_interval=sure["intended_pct"].get(method),
+                unintended_interval=sure["unintended_pct"].get(method),
+                total_interval=sure["total_pct"].get(method),
             )
         )
     return tuple(rows)

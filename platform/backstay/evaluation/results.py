@@ -2,19 +2,26 @@
 
 A record is one measured value. What is measured, by `task` and `metric`:
 
-    recommendation   recall@50            Recall@50 of the version on its own window
-    recommendation   recall@50_se         its standard error over users
-    recommendation   recall@50_gap_se     standard error over users of the difference to no-bc
-    <consumer task>  roc_auc              of one consumer (by seed) on version-0-compatible vectors
-    alignment        alignment_error      mean over entities of ‖z̃_0 − z_0*‖₂
+    recommendation    recall@50             Recall@50 of the version on its own window
+    retrieval         recall@50             the same of compatible user vectors z̃_0 against M_0's
+                                            item vectors: a retrieval consumer's index
+    <consumer task>   roc_auc               of one consumer (by seed) on compatible vectors
+    <consumer task>   negative_flip_rate    share of its decisions that were right on M_0's own
+                                            vectors and are wrong on compatible ones
+    <consumer task>   positive_flip_rate    share that were wrong and are right
+    <consumer task>   retention             (ROC-AUC - ½) as a share of what M_0's vectors give
+    alignment         alignment_error       mean over entities of ‖z̃_0 - z_0*‖₂
+    alignment/<slice> alignment_error       the same over a slice, see `SLICES_OF_ENTITIES`
 
 `seed` is the consumer's seed for a consumer task, and the fit's seed otherwise.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from backstay.errors import InputError, UsageError
 from backstay.evaluation.files import write_whole
@@ -22,7 +29,21 @@ from backstay.evaluation.files import write_whole
 RECOMMENDATION = "recommendation"
 ALIGNMENT = "alignment"
 
-Metric = Literal["recall@50", "recall@50_se", "recall@50_gap_se", "roc_auc", "alignment_error"]
+RETRIEVAL = "retrieval"
+SLICES_OF_ENTITIES = ("users", "items", "head_items", "tail_items", "new")
+"""Users, items, the tenth of known items with most training interactions, the half with fewest,
+and users and items that were not there when version 0 was trained."""
+
+Metric = Literal[
+    "recall@50",
+    "roc_auc",
+    "negative_flip_rate",
+    "positive_flip_rate",
+    "retention",
+    "alignment_error",
+]
+Interval = tuple[float, float]
+"""Where 95 of 100 bootstrap replicates lie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +56,7 @@ class Record:
     metric: Metric
     seed: int
     value: float
+    interval: Interval | None = None  # over the users (or items) judged; None: not resampled
 
     def __post_init__(self) -> None:
         if self.metric not in get_args(Metric):
@@ -69,6 +91,54 @@ class Summary:
     """Wall-clock seconds of all the method's fits."""
     peak_rss_mb: float | None
     """Greatest resident memory of the fitting process, in MB of 10⁶ bytes."""
+    intended_interval: Interval | None = None
+    """Of intended_pct, paired with `no-bc` by user."""
+    unintended_interval: Interval | None = None
+    """Of unintended_pct, paired with `fix-m0` by user, item and consumer seed."""
+    total_interval: Interval | None = None
+    """Of total_pct."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapFigures:
+    """What a map (or a chain of them) from version `source` to an older one does."""
+
+    method: str
+    source: int  # k
+    target: int  # j < k: k - 1 is a map B_k, anything below a chain
+    spectral_norm: float  # greatest factor by which the matrix stretches a vector
+    condition_number: float  # of the matrix: greatest by least singular value; ≥ 1
+    alignment_error: float  # mean over k's entities of ‖z̃_j - z_j*‖₂, z_j* by the method's own M_j
+    recall: float  # M(new, old): Recall@50 of users z̃_j against items z_j*, on k's window
+    old_recall: float  # M(old, old): Recall@50 of z_j* on k's window
+
+    @property
+    def compatible(self) -> bool:
+        """The criterion of arXiv 2003.11942: M(new, old) > M(old, old)."""
+        return self.recall > self.old_recall
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicates:
+    """A method's two figures in bootstrap replicates.
+
+    Replicate number b draws the same users, items and consumer seeds for every method, so that
+    differences between methods are paired.
+    """
+
+    method: str
+    recall: tuple[float, ...]  # intended_recall50, one per replicate
+    auc: tuple[float, ...]  # unintended_auc, one per replicate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A cell of the comparison that could not be computed."""
+
+    cell: str  # what it was to do
+    message: str  # why not
+    method: str | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +149,9 @@ class Results:
     protocol: dict[str, Any]  # slices, dims, epochs, consumers …; `left_out` lists LeftOut entries
     summary: tuple[Summary, ...]
     records: tuple[Record, ...]
+    maps: tuple[MapFigures, ...] = ()
+    replicates: tuple[Replicates, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
     def to_json(self) -> str:
         """The text of results.json."""
@@ -92,17 +165,10 @@ class Results:
             InputError: the text isn't such a document; the message says where.
         """
         try:
-            raw = json.loads(text)
-            return cls(
-                dataset=dict(raw["dataset"]),
-                protocol=dict(raw["protocol"]),
-                summary=tuple(Summary(**_checked(Summary, entry)) for entry in raw["summary"]),
-                records=tuple(Record(**_checked(Record, entry)) for entry in raw["records"]),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            return cast("Self", _results.validate_json(text, strict=True))
+        except (ValueError, UsageError) as error:
             raise InputError(
-                f"expected the results of a comparison, found {what}; "
+                f"expected the results of a comparison, found {_first_defect(error)}; "
                 "make them with `backstay compare`."
             ) from error
 
@@ -123,21 +189,12 @@ class Results:
             raise InputError(f"{path}: {error}") from error
 
 
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "method": str,
-    "task": str,
-    "metric": str,
-    "version": int,
-    "seed": int,
-}
+_results = TypeAdapter(Results)
 
 
-def _checked(kind: type[Summary | Record], entry: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `kind` out of a parsed entry, each of its type."""
-    values = {field.name: entry[field.name] for field in fields(kind)}
-    for name, value in values.items():
-        if kind is Summary and value is None and name != "method":
-            continue
-        if isinstance(value, bool) or not isinstance(value, _TYPES.get(name, (int, float))):
-            raise ValueError(f"{name} = {value!r} in {entry}")  # noqa: TRY004 - one clause reports
-    return values
+def _first_defect(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{first['msg']} at {place}" if place else first["msg"]
