@@ -1,4 +1,4 @@
-"""Backward maps and their chains: linear, directed from a newer version to an older one."""
+"""Maps and their chains: backward maps, which know their versions, and bare affine ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,6 +96,60 @@ def compose(maps: list[BackwardMap]) -> BackwardMap:
             )
     product = chain_matrix([map_.matrix for map_ in maps])
     return BackwardMap(maps[0].space, maps[-1].source, maps[0].target, product)
+
+
+@dataclass(frozen=True, eq=False)
+class AffineMap:
+    """z_old ≈ matrix · z_new + offset, between spaces that the caller keeps in mind.
+
+    What a closed-form fit gives; `BackwardMap` is what a registry holds.
+    """
+
+    matrix: npt.NDArray[np.float32]  # (D_t, D_s)
+    offset: npt.NDArray[np.float32]  # (D_t,)
+
+    def __post_init__(self) -> None:
+        if self.matrix.ndim != 2 or self.offset.shape != self.matrix.shape[:1]:  # noqa: PLR2004
+            raise MapMismatchError(
+                "expected a matrix (D_t, D_s) and an offset (D_t,); found shapes "
+                f"{self.matrix.shape} and {self.offset.shape}."
+            )
+        if not (np.isfinite(self.matrix).all() and np.isfinite(self.offset).all()):
+            raise MapMismatchError("expected a finite map, found NaN or infinity in it.")
+
+    @classmethod
+    def linear(cls, matrix: npt.NDArray[np.float32]) -> "AffineMap":
+        """The map of `matrix` (D_t, D_s) alone."""
+        return cls(matrix, np.zeros(len(matrix), np.float32))
+
+    def apply(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Turn (n, D_s) float32 into (n, D_t) float32."""
+        if x.ndim != 2 or x.shape[1] != self.matrix.shape[1]:  # noqa: PLR2004
+            raise MapMismatchError(
+                f"expected vectors of shape (n, {self.matrix.shape[1]}); found {x.shape}."
+            )
+        return x @ self.matrix.T + self.offset
+
+    def after(self, newer: "AffineMap") -> "AffineMap":
+        """The map that takes `newer` first and this one, which leads on from there, second."""
+        return chain_affine([self, newer])
+
+
+def chain_affine(maps: Sequence[AffineMap]) -> AffineMap:
+    """At least one map after another, oldest target first; in float64, rounded once.
+
+    Raises MapMismatchError where one map doesn't take what the next one gives.
+    """
+    matrix, offset = maps[0].matrix.astype(np.float64), maps[0].offset.astype(np.float64)
+    for newer in maps[1:]:
+        if matrix.shape[1] != len(newer.matrix):
+            raise MapMismatchError(
+                f"expected a map into {matrix.shape[1]} dimensions; found one into "
+                f"{len(newer.matrix)}."
+            )
+        offset = offset + matrix @ newer.offset.astype(np.float64)
+        matrix = matrix @ newer.matrix.astype(np.float64)
+    return AffineMap(matrix.astype(np.float32), offset.astype(np.float32))
 
 
 def chain_matrix(matrices: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
