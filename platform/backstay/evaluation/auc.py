@@ -17,6 +17,20 @@ def roc_auc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]) -> 
         UsageError: there is one class only, so that the figure is undefined.
         TrainingError: a score isn't a number.
     """
+    scores, labels = checked(scores, labels)
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    _, level, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    # A tie shares the mean of the ranks 1 … n that it covers (Mann and Whitney's U).
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[level]
+    wins = ranks[labels].sum() - positives * (positives + 1) / 2
+    return float(wins / positives / negatives)
+
+
+def checked(
+    scores: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
+    """Scores and labels whose ROC-AUC is defined; raises as `roc_auc` where it isn't."""
     scores, labels = np.asarray(scores), np.asarray(labels, np.bool_)
     if scores.shape != labels.shape or scores.ndim != 1:
         raise UsageError(
@@ -31,8 +45,4 @@ def roc_auc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]) -> 
         )
     if np.isnan(scores).any():
         raise TrainingError("found scores that are not a number: the consumer has diverged.")
-    _, level, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    # A tie shares the mean of the ranks 1 … n that it covers (Mann and Whitney's U).
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[level]
-    wins = ranks[labels].sum() - positives * (positives + 1) / 2
-    return float(wins / positives / negatives)
+    return scores, labels

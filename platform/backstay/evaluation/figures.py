@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from backstay.errors import UsageError
-from backstay.evaluation.intervals import FIX_M0, NO_BC, interval, percentages
+from backstay.evaluation.intervals import FIX_M0, NO_BC, Floats, interval, percentages
 from backstay.evaluation.results import (
     ALIGNMENT,
     RECOMMENDATION,
+    Interval,
     Metric,
     Record,
     Replicates,
@@ -21,29 +22,42 @@ from backstay.evaluation.results import (
 
 _BLOCK_ROWS = 1 << 15  # rows of float64 differences held at once
 
+Table = npt.NDArray[np.float32]
 
-def alignment_error(
-    found: Sequence[npt.NDArray[np.float32]], reference: Sequence[npt.NDArray[np.float32]]
-) -> float:
+
+def distances(found: Table, reference: Table) -> Floats:
+    """‖z̃ − z*‖₂ of each entity: (n,) float64.
+
+    Args:
+        found: (n, D) float32, the vectors converted to an older version, z̃.
+        reference: (n, D) float32, that version's own vectors of the same entities, z*.
+    """
+    if found.shape != reference.shape:
+        raise UsageError(
+            f"expected a table of the reference's shape {reference.shape}, found {found.shape}; "
+            "both cover every entity of one step, in the older version's dimension."
+        )
+    norms = np.empty(len(found))
+    for start in range(0, len(found), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        gap = found[rows].astype(np.float64) - reference[rows]
+        np.sqrt(np.einsum("nd,nd->n", gap, gap), out=norms[rows])
+    return norms
+
+
+def alignment_error(found: Sequence[Table], reference: Sequence[Table]) -> float:
     """Mean over entities of ‖z̃_0 − z_0*‖₂.
 
     Args:
         found: the version-0-compatible vectors z̃_0, one (n, D_0) float32 table an entity kind.
         reference: z_0*, M_0 run on the same snapshot: tables of the same shapes.
     """
-    shapes = [table.shape for table in found], [table.shape for table in reference]
-    if shapes[0] != shapes[1] or not sum(len(table) for table in found):
+    if len(found) != len(reference) or not sum(len(table) for table in found):
         raise UsageError(
-            f"expected tables of the reference's shapes {shapes[1]}, found {shapes[0]}; "
-            "both cover every entity of one step, in version 0's dimension."
+            f"expected {len(reference)} tables with every entity of one step, "
+            f"found {len(found)} with {sum(len(table) for table in found)} rows."
         )
-    total = 0.0
-    for ours, theirs in zip(found, reference, strict=True):
-        for start in range(0, len(ours), _BLOCK_ROWS):
-            rows = slice(start, start + _BLOCK_ROWS)
-            gap = ours[rows].astype(np.float64) - theirs[rows]
-            total += float(np.sqrt(np.einsum("nd,nd->n", gap, gap)).sum())
-    return total / sum(len(table) for table in found)
+    return float(np.concatenate([*map(distances, found, reference)]).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +93,8 @@ def summarise(
 ) -> tuple[Summary, ...]:
     """The comparison table, one row a method in the order given.
 
-    A percentage is None where its baseline (`no-bc` for the intended task, `fix-m0` for the
-    unintended ones) wasn't judged on the same tasks and versions.
+    A percentage, and its interval, is None where its baseline (`no-bc` for the intended task,
+    `fix-m0` for the unintended ones) wasn't judged on the same tasks and versions.
     """
     recalls = values_of(records, "recall@50", task=RECOMMENDATION)
     aucs = values_of(records, "roc_auc")
@@ -93,6 +107,11 @@ def summarise(
     for method in methods:
         intended_pct = _percent(recalls.get(method), recalls.get(NO_BC))
         unintended_pct = _percent(aucs.get(method), aucs.get(FIX_M0))
+        total_pct = (
+            None
+            if intended_pct is None or unintended_pct is None
+            else intended_pct + unintended_pct
+        )
         cost = (costs or {}).get(method)
         rows.append(
             Summary(
@@ -101,18 +120,23 @@ def summarise(
                 intended_pct=intended_pct,
                 unintended_auc=mean_over_tasks(aucs.get(method)),
                 unintended_pct=unintended_pct,
-                total_pct=None
-                if intended_pct is None or unintended_pct is None
-                else intended_pct + unintended_pct,
+                total_pct=total_pct,
                 alignment_error=mean_over_tasks(errors.get(method)),
                 fit_seconds=cost.fit_seconds if cost else None,
                 peak_rss_mb=cost.peak_rss_mb if cost else None,
-                intended_interval=sure["intended_pct"].get(method),
-                unintended_interval=sure["unintended_pct"].get(method),
-                total_interval=sure["total_pct"].get(method),
+                intended_interval=_of(sure["intended_pct"], method, intended_pct),
+                unintended_interval=_of(sure["unintended_pct"], method, unintended_pct),
+                total_interval=_of(sure["total_pct"], method, total_pct),
             )
         )
     return tuple(rows)
+
+
+def _of(
+    intervals: Mapping[str, Interval], method: str, percentage: float | None
+) -> Interval | None:
+    """The interval of a method's percentage, where there is one."""
+    return None if percentage is None else intervals.get(method)
 
 
 def mean_over_tasks(tasks: Mapping[str, Mapping[int, Sequence[float]]] | None) -> float | None:

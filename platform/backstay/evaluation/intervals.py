@@ -54,14 +54,15 @@ def percentages(replicates: Sequence[Replicates]) -> dict[Figure, dict[str, Floa
     """The percentages of every method in every replicate, as far as their baselines are there."""
     by_method = {part.method: part for part in replicates}
     found: dict[Figure, dict[str, Floats]] = {figure: {} for figure in FIGURES}
+    no_bc, fix_m0 = by_method.get(NO_BC), by_method.get(FIX_M0)
     for method, part in by_method.items():
-        if NO_BC in by_method and part.recall:
-            found["intended_pct"][method] = _percent(part.recall, by_method[NO_BC].recall)
-        if FIX_M0 in by_method and part.auc:
-            found["unintended_pct"][method] = _percent(part.auc, by_method[FIX_M0].auc)
-    for method in found["intended_pct"].keys() & found["unintended_pct"].keys():
-        parts = found["intended_pct"][method], found["unintended_pct"][method]
-        found["total_pct"][method] = parts[0] + parts[1]
+        if no_bc and no_bc.recall and part.recall:
+            found["intended_pct"][method] = _percent(part.recall, no_bc.recall)
+        if fix_m0 and fix_m0.auc and part.auc:
+            found["unintended_pct"][method] = _percent(part.auc, fix_m0.auc)
+    for method, intended in found["intended_pct"].items():
+        if method in found["unintended_pct"]:
+            found["total_pct"][method] = intended + found["unintended_pct"][method]
     return found
 
 

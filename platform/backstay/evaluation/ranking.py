@@ -32,26 +32,6 @@ class RecallResult:
         """Recall@K of the step; NaN where no user has a validation edge."""
         return float(self.values.mean()) if len(self.values) else float("nan")
 
-    @cached_property
-    def standard_error(self) -> float:
-        """Standard error of the mean over users; NaN for fewer than two users."""
-        return _standard_error(self.values)
-
-    def gap_standard_error(self, other: "RecallResult") -> float:
-        """Standard error over users of the difference to another model's on the same step."""
-        if self.k != other.k or not np.array_equal(self.users, other.users):
-            raise UsageError(
-                "expected two results of one step and one k; found "
-                f"{len(self.users)} users at k = {self.k} and "
-                f"{len(other.users)} users at k = {other.k}."
-            )
-        return _standard_error(self.values - other.values)
-
-
-def _standard_error(values: npt.NDArray[np.float64]) -> float:
-    count = len(values)
-    return float(values.std(ddof=1) / count**0.5) if count > 1 else float("nan")
-
 
 @dataclass(frozen=True)
 class _Rows:

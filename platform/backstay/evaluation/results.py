@@ -107,7 +107,8 @@ class MapFigures:
     source: int  # k
     target: int  # j < k: k - 1 is a map B_k, anything below a chain
     spectral_norm: float  # greatest factor by which the matrix stretches a vector
-    condition_number: float  # of the matrix: greatest by least singular value; ≥ 1
+    condition_number: float | None
+    """Of the matrix: greatest by least singular value, ≥ 1; None where it is rank-deficient."""
     alignment_error: float  # mean over k's entities of ‖z̃_j - z_j*‖₂, z_j* by the method's own M_j
     recall: float  # M(new, old): Recall@50 of users z̃_j against items z_j*, on k's window
     old_recall: float  # M(old, old): Recall@50 of z_j* on k's window

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from backstay.errors import UsageError
-from backstay.evaluation.figures import alignment_error, summarise
-from backstay.evaluation.results import Record
+from backstay.evaluation.figures import alignment_error, distances, summarise
+from backstay.evaluation.results import Record, Replicates
 
 
 def record(method, version, task, value, *, seed=0):
@@ -26,10 +26,27 @@ def test_alignment_error_is_the_mean_distance(monkeypatch):
     assert alignment_error([users], [users]) == 0
     moved = users + np.array([3, 4, 0, 0, 0], np.float32)
     assert alignment_error([moved], [users]) == pytest.approx(5, rel=1e-6)
-    with pytest.raises(UsageError, match="shapes"):
+    with pytest.raises(UsageError, match="shape"):
         alignment_error([users], [users_0[:, :4]])
-    with pytest.raises(UsageError, match="every entity"):
-        alignment_error([], [])
+    for found, reference in (([], []), ([users], []), ([users[:0]], [users[:0]])):
+        with pytest.raises(UsageError, match="every entity"):
+            alignment_error(found, reference)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_distances_are_those_of_each_row_in_blocks_of_any_size(rows, monkeypatch):
+    monkeypatch.setattr("backstay.evaluation.figures._BLOCK_ROWS", rows)
+    rng = np.random.default_rng(1)
+    found, reference = (rng.normal(size=(7, 5)).astype(np.float32) for _ in range(2))
+    got = distances(found, reference)
+    assert got.dtype == np.float64
+    for n in range(7):
+        squares = [(float(a) - float(b)) ** 2 for a, b in zip(found[n], reference[n], strict=True)]
+        assert got[n] == pytest.approx(sum(squares) ** 0.5)
+    assert got.mean() == pytest.approx(
+        alignment_error([found[:3], found[3:]], [reference[:3], reference[3:]])
+    )
+    assert distances(found[:0], reference[:0]).shape == (0,)
 
 
 def test_figures_of_a_small_comparison():
@@ -94,3 +111,31 @@ def test_without_a_baseline_of_the_same_cover_there_is_no_percentage():
     records += [record("fix-m0", 1, "edge_rating", 0.6)]
     row, _ = summarise(records, ("bc-aligner", "no-bc"))
     assert (row.intended_pct, row.unintended_pct, row.total_pct) == (None, 0, None)
+
+
+def test_intervals_are_those_of_the_replicates_where_there_is_a_percentage():
+    records = [
+        record("fix-m0", 0, "recommendation", 0.1),
+        record("no-bc", 0, "recommendation", 0.2),
+        record("fix-m0", 1, "edge_rating", 0.8),
+        record("no-bc", 1, "edge_rating", 0.6),
+    ]
+    shares = np.linspace(0.4, 0.6, 41)
+    replicates = (
+        Replicates(method="fix-m0", recall=tuple(0.2 * shares), auc=(0.8,) * 41),
+        Replicates(method="no-bc", recall=(0.2,) * 41, auc=tuple(0.8 * shares)),
+    )
+    fixed, free = summarise(records, ("fix-m0", "no-bc"), replicates=replicates)
+    assert fixed.intended_interval == pytest.approx((-59.5, -40.5))
+    assert fixed.unintended_interval == (0, 0)
+    assert fixed.total_interval == pytest.approx((-59.5, -40.5))
+    assert free.intended_interval == (0, 0)
+    assert free.unintended_interval == pytest.approx((-59.5, -40.5))
+    # one version less than its baseline: neither a percentage nor how sure it is
+    records.append(record("fix-m0", 2, "edge_rating", 0.8))
+    _, free = summarise(records, ("fix-m0", "no-bc"), replicates=replicates)
+    assert (free.unintended_pct, free.unintended_interval) == (None, None)
+    assert (free.total_pct, free.total_interval) == (None, None)
+    assert free.intended_interval == (0, 0)
+    (without, _) = summarise(records, ("fix-m0", "no-bc"))
+    assert without.intended_interval is None

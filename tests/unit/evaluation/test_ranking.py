@@ -85,7 +85,6 @@ def test_without_validation_edges_there_is_nothing_to_average():
     )
     assert len(result.values) == 0
     assert np.isnan(result.mean)
-    assert np.isnan(result.standard_error)
 
 
 def test_a_fixed_sample_of_users_may_stand_for_all():
@@ -102,23 +101,6 @@ def test_a_fixed_sample_of_users_may_stand_for_all():
     assert sample.values.tolist() == [recall_of[user] for user in sample.users.tolist()]
     for enough in (len(everyone.users), 1000, None):
         assert RankingTask.of(step, most_users=enough).users.tolist() == everyone.users.tolist()
-
-
-def test_standard_errors_are_over_users_and_gaps_are_paired():
-    rng = np.random.default_rng(8)
-    task = RankingTask.of(random_step(rng))
-    first, second = (
-        task.recall(rng.normal(size=(40, 4)), rng.normal(size=(30, 4)), k=5) for _ in range(2)
-    )
-    count = len(first.values)
-    spread = sum((value - first.mean) ** 2 for value in first.values) / (count - 1)
-    assert first.standard_error == pytest.approx((spread / count) ** 0.5)
-    assert first.gap_standard_error(first) == 0
-    assert first.gap_standard_error(second) == pytest.approx(
-        np.std(first.values - second.values, ddof=1) / count**0.5
-    )
-    with pytest.raises(UsageError, match="one step and one k"):
-        first.gap_standard_error(task.recall(np.ones((40, 1)), np.ones((30, 1)), k=6))
 
 
 @settings(max_examples=25, deadline=None)
