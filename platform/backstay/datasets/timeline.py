@@ -56,10 +56,7 @@ def step(interactions: Interactions, index: int, until: float, judged_until: flo
             "expected 0 < until <= end of the judging window <= 1, "
             f"found {until} and {judged_until}; positions are fractions of the interactions."
         )
-    total = len(interactions)
-    positions = np.arange(total) / max(total - 1, 1)
-    known = int(np.searchsorted(positions, until, side="right"))
-    end = int(np.searchsorted(positions, judged_until, side="right"))
+    known, end = (_edges_up_to(position, len(interactions)) for position in (until, judged_until))
     users, items = interactions.users[:end], interactions.items[:end]
     n_users, n_items = (int(index_.max(initial=-1)) + 1 for index_ in (users, items))
     n_known_users = int(users[:known].max(initial=-1)) + 1
@@ -95,3 +92,79 @@ def steps(interactions: Interactions, slices: tuple[float, ...] = SLICES) -> lis
         step(interactions, index, until, judged_until)
         for index, (until, judged_until) in enumerate(pairwise(slices))
     ]
+
+
+def check_split(step: Step, interactions: Interactions) -> None:
+    """Refuse a step that leaks: the promises of `step`, counted again from its edges.
+
+    An edge is its user and item. As a user may come back to an item, edges are compared by how
+    often they stand somewhere and how often they may: an edge in training and in validation is a
+    leak where it happened once, and none where it happened twice. Takes O(E log E) for the E edges
+    up to the window's end: about 0.4 s for 10⁶ of them.
+
+    Raises:
+        UsageError: an edge is used more often than it happened up to the window's end (it trains
+            and validates, or it comes from later); an edge that a known user has after `until`
+            trains; or an edge validates that is neither in a known user's window nor the last one
+            of a new user.
+    """
+    known, end = (
+        _edges_up_to(position, len(interactions)) for position in (step.until, step.judged_until)
+    )
+    users, happened = interactions.users[:end], _pairs(interactions.users, interactions.items)[:end]
+    edges = np.arange(end)
+    new = users > users[:known].max(initial=-1)
+    last = np.zeros(int(users.max(initial=-1)) + 1, np.int64)
+    last[users] = edges  # a later edge overwrites an earlier one
+    may_train = (edges < known) | new
+    may_validate = (edges >= known) & (~new | (edges == last[users]))
+    train, validation = (_pairs(part.users, part.items) for part in (step.train, step.validation))
+    for found, allowed, uses, reason in (
+        (
+            np.concatenate([train, validation]),
+            happened,
+            "training and validation together",
+            f"so often it happened up to {step.judged_until}",
+        ),
+        (
+            train,
+            happened[may_train],
+            "training",
+            f"a user known at {step.until} trains with edges up to there",
+        ),
+        (
+            validation,
+            happened[may_validate],
+            "validation",
+            f"a user known at {step.until} is judged by edges after it, a new one by the last",
+        ),
+    ):
+        pair, count, most = _excess(found, allowed)
+        if count > most:
+            raise UsageError(
+                f"step {step.index} leaks: expected the edge of user {pair >> 32} and item "
+                f"{pair & 0xFFFFFFFF} at most {most} times in {uses} ({reason}), found it {count} "
+                "times; split these interactions with `backstay.datasets.timeline.step`."
+            )
+
+
+def _edges_up_to(position: float, total: int) -> int:
+    """How many of `total` interactions stand at or before a position of the timeline."""
+    positions = np.arange(total) / max(total - 1, 1)
+    return int(np.searchsorted(positions, position, side="right"))
+
+
+def _pairs(users: npt.NDArray[np.int32], items: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """One number an edge: user and item, 32 bits each."""
+    return users.astype(np.int64) << 32 | items
+
+
+def _excess(found: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]) -> tuple[int, int, int]:
+    """The first value found more often than allowed (else any), and both counts; zeros of none."""
+    if not len(found):
+        return 0, 0, 0
+    values, counts = np.unique(found, return_counts=True)
+    allowed = np.sort(allowed)
+    most = np.searchsorted(allowed, values, side="right") - np.searchsorted(allowed, values)
+    first = int(np.argmax(counts > most))
+    return int(values[first]), int(counts[first]), int(most[first])

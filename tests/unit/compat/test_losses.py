@@ -25,14 +25,21 @@ def test_single_step_is_the_mean_over_entries_and_dimensions(residual):
     assert single_step(residual).item() == pytest.approx(slow_mean_square(residual))
 
 
+def slow_product(matrix, row):
+    return [sum(entry * value for entry, value in zip(line, row, strict=True)) for line in matrix]
+
+
 def test_multi_step_carries_the_residual_through_the_older_maps(residual, older_maps):
-    # j = 3, 2, 1, 0: nothing, B_3, B_2 B_3, B_1 B_2 B_3, each product written out.
-    b3, b2, b1 = older_maps
-    chains = [torch.eye(4), b3, b2 @ b3, b1 @ (b2 @ b3)]
+    # j = 3, 2, 1, 0: nothing, B_3, B_2 B_3, B_1 B_2 B_3, applied row by row and map by map.
     expected = 0.0
-    for chain in chains:
-        carried = torch.stack([chain @ row for row in residual])
-        expected += slow_mean_square(carried) / len(chains)
+    for passed in range(len(older_maps) + 1):
+        entries = []
+        for row in residual.tolist():
+            carried = row
+            for matrix in older_maps[:passed]:
+                carried = slow_product(matrix.tolist(), carried)
+            entries += [value**2 for value in carried]
+        expected += sum(entries) / len(entries) / (len(older_maps) + 1)
     assert multi_step(residual, older_maps).item() == pytest.approx(expected, rel=1e-5)
 
 

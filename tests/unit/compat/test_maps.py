@@ -47,6 +47,27 @@ def test_a_chain_does_what_its_maps_do_one_by_one(chain):
     np.testing.assert_allclose(at_once.values, stepwise.values, atol=1e-5)
 
 
+def test_a_chain_is_the_product_entry_by_entry():
+    rng = np.random.default_rng(1)
+    dims = (2, 5, 3, 4)
+    maps = [random_map(rng, k, k - 1, rows=dims[k - 1], columns=dims[k]) for k in (1, 2, 3)]
+    slow = maps[0].matrix.tolist()
+    for map_ in maps[1:]:
+        newer = map_.matrix.tolist()
+        slow = [
+            [
+                sum(row[inner] * newer[inner][column] for inner in range(len(newer)))
+                for column in range(len(newer[0]))
+            ]
+            for row in slow
+        ]
+    found = compose(maps)
+    assert (found.source, found.target) == (3, 0)
+    assert found.matrix.shape == (2, 4)
+    assert found.matrix.dtype == np.float32
+    np.testing.assert_allclose(found.matrix, slow, rtol=1e-6)
+
+
 def test_a_chain_is_rounded_once():
     # a² - (1 + 2⁻¹¹) is 2⁻²⁴; a float32 has no room for that last bit of a², and would say 0.
     a = 1 + 2.0**-12

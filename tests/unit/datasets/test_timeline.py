@@ -1,5 +1,6 @@
 """The protocol of the timeline, recomputed by slow loops."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from backstay.datasets.dataset import Dataset, Interactions
 from backstay.datasets.ingest import ingest
-from backstay.datasets.timeline import SLICES, step, steps
+from backstay.datasets.timeline import SLICES, Edges, check_split, step, steps
 from backstay.errors import UsageError
 
 
@@ -50,6 +51,7 @@ def slow_split(users, until, judged_until):
 
 def check(data: Interactions, until, judged_until) -> None:
     got = step(data, 0, until, judged_until)
+    check_split(got, data)
     train, validation = slow_split(data.users.tolist(), until, judged_until)
     for edges, numbers in ((got.train, train), (got.validation, validation)):
         assert edges.users.tolist() == data.users[numbers].tolist()
@@ -111,6 +113,112 @@ def test_the_slices_follow_each_other():
     assert len(got[-1].train) + len(got[-1].validation) == 100
 
 
+PLANTED = [
+    ("old", "film"),  # edges 0…4: positions up to 0.5 of 9
+    ("old", "film"),
+    ("older", "film"),
+    ("older", "book"),
+    ("old", "song"),
+    ("old", "film"),  # again: validates, and the same pair trains twice
+    ("new", "film"),  # trains
+    ("older", "song"),  # validates
+    ("new", "book"),  # the new user's last one up to 0.9: validates
+    ("new", "song"),  # later than 0.9
+]
+
+
+def planted():
+    """A split, the interactions it is of, and their users and items by name."""
+    data = interactions(PLANTED)
+    got = step(data, 1, 0.5, 0.9)
+    assert got.train.ratings.tolist() == [0, 1, 2, 3, 4, 6]
+    assert got.validation.ratings.tolist() == [5, 7, 8]
+    return got, data
+
+
+def with_edges(edges, data, *numbers):
+    """The edges and those of the interactions that have the numbers."""
+    rows = list(numbers)
+    return Edges(
+        np.append(edges.users, data.users[rows]),
+        np.append(edges.items, data.items[rows]),
+        np.append(edges.ratings, data.ratings[rows]),
+    )
+
+
+def without_edge(edges, number):
+    rows = edges.ratings != number
+    return Edges(edges.users[rows], edges.items[rows], edges.ratings[rows])
+
+
+def test_a_validation_edge_in_training_is_a_leak():
+    split, data = planted()
+    check_split(split, data)
+    for number in (5, 7, 8):  # of a known user who repeats itself, of a known and of a new user
+        leak = replace(split, train=with_edges(split.train, data, number))
+        with pytest.raises(UsageError, match=r"leaks: .*training and validation together") as told:
+            check_split(leak, data)
+        user, item = data.users[number], data.items[number]
+        assert f"edge of user {user} and item {item} " in str(told.value)
+    with pytest.raises(UsageError, match=r"user 0 and item 0 at most 3 times .* found it 4"):
+        check_split(replace(split, train=with_edges(split.train, data, 5)), data)
+
+
+def test_a_window_edge_of_a_known_user_in_training_is_a_leak():
+    split, data = planted()
+    for number in (5, 7):
+        moved = replace(
+            split,
+            train=with_edges(split.train, data, number),
+            validation=without_edge(split.validation, number),
+        )
+        with pytest.raises(UsageError, match=r"in training \(a user known at 0.5 trains"):
+            check_split(moved, data)
+
+
+def test_an_edge_from_after_the_window_is_a_leak():
+    split, data = planted()
+    for part in ("train", "validation"):
+        later = replace(split, **{part: with_edges(getattr(split, part), data, 9)})
+        with pytest.raises(
+            UsageError, match=r"at most 0 times .* happened up to 0.9\), found it 1"
+        ):
+            check_split(later, data)
+
+
+def test_validation_is_the_window_and_of_a_new_user_the_last_edge():
+    split, data = planted()
+    past = replace(
+        split,
+        train=without_edge(split.train, 3),
+        validation=with_edges(split.validation, data, 3),
+    )
+    swapped = replace(
+        split,
+        train=with_edges(without_edge(split.train, 6), data, 8),
+        validation=with_edges(without_edge(split.validation, 8), data, 6),
+    )
+    for leak in (past, swapped):
+        with pytest.raises(UsageError, match=r"in validation \(a user known at 0.5 is judged"):
+            check_split(leak, data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40),
+    cuts=st.lists(st.sampled_from([0.1, 0.5, 0.6, 0.9, 1.0]), min_size=2, max_size=2),
+    data=st.data(),
+)
+def test_every_split_passes_and_no_validation_edge_may_train_as_well(pairs, cuts, data):
+    history = interactions(pairs)
+    split = step(history, 0, *sorted(cuts))
+    check_split(split, history)
+    if len(split.validation):
+        number = int(data.draw(st.sampled_from(split.validation.ratings.tolist())))
+        with pytest.raises(UsageError, match="leaks"):
+            check_split(replace(split, train=with_edges(split.train, history, number)), history)
+
+
 @pytest.mark.parametrize("cuts", [(0.0, 0.5), (0.6, 0.5), (0.5, 1.1), (float("nan"), 1.0)])
 def test_cuts_off_the_timeline_are_refused(cuts):
     with pytest.raises(UsageError, match="expected 0 < until"):
@@ -133,6 +241,7 @@ def test_real_data_follows_the_protocol(name, format_, size, test_data, tmp_path
     data = Dataset.open(tmp_path / "out").interactions()
     assert (np.diff(data.times) >= 0).all()
     for one in steps(data):
+        check_split(one, data)
         train, validation = fast_loops(data.users.tolist(), one.until, one.judged_until)
         assert one.train.users.tolist() == data.users[train].tolist()
         assert one.train.items.tolist() == data.items[train].tolist()
