@@ -187,9 +187,10 @@ def test_update_gain_is_the_share_of_what_a_new_index_would_gain():
         map_figures(2, 0, 0.20, 0.24),  # as far below as the new model is above
         map_figures(2, 1, 0.99, 0.01),  # not to version 0
         map_figures(3, 0, 0.30, 0.30),  # the new model gains nothing: no share
-        map_figures(4, 0, 0.30, 0.10),  # no recall of its own
+        map_figures(4, 0, 0.30, 0.40),  # and here it loses
+        map_figures(5, 0, 0.30, 0.10),  # no recall of its own
     ]
-    results = results_of(maps, {0: 0.3, 1: 0.30, 2: 0.28, 3: 0.30})
+    results = results_of(maps, {0: 0.3, 1: 0.30, 2: 0.28, 3: 0.30, 4: 0.30})
     assert update_gain(results) == {"ours": pytest.approx((0.5 - 1) / 2), "none": None}
     assert update_gain(results_of(maps[3:], {3: 0.3}))["ours"] is None
 
