@@ -29,7 +29,7 @@ from backstay.training.clock import Clock
 from backstay.training.config import FAST
 from backstay.training.learner import Learner
 from backstay.training.version import Predecessor, Prepared, TrainedModel, VersionPlan, prepare
-from backstay.training.warm_start import inherit, lead_back
+from backstay.training.warm_start import inherit, keep_first
 from backstay.training.workers import ALONE, Workers, current_workers
 
 Mode = Literal["full", "neighbours"]
@@ -117,9 +117,9 @@ class Update:
         model = build_model(ModelConfig(dim=DIM, layers=LAYERS, values=sizes), seed=0).to(device)
         older = previous.model
         inherit(model, older.load(), vocabulary=prepared.vocabulary, known=older.vocabulary)
-        alignment = Alignment(torch.from_numpy(prepared.target))
+        alignment = Alignment(torch.from_numpy(prepared.known))
         backward = alignment.fresh_map(DIM, seed=0)
-        lead_back(backward)
+        keep_first(backward)
         learner = Learner(
             prepared.snapshot,
             model,

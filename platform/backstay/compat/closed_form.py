@@ -12,7 +12,8 @@ from operator import add
 import numpy as np
 import numpy.typing as npt
 
-from backstay.compat.maps import AffineMap
+from backstay.compat.maps import AffineMap, EntityMaps
+from backstay.compat.methods import ClosedForm
 from backstay.errors import InputError, UsageError
 
 Float32 = npt.NDArray[np.float32]
@@ -176,15 +177,26 @@ def procrustes(moments: Moments) -> AffineMap:
     return AffineMap.linear(_rotation(moments.xy).astype(np.float32))
 
 
-@dataclass(frozen=True, kw_only=True)
-class StabilisedMaps:
-    """Maps back of users and items whose scores are dot products."""
+def similarity(moments: Moments) -> AffineMap:
+    """`procrustes` of the vectors around their means, with one scale and an offset (Umeyama 1991).
 
-    user: AffineMap
-    item: AffineMap
+    It has as few degrees of freedom as the rotation, and so needs fewer rows than `ridge`, but
+    doesn't mind versions that lie around another point or have another unit.
+    """
+    _check_any(moments)
+    mean_x, mean_y = moments.x / moments.weight, moments.y / moments.weight
+    cross = moments.xy / moments.weight - np.outer(mean_x, mean_y)
+    rotation = _rotation(cross)
+    spread = np.sum(rotation @ (moments.xx / moments.weight) * rotation)
+    around = spread - np.sum((rotation @ mean_x) ** 2)
+    varies = around > _EPS * len(mean_x) * spread  # what rounding leaves is no spread
+    scale = np.sum(rotation.T * cross) / around if varies else 0.0
+    matrix = (scale * rotation).astype(np.float32)
+    offset = mean_y - matrix.astype(np.float64) @ mean_x
+    return AffineMap(matrix, offset.astype(np.float32))
 
 
-def orthogonal_low_rank(users: Moments, items: Moments) -> StabilisedMaps:
+def orthogonal_low_rank(users: Moments, items: Moments) -> EntityMaps:
     """Maps back that keep every score of the newer model (Zielnicki & Hsiao, arXiv 2508.07574).
 
     Scores UVᵀ say nothing of the basis: (UA, VA⁻ᵀ) scores alike. With the singular value
@@ -214,10 +226,26 @@ def orthogonal_low_rank(users: Moments, items: Moments) -> StabilisedMaps:
     new_user, new_item = _standardisers(users.xx, items.xx, rank=old_user.shape[1])
     cross = new_user.T @ users.xy @ old_user + new_item.T @ items.xy @ old_item
     rotation = _rotation(cross)
-    return StabilisedMaps(
+    return EntityMaps(
         user=AffineMap.linear((old_item @ rotation @ new_user.T).astype(np.float32)),
         item=AffineMap.linear((old_user @ rotation @ new_item.T).astype(np.float32)),
     )
+
+
+def fit_maps(form: ClosedForm, new: Float32, old: Float32, *, n_users: int) -> EntityMaps:
+    """The maps of users and items, fitted to all rows at once.
+
+    Args:
+        form: Which fit.
+        new: (n, D_s) newer vectors of users, then items.
+        old: (n, D_t) older vectors of the same entities.
+        n_users: How many of the rows are users.
+    """
+    users, items = (moments_of(new[part], old[part]) for part in (np.s_[:n_users], np.s_[n_users:]))
+    if form == "low-rank":
+        return orthogonal_low_rank(users, items)
+    both = ridge(users + items) if form == "ridge" else procrustes(users + items)
+    return EntityMaps(user=both, item=both)
 
 
 def _rotation(cross: Float64) -> Float64:

@@ -135,6 +135,48 @@ class AffineMap:
         return chain_affine([self, newer])
 
 
+@dataclass(frozen=True, kw_only=True)
+class EntityMaps:
+    """How users and items of a version lead back to an older one: mostly by the same map."""
+
+    user: AffineMap
+    item: AffineMap
+
+    @classmethod
+    def linear(cls, matrix: npt.NDArray[np.float32]) -> "EntityMaps":
+        """The map of `matrix` (D_t, D_s), for all entities alike."""
+        both = AffineMap.linear(matrix)
+        return cls(user=both, item=both)
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float32]:
+        """The one matrix (D_t, D_s) that leads all entities back.
+
+        Raises MapMismatchError where it takes more than one matrix.
+        """
+        if self.user is not self.item or self.user.offset.any():
+            raise MapMismatchError(
+                "expected one linear map for all entities, as a published version has; found "
+                "maps with an offset, or one for users and another for items. Such maps can be "
+                "compared, not published."
+            )
+        return self.user.matrix
+
+    def apply(self, z: npt.NDArray[np.float32], *, n_users: int) -> npt.NDArray[np.float32]:
+        """Turn the vectors of users, then items, (n, D_s) float32, into (n, D_t) float32."""
+        if self.user is self.item:
+            return self.user.apply(z)
+        return np.concatenate([self.user.apply(z[:n_users]), self.item.apply(z[n_users:])])
+
+
+def chain_entity_maps(maps: Sequence[EntityMaps]) -> EntityMaps:
+    """At least one pair of maps after another, oldest target first; see `chain_affine`."""
+    user = chain_affine([part.user for part in maps])
+    if all(part.user is part.item for part in maps):
+        return EntityMaps(user=user, item=user)
+    return EntityMaps(user=user, item=chain_affine([part.item for part in maps]))
+
+
 def chain_affine(maps: Sequence[AffineMap]) -> AffineMap:
     """At least one map after another, oldest target first; in float64, rounded once.
 

@@ -19,6 +19,7 @@ from backstay.models.snapshot import Snapshot
 from backstay.training.alignment import Alignment
 from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
+from backstay.training.extension import Extension
 from backstay.training.learner import Learner, Score
 from backstay.training.progress import Progress
 from backstay.training.workers import ALONE, Workers
@@ -48,6 +49,8 @@ def fit(
     config: FitConfig,
     alignment: Alignment | None = None,
     backward: nn.Linear | None = None,
+    extension: Extension | None = None,
+    known: Tensor | None = None,
     score: Score | None = None,
     learn_model: bool = True,
     device: str | torch.device = "cpu",
@@ -61,6 +64,9 @@ def fit(
 
     With `learn_model` the loss is BPR plus regularisation, and λ·alignment where there is an
     alignment. Without it the model stays as it is and the map alone is fitted (post-hoc).
+
+    With an `extension` the vectors are made of the model's own and of `known`, z_{k-1} of every
+    node (N, D_{k-1}), which may be mapped or shared memory and is read by rows.
 
     `score` rates the nodes' vectors (N, D_k), more is better: the validation recall. A post-hoc
     map is rated by its own single-step error instead. Without a score (nothing to validate on)
@@ -87,6 +93,8 @@ def fit(
         alignment,
         backward,
         config,
+        extension=extension,
+        known=known,
         learn_model=learn_model,
         device=torch.device(device),
         clock=clock,

@@ -16,17 +16,23 @@ from backstay.training.alignment import Alignment
 from backstay.training.batches import Batches, Part, SampledGroups, WholeGraph
 from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
+from backstay.training.extension import Extension
 from backstay.training.workers import Workers
 
 Score = Callable[[Tensor], float]
 
 
 class _Learned(nn.Module):
-    """What is learned: a model, a map, or both."""
+    """What is learned: a model, a map, what extends the version before, or several of them."""
 
-    def __init__(self, model: EmbeddingModel | None, backward: nn.Linear | None) -> None:
+    def __init__(
+        self,
+        model: EmbeddingModel | None,
+        backward: nn.Linear | None,
+        extension: Extension | None,
+    ) -> None:
         super().__init__()
-        self.model, self.backward = model, backward
+        self.model, self.backward, self.extension = model, backward, extension
 
 
 class Learner:
@@ -40,12 +46,14 @@ class Learner:
         backward: nn.Linear | None,
         config: FitConfig,
         *,
+        extension: Extension | None = None,
+        known: Tensor | None = None,
         learn_model: bool,
         device: torch.device,
         clock: Clock,
     ) -> None:
         self._snapshot, self._model, self._backward = snapshot, model, backward
-        self._alignment, self._config = alignment, config
+        self._alignment, self._config, self._known = alignment, config, known
         self._device, self._clock = device, clock
         self._fixed = None if learn_model else embed(model, snapshot, device=device).to(device)
         on: dict[str, Any] = {"device": device, "clock": clock}
@@ -55,10 +63,9 @@ class Learner:
             self._batches = SampledGroups(snapshot, model, config, **on)
         else:
             self._batches = WholeGraph(snapshot, model, config, fixed=not learn_model, **on)
-        self._learned = _Learned(model if learn_model else None, backward)
-        self._optimiser = torch.optim.Adam(
-            self._learned.parameters(), lr=config.learning_rate, fused=True
-        )
+        self._learned = _Learned(model if learn_model else None, backward, extension)
+        self._moving = [part for part in self._learned.parameters() if part.requires_grad]
+        self._optimiser = torch.optim.Adam(self._moving, lr=config.learning_rate, fused=True)
         self._average = None
         if config.average and learn_model:
             decay = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
@@ -81,7 +88,7 @@ class Learner:
                 (part.share * loss).backward()  # type: ignore[no-untyped-call]
             figures += part.share * torch.stack([loss.detach(), alignment.detach()])
         with self._clock("exchange"):
-            figures, wish = workers.add_gradients(self._learned.parameters(), figures, wish=wish)
+            figures, wish = workers.add_gradients(self._moving, figures, wish=wish)
         with self._clock("update"):
             for group in self._optimiser.param_groups:
                 group["lr"] = self._config.rate(progress)
@@ -98,7 +105,10 @@ class Learner:
                 return -self._alignment.error(judged.backward, self._fixed)
             if score is None or judged.model is None:
                 return None
-            return score(embed(judged.model, self._snapshot, device=self._device))
+            z = embed(judged.model, self._snapshot, device=self._device)
+            if judged.extension is not None and self._known is not None:
+                z = judged.extension.whole(self._known, z)
+            return score(z)
 
     def settle(self) -> None:
         """Give batch norms the statistics that the judged weights have.
@@ -142,6 +152,9 @@ class Learner:
         """The loss of a part and, of it, the alignment: scalars."""
         z = self._model(part.graph) if self._fixed is None else self._fixed
         z = z.index_select(0, part.rows)
+        if self._learned.extension is not None and self._known is not None:
+            known = self._known.index_select(0, part.nodes.to(self._known.device))
+            z = self._learned.extension(known.to(self._device), z)
         sizes = [len(column) for column in part.batch[:3]]
         alignment = z.new_zeros(())
         if self._alignment is not None and self._backward is not None:

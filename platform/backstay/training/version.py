@@ -3,51 +3,34 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
+from backstay.compat.closed_form import fit_maps
+from backstay.compat.maps import EntityMaps
 from backstay.compat.methods import Method
 from backstay.datasets.dataset import Attributes, Vocabulary
 from backstay.datasets.timeline import Step
-from backstay.models.architectures import ARCHITECTURES, build_model, load_model, model_weights
+from backstay.errors import UsageError
+from backstay.models.architectures import ARCHITECTURES, build_model, model_weights
 from backstay.models.inference import embed
 from backstay.models.protocol import EmbeddingModel, ModelConfig
 from backstay.models.snapshot import Snapshot
+from backstay.models.trained import TrainedModel
 from backstay.training.alignment import Alignment
 from backstay.training.config import FitConfig
+from backstay.training.extension import Extension, undo
 from backstay.training.fit import FitState, fit
 from backstay.training.learner import Score
 from backstay.training.progress import Watch
-from backstay.training.warm_start import inherit, lead_back
+from backstay.training.warm_start import inherit, keep_first
 from backstay.training.workers import ALONE, Workers
 
 Checkpoint = Callable[[dict[str, FitState]], None]
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A finished model as plain arrays: it can be stored, sent to a worker, and run anywhere."""
-
-    config: ModelConfig
-    weights: Mapping[str, npt.NDArray[Any]]
-    vocabulary: Vocabulary
-
-    def load(self) -> EmbeddingModel:
-        """The model, in evaluation mode."""
-        return load_model(self.config.to_dict(), self.weights)
-
-    def embed(
-        self, step: Step, attributes: Attributes, *, device: str = "cpu"
-    ) -> npt.NDArray[np.float32]:
-        """The vectors of a step's users, then items: (n_users + n_items, dim) float32."""
-        snapshot = Snapshot.of(step, attributes.reindexed(self.vocabulary))
-        z: npt.NDArray[np.float32] = (
-            embed(self.load().to(device), snapshot, device=device).cpu().numpy()
-        )
-        return z
 
 
 @dataclass(frozen=True)
@@ -55,7 +38,8 @@ class Predecessor:
     """Version k - 1, as version k needs it."""
 
     model: TrainedModel
-    matrices: tuple[npt.NDArray[np.float32], ...]  # B_{k-1}, …, B_1: newest first
+    matrices: tuple[npt.NDArray[np.float32], ...]
+    """B_{k-1}, …, B_1: newest first, as far as they are linear."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +51,7 @@ class VersionPlan:
     layers: int
     fit: FitConfig = field(default_factory=FitConfig)
     map_epochs: int | None = None  # of a post-hoc map; None: as many as the model's
+    tuning_epochs: int | None = None  # of a model that is trained on; None: as many as of others
     architecture: str = "pinsage"
 
 
@@ -76,7 +61,7 @@ class Prepared:
 
     snapshot: Snapshot
     vocabulary: Vocabulary
-    target: npt.NDArray[np.float32] | None  # z_{k-1} (N, D_{k-1}), where the method aligns to it
+    known: npt.NDArray[np.float32] | None  # z_{k-1} (N, D_{k-1}), where the method needs it
 
 
 @dataclass(frozen=True)
@@ -84,11 +69,19 @@ class FittedVersion:
     """What fitting a version gives."""
 
     model: TrainedModel
-    matrix: npt.NDArray[np.float32] | None  # B_k (D_{k-1}, D_k); None for version 0 and no-bc
+    backward: EntityMaps | None  # from z_k to z_{k-1}; None for version 0 and no-bc
     curves: dict[str, list[dict[str, float]]]  # per phase: one entry per evaluation
     seconds: float
     seconds_by: dict[str, dict[str, float]] = field(default_factory=dict)  # per phase: what for
     peak_rss_mb: float = 0.0  # of the process that led the fit, MB of 10⁶ bytes; 0: not measured
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float32] | None:
+        """B_k (D_{k-1}, D_k), where the map is one linear map for all entities; None without one.
+
+        Raises UsageError for any other map.
+        """
+        return None if self.backward is None else self.backward.matrix
 
     @property
     def report(self) -> dict[str, Any]:
@@ -113,12 +106,12 @@ def prepare(
     device: str = "cpu",
 ) -> Prepared:
     """Build the graph of a step, and embed it with the version before where that is a target."""
-    known = attributes.with_ids() if ARCHITECTURES[plan.architecture].knows_items else attributes
-    vocabulary = fitted.vocabulary if fitted else known.vocabulary(items=step.n_known_items)
-    target = None
-    if previous is not None and plan.method.map == "linear":
-        target = previous.model.embed(step, attributes, device=device)
-    return Prepared(Snapshot.of(step, attributes.reindexed(vocabulary)), vocabulary, target)
+    named = attributes.with_ids() if ARCHITECTURES[plan.architecture].knows_items else attributes
+    vocabulary = fitted.vocabulary if fitted else named.vocabulary(items=step.n_known_items)
+    known = None
+    if previous is not None and plan.method.needs_known:
+        known = previous.model.embed(step, attributes, device=device)
+    return Prepared(Snapshot.of(step, attributes.reindexed(vocabulary)), vocabulary, known)
 
 
 def fit_version(
@@ -146,25 +139,28 @@ def fit_version(
     """
     method = plan.method
     if previous is not None and method.model == "frozen":
-        eye = np.eye(previous.model.config.dim, dtype=np.float32)
+        eye = EntityMaps.linear(np.eye(previous.model.dim, dtype=np.float32))
         return FittedVersion(previous.model, eye, {}, 0.0)
 
     prepared = prepared or prepare(
         step, attributes, plan, previous=previous, fitted=fitted, device=device
     )
-    model, config, warm = _start(plan, prepared, previous=previous, fitted=fitted)
-    alignment = backward = None
-    if prepared.target is not None and previous is not None:
+    known = None if prepared.known is None else _tensor(prepared.known)
+    begun = _begin(plan, prepared, previous=previous, fitted=fitted)
+    model, config = begun.model.to(device), begun.config
+    alignment = backward = extension = None
+    if known is not None and previous is not None and method.aligns:
         alignment = Alignment(
-            _tensor(prepared.target),
+            known,
             older_maps=[torch.tensor(matrix) for matrix in previous.matrices],
             loss=method.alignment,
         )
         backward = alignment.fresh_map(model.config.dim, seed=config.seed)
-        if warm:
-            lead_back(backward)
-        backward = backward.to(device)
-    model = model.to(device)
+        if begun.warm or method.map == "identity":
+            keep_first(backward)
+        backward = backward.requires_grad_(method.map == "linear").to(device)
+    if known is not None and method.model == "extended":
+        extension = Extension(known.shape[1], model.config.dim).to(device)
     states = dict(states or {})
 
     def run(phase: str, config: FitConfig, *, align: bool, learn_model: bool) -> None:
@@ -178,6 +174,8 @@ def fit_version(
             model=model,
             alignment=alignment if align else None,
             backward=backward if align else None,
+            extension=extension,
+            known=known if extension else None,
             config=config,
             score=score,
             learn_model=learn_model,
@@ -191,40 +189,106 @@ def fit_version(
 
     if not fitted:
         run("model", config, align=method.joint, learn_model=True)
-    if alignment is not None and method.posthoc:
+    if alignment is not None and not method.joint:
         run("map", plan.fit.afterwards(plan.map_epochs), align=True, learn_model=False)
+    finished = fitted or _finish(model, prepared, extension, previous)
     return FittedVersion(
-        fitted or TrainedModel(model.config, model_weights(model), prepared.vocabulary),
-        None if backward is None else backward.weight.detach().cpu().numpy(),
+        finished,
+        _lead_back(plan, finished, prepared, backward, previous=previous),
         {phase: state.curve for phase, state in states.items()},
         sum(state.seconds for state in states.values()),
         {phase: state.phases for phase, state in states.items()},
     )
 
 
-def _start(
+class _Begun(NamedTuple):
+    """The network to begin with."""
+
+    model: EmbeddingModel
+    config: FitConfig  # how it goes on
+    warm: bool  # it does what its predecessor does, in its first dimensions
+
+
+def _begin(
     plan: VersionPlan,
     prepared: Prepared,
     *,
     previous: Predecessor | None,
     fitted: TrainedModel | None,
-) -> tuple[EmbeddingModel, FitConfig, bool]:
-    """The model to begin with, how it goes on, and whether it knows what its predecessor does."""
+) -> _Begun:
+    method, fit = plan.method, plan.fit
     if fitted:
-        return fitted.load(), plan.fit, False
+        return _Begun(fitted.load(), fit, warm=False)
+    dim, layers = plan.dim, plan.layers
+    if previous is not None and method.model == "continued":
+        dim, layers = previous.model.config.dim, previous.model.config.layers
+        fit = fit.lasting(plan.tuning_epochs)
+    if previous is not None and method.model == "extended":
+        dim -= previous.model.dim
+        if dim < 1:
+            raise UsageError(
+                f"{method.name} adds dimensions to those of the version before: expected more "
+                f"than {previous.model.dim}, found {plan.dim}. Ask for a wider version."
+            )
     config = ModelConfig(
         architecture=plan.architecture,
-        dim=plan.dim,
-        layers=plan.layers,
+        dim=dim,
+        layers=layers,
         values=tuple(len(values) for values in prepared.vocabulary.values()),
     )
-    model = build_model(config, seed=plan.fit.seed)
-    if plan.fit.warm_start and plan.method.joint and previous is not None:
-        known = previous.model
-        if inherit(model, known.load(), vocabulary=prepared.vocabulary, known=known.vocabulary):
-            return model, plan.fit.warm(), True
-    model.rescale(table=plan.fit.table_scale, output=plan.fit.output_scale)
-    return model, plan.fit, False
+    model = build_model(config, seed=fit.seed)
+    goes_on = method.model == "continued" or (method.joint and fit.warm_start)
+    if goes_on and previous is not None:
+        older = previous.model
+        warm = inherit(model, older.load(), vocabulary=prepared.vocabulary, known=older.vocabulary)
+        if method.model == "continued":
+            if not warm:
+                raise UsageError(
+                    f"{method.name} trains the version before on: expected a model of the "
+                    f"architecture {older.config.architecture}, found {plan.architecture}."
+                )
+            return _Begun(model, fit, warm=True)
+        if warm:
+            return _Begun(model, fit.warm(), warm=True)
+    model.rescale(table=fit.table_scale, output=fit.output_scale)
+    return _Begun(model, fit, warm=False)
+
+
+def _finish(
+    model: EmbeddingModel,
+    prepared: Prepared,
+    extension: Extension | None,
+    previous: Predecessor | None,
+) -> TrainedModel:
+    """What was learned, as arrays."""
+    own = model.config, model_weights(model), prepared.vocabulary
+    if extension is None or previous is None:
+        return TrainedModel(*own)
+    extension.settle()
+    return TrainedModel(*own, previous.model, extension.basis.detach().cpu().numpy())
+
+
+def _lead_back(
+    plan: VersionPlan,
+    model: TrainedModel,
+    prepared: Prepared,
+    backward: nn.Linear | None,
+    *,
+    previous: Predecessor | None,
+) -> EntityMaps | None:
+    """The map of a finished model to the version before."""
+    if previous is None or plan.method.map == "none":
+        return None
+    if backward is not None:
+        return EntityMaps.linear(backward.weight.detach().cpu().numpy())
+    if model.basis is not None:
+        return EntityMaps.linear(undo(model.basis, previous.model.dim))
+    if plan.method.map == "identity":
+        return EntityMaps.linear(np.eye(previous.model.dim, model.dim, dtype=np.float32))
+    if plan.method.closed_form is None or prepared.known is None:
+        raise UsageError(f"{plan.method.name} was prepared without the version before.")
+    z = embed(model.load(), prepared.snapshot).numpy()
+    return fit_maps(plan.method.closed_form, z, prepared.known, n_users=prepared.snapshot.n_users)
 
 
 def _tensor(array: npt.NDArray[np.float32]) -> torch.Tensor:

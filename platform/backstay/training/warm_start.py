@@ -42,7 +42,7 @@ def _value_rows(vocabulary: Vocabulary, known: Vocabulary) -> Iterator[np.ndarra
         yield np.array([there.get(value, -1) for value in values], np.int64)
 
 
-def lead_back(backward: nn.Linear) -> None:
+def keep_first(backward: nn.Linear) -> None:
     """Start a map as that of a model that has inherited: its first dimensions as they are."""
     with torch.no_grad():
         backward.weight.copy_(torch.eye(*backward.weight.shape))

@@ -123,10 +123,10 @@ def test_inputs_that_were_prepared_elsewhere_change_nothing(world, first, method
     timeline, attributes = world
     previous, chosen = Predecessor(first.model, ()), plan(method, 12)
     prepared = prepare(timeline[1], attributes, chosen, previous=previous)
-    assert (prepared.target is None) == (method == "no-bc")
-    if prepared.target is not None:
-        np.testing.assert_array_equal(prepared.target, first.model.embed(timeline[1], attributes))
-        prepared.target.setflags(write=False)  # as an object store hands it out
+    assert (prepared.known is None) == (method == "no-bc")
+    if prepared.known is not None:
+        np.testing.assert_array_equal(prepared.known, first.model.embed(timeline[1], attributes))
+        prepared.known.setflags(write=False)  # as an object store hands it out
     here, there = (
         fit_version(timeline[1], attributes, chosen, previous=previous, score=None, prepared=inputs)
         for inputs in (None, prepared)

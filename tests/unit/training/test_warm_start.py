@@ -15,7 +15,7 @@ from backstay.models.protocol import ModelConfig
 from backstay.models.snapshot import Snapshot
 from backstay.training.config import FitConfig
 from backstay.training.fit import fit
-from backstay.training.warm_start import inherit, lead_back
+from backstay.training.warm_start import inherit, keep_first
 
 STEP, RAW = random_snapshot()
 DIM = 6
@@ -216,7 +216,7 @@ def test_what_never_fires_is_no_reason_to_divide_by_nothing():
 
 def test_a_map_back_to_what_was_inherited_begins_as_the_first_dimensions():
     backward = nn.Linear(5, 3, bias=False)
-    lead_back(backward)
+    keep_first(backward)
     z = torch.randn(4, 5)
     assert torch.equal(backward(z), z[:, :3])
     assert backward.weight.requires_grad
