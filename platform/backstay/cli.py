@@ -4,7 +4,7 @@ A command imports what it needs when it runs, calls one function of the package,
 answer; `backstay.terminal` does the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -221,24 +221,65 @@ def _plan(function: _Function) -> _Function:
     example="backstay compare datasets/ml-25m --out runs/ml-25m "
     "--methods fix-m0,no-bc,bc-aligner --dims 128,160,192"
 )
-@click.argument("dataset", type=_DATASET)
+@click.argument("paths", nargs=-1, required=True, metavar="DATASET | --tables TABLE TABLE…")
+@click.option("--tables", is_flag=True, help="Compare maps between your own embedding tables.")
 @click.option("--out", required=True, type=_FOLDER, metavar="RUN", help="Folder for the results.")
-@click.option("--methods", type=_NAMES, help="Update methods, with commas.  [default: all]")
+@click.option("--methods", type=_NAMES, help="Update methods, or maps; commas.  [default: all]")
 @_plan
 @click.option("--weight", type=float, help="λ, the weight of the alignment loss.")
 @click.option("--workers", type=_POSITIVE, help="Tasks at the same time; 1: without Ray.")
-@click.pass_obj
-def compare(output: Output, /, dataset: Path, out: Path, **options: Any) -> None:
+@click.option("--sample", type=_POSITIVE, help="--tables: ids to fit on.  [default: 100,000]")
+@click.pass_context
+def compare(
+    ctx: click.Context, /, paths: tuple[str, ...], tables: bool, out: Path, **options: Any
+) -> None:
     """Compare update methods: every method, version and consumer.
 
     Writes results.json, which is also the answer, report.html and the figures. Options that are
     left out follow the profile.
+
+    With --tables, compare maps back between embedding tables of your own, oldest first: Parquet
+    files, or folders of them, with the columns id and embedding. Maps are fitted on a sample of the
+    ids and judged on held-out ones; writes tables.json, which is the answer, and report.html. Goes
+    with --methods, --sample and --seed.
+
+    backstay compare --tables v0.parquet v1.parquet --out runs/mine
     """
+    _refuse_misplaced(ctx, tables=tables)
+    if tables:
+        from backstay.evaluation.own_vectors import compare as own_vectors
+        from backstay.evaluation.own_vectors import report
+
+        found = own_vectors.compare_tables(paths, out=out, **_given(options, only=_OF_TABLES))
+        report.write_comparison(found, out)
+        ctx.obj.tell(found, picture=report.terminal_picture(found))
+        return
     from backstay.engines.compare import compare as run
     from backstay.evaluation.report import terminal_table
 
+    dataset = _DATASET.convert(paths[0], None, ctx)
     results = run(dataset, out=out, **_given(options))
-    output.tell(results, picture=terminal_table(results))
+    ctx.obj.tell(results, picture=terminal_table(results))
+
+
+_OF_TABLES = ("methods", "sample", "seed")
+
+
+def _refuse_misplaced(ctx: click.Context, *, tables: bool) -> None:
+    """UsageError for what makes sense only with --tables, or only without."""
+    if not tables and len(ctx.params["paths"]) > 1:
+        raise click.UsageError(
+            f"expected one dataset, found {len(ctx.params['paths'])} paths; --tables compares "
+            "embedding tables.",
+            ctx,
+        )
+    ours = ("paths", "tables", "out", *_OF_TABLES)
+    for name in ctx.params:
+        given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and (name not in ours if tables else name == "sample"):
+            raise click.UsageError(
+                f"--{name} goes {'without' if tables else 'with'} --tables only.", ctx
+            )
 
 
 @_verb(
@@ -433,11 +474,11 @@ def _summary(space: "Space", version: int) -> dict[str, Any]:
     }
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options without those left out, so that the package's defaults hold."""
+def _given(options: dict[str, Any], *, only: Iterable[str] | None = None) -> dict[str, Any]:
+    """The options without those left out, so that the package's defaults hold; or some of them."""
     left_out = (None, (), False)
     return {
-        name: value
-        for name, value in options.items()
-        if not any(value is nothing for nothing in left_out)  # 0 is a choice
+        name: options[name]
+        for name in (options if only is None else only)
+        if not any(options[name] is nothing for nothing in left_out)  # 0 is a choice
     }

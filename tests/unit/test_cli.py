@@ -17,6 +17,7 @@ from typing import Any
 import click
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
@@ -367,6 +368,100 @@ def test_a_table_with_columns_of_its_own_is_ingested(tmp_path):
     again = run(*arguments)
     assert again.exit_code == 2
     assert "nothing is ever overwritten" in again.stderr
+
+
+# Comparing datasets, or tables of one's own.
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Two embedding tables, the newer one rotated."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((300, 6))
+    turn = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    paths = []
+    for version, values in enumerate((vectors, vectors @ turn)):
+        paths.append(tmp_path / f"v{version}.parquet")
+        columns = {"id": [f"word {n}" for n in range(300)], "embedding": values.tolist()}
+        pq.write_table(pa.table(columns), paths[-1])
+    return paths
+
+
+def test_tables_of_one_s_own_are_compared(tables, tmp_path):
+    out = tmp_path / "run"
+    options = ("--methods", "no-map,procrustes", "--sample", "100", "--seed", "3")
+    result = run("compare", "--tables", *tables, "--out", out, *options, "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document == json.loads((out / "tables.json").read_text(encoding="utf-8"))
+    assert [part["method"] for part in document["maps"]] == ["no-map", "procrustes"]
+    assert document["advice"][0]["method"] == "procrustes"
+    assert (document["settings"]["sample"], document["settings"]["seed"]) == (100, 3)
+    assert document["pairs"][0]["fitted"] == 100
+    people = run("compare", "--out", out, *tables, "--tables")  # in any order
+    assert people.exit_code == 0
+    assert people.stdout.startswith("Table 1 can stand in for table 0")
+    assert "ridge-intercept" in people.stdout
+
+
+def test_comparing_tables_loads_neither_ray_nor_torch(tables, tmp_path):
+    words = ["compare", "--tables", *map(str, tables), "--out", str(tmp_path / "run"), "--json"]
+    code = (
+        "import sys; from backstay.cli import main\n"
+        f"try: main({words})\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('ray', 'torch') if name in sys.modules])"
+    )
+    result = process("-c", code)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--tables {0} --out x", "two tables or more, oldest first; found 1"),
+        ("--tables {0} {1}", "--out"),
+        ("--tables --out x", "DATASET"),
+        ("--tables {0} {1} --out x --epochs 3", "--epochs goes without --tables only"),
+        ("--tables {0} {1} --out x --profile fast", "--profile goes without --tables only"),
+        ("--tables {0} {1} --out x --workers 2", "--workers goes without --tables only"),
+        ("--tables {0} {1} --out x --methods bc-aligner", "found bc-aligner"),
+        ("{0} {1} --out x", "expected one dataset, found 2 paths; --tables compares"),
+        (". --out x --sample 100", "--sample goes with --tables only"),
+        ("nowhere --out x", "'nowhere' does not exist"),
+        ("{0} --out x", "is a file"),
+    ],
+)
+def test_a_comparison_that_can_t_be_meant_exits_2(tables, words, message):
+    result = run("compare", *words.format(*tables).split())
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_table_that_is_none_fails_in_one_line(tables, tmp_path):
+    result = run("compare", "--tables", tables[0], tmp_path / "gone", "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "gone is not there" in result.stderr.splitlines()[-1]
+
+
+def test_a_dataset_goes_to_the_engine_with_its_options(tmp_path, monkeypatch):
+    taken = {}
+
+    def engine(dataset: Path, **options: Any) -> None:
+        taken.update(options, dataset=dataset)
+
+    monkeypatch.setattr("backstay.engines.compare.compare", engine)
+    monkeypatch.setattr("backstay.evaluation.report.terminal_table", lambda _: "table")
+    words = ("--out", tmp_path / "run", "--methods", "no-bc", "--epochs", 3, "--workers", 1)
+    assert run("compare", tmp_path, *words).exit_code == 0
+    assert taken == {
+        "dataset": tmp_path,
+        "out": tmp_path / "run",
+        "methods": ("no-bc",),
+        "profile": "fast",
+        "epochs": 3,
+        "workers": 1,
+    }
 
 
 # The registry's commands. Its own tests are elsewhere.

@@ -11,6 +11,7 @@ from backstay.compat.closed_form import (
     orthogonal_low_rank,
     procrustes,
     ridge,
+    similarity,
 )
 from backstay.compat.maps import AffineMap, chain_affine
 from backstay.errors import InputError, MapMismatchError, UsageError
@@ -219,7 +220,9 @@ def _twins(x):
 
 @pytest.mark.parametrize("rows", [1, 3, 60])
 @pytest.mark.parametrize("spoil", [_constant, _zero, _twins])
-@pytest.mark.parametrize("fit", [ridge, lambda m: ridge(m, penalty=0, intercept=False), procrustes])
+@pytest.mark.parametrize(
+    "fit", [ridge, lambda m: ridge(m, penalty=0, intercept=False), procrustes, similarity]
+)
 def test_singular_input_gives_a_finite_map_of_bearable_size(rng, rows, spoil, fit):
     x, y = vectors(rng, rows, 5, shift=1), vectors(rng, rows, 3)
     spoil(x)
@@ -264,6 +267,32 @@ def test_other_dimensions_are_a_rotation_among_zeros(rng, source, target):
     padded = [np.pad(part, ((0, 0), (0, 6 - part.shape[1]))) for part in (x, y)]
     full = procrustes(moments_of(*padded)).matrix
     np.testing.assert_allclose(map_, full[:target, :source], atol=1e-5)
+
+
+# Similarity.
+
+
+def test_a_moved_scaled_rotation_is_recovered_from_few_rows(rng):
+    x, truth, offset = vectors(rng, 12, 8, shift=3), rotation(rng, 8), vectors(rng, 1, 8)[0]
+    y = (2.5 * x @ truth.T + offset).astype(np.float32)
+    found = similarity(moments_of(x, y))
+    np.testing.assert_allclose(found.matrix, 2.5 * truth, atol=1e-4)
+    np.testing.assert_allclose(found.offset, offset, atol=1e-3)
+
+
+@pytest.mark.parametrize("target", [3, 5, 7])
+def test_no_scale_and_no_offset_is_better(rng, target):
+    x, y = vectors(rng, 40, 5, shift=1), vectors(rng, 40, target, shift=-2)
+    moments = moments_of(x, y)
+    best = similarity(moments)
+    least = moments.squared_error(best)
+    middle = x.mean(0)
+    for factor in (0.9, 1.1):
+        around = best.offset + (1 - factor) * best.matrix @ middle
+        assert moments.squared_error(AffineMap(factor * best.matrix, around)) > least
+    for _ in range(20):
+        moved = best.offset + 0.1 * vectors(rng, 1, target)[0]
+        assert moments.squared_error(AffineMap(best.matrix, moved)) > least
 
 
 # Orthogonal low rank.
@@ -364,7 +393,7 @@ def test_a_value_that_is_not_finite_is_refused(pair, bad):
 def test_moments_of_nothing_or_of_other_spaces_are_refused(pair):
     x, y = pair
     nothing = moments_of(x[:0], y[:0])
-    for fit in (ridge, procrustes, lambda m: orthogonal_low_rank(m, m)):
+    for fit in (ridge, procrustes, similarity, lambda m: orthogonal_low_rank(m, m)):
         with pytest.raises(UsageError, match="at least one row"):
             fit(nothing)
     narrow = moments_of(x[:, :4], y)

@@ -1,0 +1,280 @@
+"""Reading other people's embedding tables: ids first, then the vectors of a sample of them.
+
+    id         string | integer, unique
+    embedding  list of floats, as many in every row
+
+in a Parquet file, or a folder of them. Unlike the registry's own tables these may hold lists of any
+width of float and more columns. Of a table's ids 8 bytes a row are held; of its vectors, a batch.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pandas.util import hash_array
+
+from backstay.errors import InputError
+from backstay.registry.files import Files, open_files
+
+logger = logging.getLogger("backstay.own_vectors")
+
+Keys = npt.NDArray[np.uint64]
+Float32 = npt.NDArray[np.float32]
+
+BATCH_BYTES = 64 << 20
+"""Of vectors decoded at once."""
+
+_ID_ROWS = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OwnTable:
+    """An opened table, of which only the ids have been read."""
+
+    path: str
+    files: Files
+    parts: tuple[str, ...]
+    id_type: str  # "string" or "int64"
+    dim: int
+    keys: Keys  # (rows,) a 64-bit hash of each id, in row order
+
+    @property
+    def name(self) -> str:
+        """The file's or folder's own name."""
+        return PurePosixPath(self.path.rstrip("/")).stem or self.path
+
+    def gather(self, wanted: Keys, path: Path) -> Float32:
+        """The vectors of `wanted` keys (n,), increasing, as a memory map (n, D) in that order.
+
+        Reads every vector once and checks all of them. InputError names the row of a null, a vector
+        of another dimension or one that is not finite.
+        """
+        values = np.lib.format.open_memmap(
+            path, mode="w+", dtype=np.float32, shape=(len(wanted), self.dim)
+        )
+        done = 0
+        for ids, vectors in self._batches():
+            self._check_finite(ids, vectors, first_row=done)
+            keys = self.keys[done : done + len(ids)]
+            done += len(ids)
+            place = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
+            found = wanted[place] == keys
+            values[place[found]] = vectors[found]
+        values.flush()
+        return values
+
+    def _batches(self) -> Iterator[tuple[Any, Float32]]:
+        done = 0
+        for part, batch in _read(
+            self.files, self.parts, rows=max(1, BATCH_BYTES // (8 * self.dim))
+        ):
+            yield batch.column("id"), _vectors(batch, part, dim=self.dim, first_row=done)
+            done += len(batch)
+
+    def _check_finite(self, ids: Any, vectors: Float32, *, first_row: int) -> None:
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            raise InputError(
+                f"{self.path}: row {first_row + row}, id {ids[row].as_py()!r}: the vector isn't "
+                "finite in float32 (NaN or infinity); leave the row out or look into the model."
+            )
+
+
+def open_own_table(path: str | Path) -> OwnTable:
+    """Open a table: a Parquet file, or a folder of them, by path or URL. Reads its ids.
+
+    Raises:
+        InputError: there is none, a column is missing or of another type, an id stands twice or is
+            null, there is no row.
+    """
+    files = open_files(path)
+    parts = _parts(files, str(path))
+    id_type = dim = None
+    for part in parts:
+        full = files.full(part)
+        with files.source(part) as source, _parquet(source, full) as file:
+            found = _id_type(file.schema_arrow, full), _dim(file, full)
+        if dim is None:
+            id_type, dim = found
+        elif found[1] is not None and found != (id_type, dim):
+            raise InputError(
+                f"{full} holds {found[0]} ids and {found[1]} dimensions; the parts before it hold "
+                f"{id_type} and {dim}. One table has one of each."
+            )
+    if id_type is None or dim is None:
+        raise InputError(f"{path} has no rows; a table needs some to be compared.")
+    keys = []
+    for part, batch in _read(files, parts, rows=_ID_ROWS, columns=("id",)):
+        ids = batch.column("id")
+        if ids.null_count:
+            raise InputError(f"{part} has a row without an id (null); leave it out.")
+        keys.append(_keys(ids))
+    table = OwnTable(
+        path=str(path),
+        files=files,
+        parts=parts,
+        id_type=id_type,
+        dim=dim,
+        keys=np.concatenate(keys),
+    )
+    _refuse_duplicates(table)
+    logger.info("%s: %s rows of %s dimensions", path, f"{len(table.keys):,}", dim)
+    return table
+
+
+def open_own_tables(paths: Sequence[str | Path]) -> tuple[OwnTable, ...]:
+    """Open tables that stand in version order, oldest first; InputError where they can't be."""
+    tables = tuple(open_own_table(path) for path in paths)
+    for table in tables[1:]:
+        if table.id_type != tables[0].id_type:
+            raise InputError(
+                f"{table.path} has {table.id_type} ids and {tables[0].path} {tables[0].id_type} "
+                "ids: they can't be joined. Cast one of them."
+            )
+    versions = [version for table in tables if (version := _said_version(table)) is not None]
+    if versions != sorted(versions):
+        raise InputError(
+            "expected the tables in version order, oldest first; they say of themselves that they "
+            f"are of versions {', '.join(map(str, versions))}."
+        )
+    return tables
+
+
+def _parts(files: Files, path: str) -> tuple[str, ...]:
+    if files.fs.isfile(files.root):
+        return ("",)
+    if not files.fs.exists(files.root):
+        raise InputError(f"{path} is not there; expected a Parquet file or a folder of them.")
+    parts = tuple(
+        name
+        for name in files.find("")
+        if name.endswith(".parquet") and not PurePosixPath(name).name.startswith(("_", "."))
+    )
+    if not parts:
+        raise InputError(f"{path} holds no *.parquet files; expected a table's parts.")
+    return parts
+
+
+def _parquet(source: Any, path: str) -> Any:
+    try:
+        return pq.ParquetFile(source)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is no whole Parquet file ({error}).") from error
+
+
+def _read(
+    files: Files, parts: Sequence[str], *, rows: int, columns: Sequence[str] = ("id", "embedding")
+) -> Iterator[tuple[str, Any]]:
+    """Each part's full path with its record batches, in row order."""
+    for part in parts:
+        full = files.full(part)
+        with files.source(part) as source, _parquet(source, full) as file:
+            for batch in file.iter_batches(rows, columns=list(columns)):
+                yield full, batch
+
+
+def _id_type(schema: pa.Schema, path: str) -> str:
+    missing = {"id", "embedding"} - set(schema.names)
+    if missing:
+        raise InputError(
+            f"{path} has no column {' and no column '.join(sorted(missing))}; found "
+            f"{', '.join(schema.names)}. Rename: id names the row, embedding is its vector."
+        )
+    type_ = schema.field("id").type
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if pa.types.is_integer(type_):
+        return "int64"
+    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
+        return "string"
+    raise InputError(f"{path} must hold id as string or integer; found {type_}.")
+
+
+def _dim(file: Any, path: str) -> int | None:
+    """The dimension that a part's type, or else its first row, tells; None without rows."""
+    type_ = file.schema_arrow.field("embedding").type
+    fixed = pa.types.is_fixed_size_list(type_)
+    if not (fixed or pa.types.is_list(type_) or pa.types.is_large_list(type_)) or not (
+        pa.types.is_floating(type_.value_type)
+    ):
+        raise InputError(
+            f"{path} must hold embedding as a list of floats, fixed-size or not; found {type_}."
+        )
+    if not file.metadata.num_rows:
+        return None
+    if fixed:
+        return int(type_.list_size)
+    first = next(file.iter_batches(1, columns=["embedding"])).column(0)[0].as_py()
+    if not first:
+        raise InputError(f"{path}: row 0 has no vector; leave the row out.")
+    return len(first)
+
+
+def _vectors(batch: Any, part: str, *, dim: int, first_row: int) -> Float32:
+    """The vectors of a record batch, (n, D); InputError where a row has none or another length."""
+    column = batch.column("embedding")
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero((lengths != dim) | pc.is_null(column).to_numpy(zero_copy_only=False))
+    if len(wrong):
+        row = int(wrong[0])
+        found = f"{lengths[row]} dimensions" if column[row].is_valid else "null"
+        raise InputError(
+            f"{part}: row {first_row + row}, id {batch.column('id')[row].as_py()!r}: expected "
+            f"{dim} dimensions as in the first row, found {found}. One table has one dimension."
+        )
+    flat = column.flatten().to_numpy(zero_copy_only=False)  # a null in a vector becomes NaN
+    with np.errstate(over="ignore"):  # the infinity it leaves is refused, with its row
+        values: Float32 = flat.astype(np.float32, copy=False).reshape(-1, dim)
+        return values
+
+
+def _keys(ids: Any) -> Keys:
+    """A 64-bit hash of each id, the same in every table and on every machine."""
+    if pa.types.is_dictionary(ids.type):
+        ids = ids.dictionary_decode()
+    if pa.types.is_integer(ids.type):
+        try:
+            return hash_array(ids.cast(pa.int64()).to_numpy(zero_copy_only=False))
+        except pa.ArrowInvalid as error:
+            raise InputError(f"an id doesn't fit 64 bits with a sign ({error}).") from error
+    return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
+
+
+def _refuse_duplicates(table: OwnTable) -> None:
+    """InputError where an id stands in two rows.
+
+    Two ids of one hash, met in 3 of 10⁶ tables of 10⁷ rows, are let through: the later row counts.
+    """
+    order = np.argsort(table.keys, kind="stable")
+    twins = np.flatnonzero(table.keys[order[1:]] == table.keys[order[:-1]])
+    suspects = np.unique(np.concatenate([order[twins], order[twins + 1]]))
+    if not len(suspects):
+        return
+    first_row: dict[Any, int] = {}
+    done = 0
+    for _, batch in _read(table.files, table.parts, rows=_ID_ROWS, columns=("id",)):
+        here = suspects[(suspects >= done) & (suspects < done + len(batch))]
+        for row in here.tolist():
+            id_ = batch.column("id")[row - done].as_py()
+            if id_ in first_row:
+                raise InputError(
+                    f"{table.path} has id {id_!r} twice, in rows {first_row[id_]} and {row}. "
+                    "Ids are unique: keep one of them."
+                )
+            first_row[id_] = row
+        done += len(batch)
+
+
+def _said_version(table: OwnTable) -> int | None:
+    """The version that a table from a registry says it is of."""
+    with table.files.source(table.parts[0]) as source, _parquet(source, table.path) as file:
+        said = (file.schema_arrow.metadata or {}).get(b"backstay.version")
+    return int(said) if said is not None else None
