@@ -2,23 +2,30 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from backstay.datasets.dataset import Dataset
-from backstay.datasets.timeline import steps
+from backstay.datasets.timeline import check_split, steps
+from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
-from backstay.errors import InputError
-from backstay.evaluation.compare import Data, compare_methods, fit_cell
+from backstay.evaluation.cells import Data, fit_cell
+from backstay.evaluation.compare import compare_methods
+from backstay.evaluation.kept import FOLDER, Kept
 from backstay.evaluation.plan import ComparePlan, Profile
 from backstay.evaluation.report import write_report
 from backstay.evaluation.results import Results
+from backstay.evaluation.runner import Here, failure, run_cell
 
 log = logging.getLogger("backstay.compare")
+
+RESULTS_FILE = "results.json"
 
 
 def compare(
@@ -31,29 +38,56 @@ def compare(
 ) -> Results:
     """Compare update methods on a dataset; write results.json, the report and its figures.
 
-    Fits and consumers run as Ray tasks of one CPU each, `workers` at the same time (None: as many
-    as there are CPUs; 1: in this process, without Ray). `settings` override the profile: see
-    `ComparePlan.of`.
+    Fits, consumers and judgements run as Ray tasks of one CPU each, `workers` at the same time
+    (None: as many as there are CPUs; 1: in this process, without Ray). `settings` override the
+    profile: see `ComparePlan.of`. The same call made again after a crash, or after some cells have
+    failed, keeps what was finished; so does one that asks for more methods.
     """
     plan = ComparePlan.of(profile, **settings)
     opened = Dataset.open(dataset)
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; give the comparison a folder of its own.")
-    interactions = opened.interactions()
-    data = Data(tuple(steps(interactions, plan.slices)), opened.attributes(interactions.item_ids))
+    _reopen(out, plan)
+    shape = {name: value for name, value in plan.to_dict().items() if name != "methods"}
+    claim_folder(out, {"plan": shape, "data": opened.info.fingerprint}, result=RESULTS_FILE)
+    data = read_data(opened, plan)
     started = time.perf_counter()
-    about = asdict(opened.info)
-    if workers == 1:
-        results = compare_methods(data, plan, about=about)
-    else:
-        with ray_session(cpus=workers):
-            results = compare_methods(data, plan, about=about, runner=RayTasks())
+    with nullcontext() if workers == 1 else ray_session(cpus=workers):
+        results = compare_methods(
+            data,
+            plan,
+            about=asdict(opened.info),
+            runner=Here() if workers == 1 else RayTasks(),
+            kept=Kept(out / FOLDER),
+        )
     seconds = time.perf_counter() - started
-    out.mkdir(parents=True, exist_ok=True)
-    results.write(out / "results.json")
+    results.write(out / RESULTS_FILE)
     page = write_report(results, out)
     log.info("compared %d methods in %.0f s; the report is %s", len(plan.methods), seconds, page)
+    if results.failures:
+        log.warning(
+            "%d cells failed, the first: %s (%s); the same command tries them again",
+            len({failed.cell for failed in results.failures}),
+            results.failures[0].cell,
+            results.failures[0].message,
+        )
     return results
+
+
+def read_data(opened: Dataset, plan: ComparePlan) -> Data:
+    """The timeline of a dataset, checked for edges that stand on the wrong side of the split."""
+    interactions = opened.interactions()
+    timeline = tuple(steps(interactions, plan.slices))
+    for step in timeline:
+        check_split(step, interactions)
+    return Data(timeline, opened.attributes(interactions.item_ids))
+
+
+def _reopen(out: Path, plan: ComparePlan) -> None:
+    """Let a run be repeated in which cells have failed, or that lacks some of the methods."""
+    path = out / RESULTS_FILE
+    if path.exists():
+        results = Results.load(path)
+        if results.failures or {row.method for row in results.summary} < set(plan.methods):
+            path.unlink()
 
 
 class RayTasks:
@@ -61,10 +95,9 @@ class RayTasks:
 
     def __init__(self) -> None:
         # A fit has a process of its own, whose peak memory is then the fit's.
-        self._fit = ray.remote(num_cpus=1, max_calls=1)(_call)
-        self._other = ray.remote(num_cpus=1)(_call)
+        self._fit = ray.remote(num_cpus=1, max_calls=1)(run_cell)
+        self._other = ray.remote(num_cpus=1)(run_cell)
         self._labels: dict[Any, str] = {}
-        self._done: set[Any] = set()
 
     def share(self, value: Any) -> Any:
         """Put the value into the object store, where tasks read it without a copy."""
@@ -73,23 +106,17 @@ class RayTasks:
     def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Submit a task; the promise is a reference that further tasks may be given."""
         task = self._fit if function is fit_cell else self._other
-        promise = task.remote(function, *args, **options)
+        promise = task.remote(label, function, *args, **options)
         self._labels[promise] = label
         return promise
 
-    def collect(self, promises: Sequence[Any]) -> list[Any]:
-        """Wait for all tasks so far, then fetch these; the first failure ends the wait."""
-        waiting = [promise for promise in self._labels if promise not in self._done]
-        while waiting:
-            (finished,), waiting = ray.wait(waiting, fetch_local=False)
-            self._done.add(finished)
-            ray.get(finished)
-            log.info(
-                "%d of %d done: %s", len(self._done), len(self._labels), self._labels[finished]
-            )
-        results: list[Any] = ray.get(list(promises))
-        return results
-
-
-def _call(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    return function(*args, **options)
+    def finished(self) -> Iterator[tuple[str, Any]]:
+        """Every submitted cell as it finishes; a process that died counts as a failure."""
+        while self._labels:
+            (promise,), _ = ray.wait(list(self._labels), num_returns=1, fetch_local=False)
+            label = self._labels.pop(promise)
+            try:
+                value = ray.get(promise)
+            except RayError as error:
+                value = failure(label, error)
+            yield label, value

@@ -18,10 +18,9 @@ from backstay.datasets.timeline import Step
 from backstay.engines.watch import relay
 from backstay.errors import BackstayError, TrainingError
 from backstay.evaluation.memory import peak_memory
-from backstay.evaluation.ranking import RankingTask
+from backstay.evaluation.ranking import recall_score
 from backstay.registry.files import Files
 from backstay.training.fit import FitState
-from backstay.training.learner import Score
 from backstay.training.progress import Watch
 from backstay.training.version import (
     FittedVersion,
@@ -41,9 +40,6 @@ THREADS_PAY = 1_000_000
 
 RESTARTS = 3
 """How often Ray Train replaces a lost worker before it gives up."""
-
-JUDGED_USERS = 20_000
-"""Most users who judge a version; their mean recall has a standard error below 0.003."""
 
 CHECKPOINT_SECONDS = 120.0
 """Longest work that a crash may cost, beside evaluations."""
@@ -81,14 +77,6 @@ class Problem:
                 **options,
             )
         return replace(fitted, peak_rss_mb=peak.rss_mb)
-
-
-def recall_score(step: Step) -> Score | None:
-    """Validation Recall@50 of a step as the loop's score; None where nothing validates."""
-    task = RankingTask.of(step, most_users=JUDGED_USERS)
-    if not len(task.users):
-        return None
-    return lambda z: task.recall(z[: step.n_users], z[step.n_users :]).mean
 
 
 def fit_here(

@@ -4,7 +4,6 @@ Every trial fits the versions of a timeline with one λ. Version 0, the baseline
 are the same for all of them and are made once, before the search.
 """
 
-import json
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -17,16 +16,16 @@ from ray.tune.search.optuna import OptunaSearch
 
 from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Dataset
-from backstay.datasets.timeline import steps
-from backstay.engines.compare import RayTasks
+from backstay.engines.compare import RayTasks, read_data
+from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
-from backstay.errors import InputError, TrainingError, UsageError
-from backstay.evaluation.compare import Data, Ground, compare_methods, submit_ground
+from backstay.errors import TrainingError, UsageError
+from backstay.evaluation.cells import Data
+from backstay.evaluation.compare import Ground, compare_methods, prepare_ground
 from backstay.evaluation.figures import Cost, summarise
-from backstay.evaluation.labels import consumer_tasks
 from backstay.evaluation.plan import ComparePlan, Profile
 from backstay.evaluation.report import write_report
-from backstay.evaluation.results import Record, Results, Summary
+from backstay.evaluation.results import MapFigures, Record, Replicates, Results, Summary
 
 log = logging.getLogger("backstay.tune")
 
@@ -36,7 +35,6 @@ RANGE = (0.05, 64.0)
 """Where λ is searched, on a logarithmic scale; the paper's choice is 16, the fast recipe's 1."""
 
 _RESULTS_FILE = "results.json"
-_PLAN_FILE = "plan.json"
 _EXPERIMENT = "trials"
 
 
@@ -85,9 +83,12 @@ def search(
         raise UsageError("give either --weights or --trials, not both.")
     plan = ComparePlan.of(profile, methods=BASELINES, **settings)
     opened = Dataset.open(dataset)
-    _claim_folder(out, {"plan": plan.to_dict(), "data": opened.info.fingerprint, "method": method})
-    interactions = opened.interactions()
-    data = Data(tuple(steps(interactions, plan.slices)), opened.attributes(interactions.item_ids))
+    claim_folder(
+        out,
+        {"plan": plan.to_dict(), "data": opened.info.fingerprint, "method": method},
+        result=_RESULTS_FILE,
+    )
+    data = read_data(opened, plan)
     with ray_session(cpus=workers):
         ground, baseline = _prepare(data, plan, asdict(opened.info))
         trainable = tune.with_resources(
@@ -118,27 +119,11 @@ def search(
     return _report(merged, parts, method=method, out=out)
 
 
-def _claim_folder(out: Path, what: dict[str, Any]) -> None:
-    """Take an empty folder, or one that the same search began to fill."""
-    text = json.dumps(what, indent=1, sort_keys=True) + "\n"
-    plan = out / _PLAN_FILE
-    if out.exists() and any(out.iterdir()):
-        if (out / _RESULTS_FILE).exists():
-            raise InputError(f"{out} holds a finished search; give this one a folder of its own.")
-        if not plan.is_file() or plan.read_text(encoding="utf-8") != text:
-            raise InputError(f"{out} holds something else; give the search a folder of its own.")
-    out.mkdir(parents=True, exist_ok=True)
-    plan.write_text(text, encoding="utf-8")
-
-
 def _prepare(data: Data, plan: ComparePlan, about: dict[str, Any]) -> tuple[Ground, Results]:
     """Version 0, the consumers and the baselines, as Ray tasks."""
-    tasks, _ = consumer_tasks(data.steps)
-    runner = RayTasks()
-    promised = submit_ground(runner.share(data), tasks, plan, runner)
-    baseline = compare_methods(data, plan, about=about, runner=runner, ground=promised)
-    first, *consumers = runner.collect([promised.first, *promised.consumers.values()])
-    return Ground(first, dict(zip(promised.consumers, consumers, strict=True))), baseline
+    ground = prepare_ground(data, plan, RayTasks())
+    baseline = compare_methods(data, plan, about=about, runner=RayTasks(), ground=ground)
+    return ground, baseline
 
 
 def _tuner(
@@ -210,16 +195,22 @@ def _against(baseline: Results, results: Results) -> Summary:
 def _merge(baseline: Results, parts: Sequence[Results]) -> Results:
     """One comparison in which every λ is a method of its own."""
     records: list[Record] = list(baseline.records)
+    maps: list[MapFigures] = list(baseline.maps)
+    replicates: list[Replicates] = list(baseline.replicates)
     costs = {row.method: _cost(row) for row in baseline.summary}
     for part in parts:
         name = f"λ = {part.protocol['fit']['weight']:.3g}"
         records += [replace(record, method=name) for record in part.records]
+        maps += [replace(figures, method=name) for figures in part.maps]
+        replicates += [replace(drawn, method=name) for drawn in part.replicates]
         costs[name] = _cost(part.summary[0])
     return replace(
         baseline,
         protocol={**baseline.protocol, "methods": list(costs)},
         records=tuple(records),
-        summary=summarise(records, list(costs), costs=costs),
+        maps=tuple(maps),
+        replicates=tuple(replicates),
+        summary=summarise(records, list(costs), costs=costs, replicates=replicates),
     )
 
 

@@ -16,22 +16,17 @@ from backstay.compat.maps import BackwardMap, Vectors
 from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Dataset, Interactions
 from backstay.datasets.timeline import Step, step
-from backstay.engines.fit import (
-    CHECKPOINT_SECONDS,
-    Problem,
-    fit_here,
-    fit_on_ray,
-    recall_score,
-)
+from backstay.engines.fit import CHECKPOINT_SECONDS, Problem, fit_here, fit_on_ray
 from backstay.engines.watch import watching
 from backstay.errors import NotFoundError, UsageError
 from backstay.evaluation.figures import alignment_error
-from backstay.models.protocol import ModelConfig
+from backstay.evaluation.ranking import recall_score
+from backstay.models.trained import TrainedModel
 from backstay.registry.files import open_files
 from backstay.registry.manifest import FIT_REPORT
 from backstay.registry.store import Registry, Space
 from backstay.training.config import RECIPES, FitConfig, Recipe, Sampling
-from backstay.training.version import FittedVersion, Predecessor, TrainedModel, VersionPlan
+from backstay.training.version import FittedVersion, Predecessor, VersionPlan
 
 log = logging.getLogger("backstay.update")
 
@@ -223,7 +218,7 @@ def _publish(
     snapshot = problem.step
     z = fitted.model.embed(snapshot, problem.attributes)
     draft = space.draft(version, run_id=run)
-    draft.write_model(fitted.model.config.to_dict(), fitted.model.weights, fitted.model.vocabulary)
+    draft.write_model(*fitted.model.to_parts())
     backward = None
     if fitted.matrix is not None:
         backward = BackwardMap(space.name, version, version - 1, fitted.matrix)
@@ -313,7 +308,7 @@ def _predecessor(space: Space, version: int) -> Predecessor | None:
 
 def _stored_model(space: Space, version: int) -> TrainedModel:
     stored = space.model(version)
-    return TrainedModel(ModelConfig.from_dict(stored.config), stored.weights, stored.vocabulary)
+    return TrainedModel.from_parts(stored.config, stored.weights, stored.vocabulary)
 
 
 def _default_dim(space: Space, version: int) -> int:

@@ -1,40 +1,20 @@
-"""The comparison: methods × versions × consumers, as cells that can run anywhere.
-
-Every cell is a function of arrays that gives arrays, handed to a `Runner`: called at once in this
-process, or run as a Ray task by `engines.compare`. What the runner returns may be passed on to
-further cells before it is finished.
-"""
+"""The comparison: methods × versions × consumers, as cells handed to a `Runner`."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
-from backstay.compat.maps import chain_matrix
 from backstay.compat.methods import find_method
-from backstay.datasets.dataset import Attributes
-from backstay.datasets.timeline import Step
-from backstay.errors import UsageError
-from backstay.evaluation.consumer_fit import ConsumerConfig, train_consumers
-from backstay.evaluation.consumers import Consumer, judge
-from backstay.evaluation.figures import Cost, alignment_error, summarise
+from backstay.errors import TrainingError, UsageError
+from backstay.evaluation.bootstrap import collect_replicates
+from backstay.evaluation.cells import Data, Fitted, Judgement, fit_cell, judge_cell, train_cell
+from backstay.evaluation.figures import Cost, summarise
+from backstay.evaluation.kept import Kept
 from backstay.evaluation.labels import ConsumerTask, TaskName, consumer_tasks
-from backstay.evaluation.memory import peak_memory
 from backstay.evaluation.plan import ComparePlan
-from backstay.evaluation.ranking import RankingTask, RecallResult
-from backstay.evaluation.results import ALIGNMENT, RECOMMENDATION, Record, Results
-from backstay.evaluation.tables import Tables
-from backstay.training.version import (
-    FittedVersion,
-    Predecessor,
-    TrainedModel,
-    VersionPlan,
-    fit_version,
-)
+from backstay.evaluation.results import Failure, Results
+from backstay.evaluation.runner import CONSUMERS, Here, Runner
 
 log = logging.getLogger("backstay.compare")
 
@@ -45,195 +25,109 @@ _OPTIMISTIC = (
 
 
 @dataclass(frozen=True)
-class Data:
-    """What every cell reads: the timeline and the items' attributes."""
-
-    steps: tuple[Step, ...]
-    attributes: Attributes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One version by one method: fitted, judged on the intended task, and led back to version 0."""
-
-    version: int
-    model: TrainedModel
-    matrices: tuple[npt.NDArray[np.float32], ...]  # B_k, …, B_1: newest first; () where none
-    compatible: npt.NDArray[np.float32]  # z̃_0 (n_users + n_items, D_0) of the version's step
-    recall: RecallResult
-    alignment_error: float
-    curves: dict[str, list[dict[str, float]]]
-    seconds: float
-    peak_rss_mb: float
-
-
-class Runner(Protocol):
-    """Where cells run."""
-
-    def share(self, value: Any) -> Any:
-        """Make a value available to all cells; what comes back stands for it."""
-
-    def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Run a cell: its result, or a promise of it that later cells may be given."""
-
-    def collect(self, promises: Sequence[Any]) -> list[Any]:
-        """Wait for the results of cells, and log each by its label as it comes."""
-
-
-class Here:
-    """The plainest runner: this process, one cell after the other."""
-
-    def share(self, value: Any) -> Any:
-        """The value itself."""
-        return value
-
-    def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """The result."""
-        result = function(*args, **options)
-        log.info("%s: done", label)
-        return result
-
-    def collect(self, promises: Sequence[Any]) -> list[Any]:
-        """The results, which are there."""
-        return list(promises)
-
-
-@dataclass(frozen=True)
 class Ground:
     """What every method stands on: version 0, and the consumers trained on it. Or promises."""
 
-    first: Any  # Cell
+    first: Any  # Fitted
     consumers: Mapping[TaskName, Any]  # task -> list[Consumer], by seed
 
 
-def submit_ground(
-    data: Any, tasks: Sequence[ConsumerTask], plan: ComparePlan, runner: Runner
+@dataclass
+class _Cells:
+    """The cells of one comparison: submitted once each, kept, and collected by their labels."""
+
+    runner: Runner
+    kept: Kept | None
+    values: dict[str, Any] = field(default_factory=dict)  # of finished cells
+    _count: int = 0
+
+    def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """The result of a cell, or a promise of it; of an earlier run where that has finished it."""
+        self._count += 1
+        found = self.kept.find(label) if self.kept else None
+        if found is None:
+            return self.runner.submit(label, function, *args, **options)
+        log.info("%s: kept from an earlier run", label)
+        self.values[label] = found
+        return self.runner.share(found)
+
+    def collect(self) -> None:
+        """Wait for all cells; what fails is told at once, and what finishes is kept."""
+        for label, value in self.runner.finished():
+            self.values[label] = value
+            count = f"{len(self.values)} of {self._count}"
+            if isinstance(value, Failure):
+                log.error("%s: %s failed: %s", count, label, value.message)
+                continue
+            if self.kept:
+                self.kept.save(label, value)
+            log.info("%s done: %s", count, label)
+
+
+def prepare_ground(data: Data, plan: ComparePlan, runner: Runner) -> Ground:
+    """Fit version 0 and train the consumers, for several comparisons to stand on."""
+    tasks, _ = consumer_tasks(data.steps)
+    cells = _Cells(runner, None)
+    _submit_ground(runner.share(data), tasks, plan, cells)
+    cells.collect()
+    _refuse_nothing(cells)
+    trained = {task.name: cells.values[f"{CONSUMERS} {task.name}"] for task in tasks}
+    return Ground(cells.values[_fit_label(0)], trained)
+
+
+def _submit_ground(
+    data: Any, tasks: Sequence[ConsumerTask], plan: ComparePlan, cells: _Cells
 ) -> Ground:
-    """Submit version 0 and the consumers; `data` is Data or a promise of it."""
-    first = runner.submit("fit version 0", fit_cell, data, plan.version("no-bc", 0), version=0)
+    first = cells.submit(_fit_label(0), fit_cell, data, plan.version("no-bc", 0), version=0)
     consumers = {
-        task.name: runner.submit(
-            f"train consumers of {task.name}", train_cell, data, task, first, plan.consumers
+        task.name: cells.submit(
+            f"{CONSUMERS} {task.name}", train_cell, data, task, first, plan.consumers
         )
         for task in tasks
     }
     return Ground(first, consumers)
 
 
-def submit_cells(
-    data: Any, plan: ComparePlan, ground: Ground, runner: Runner
-) -> dict[str, list[Any]]:
-    """Submit the fits of every method: method -> its cells (or promises of them), by version.
+def _fit_label(version: int, method: str | None = None) -> str:
+    """What a fit is called; version 0 is the same for all methods."""
+    return f"fit version {version}" + (f" by {method}" if method else "")
+
+
+def _submit_fits(
+    data: Any, plan: ComparePlan, ground: Ground, cells: _Cells
+) -> dict[str, list[tuple[str, Any]]]:
+    """Submit the fits of every method: method -> its versions, as (label, result or promise).
 
     Models from scratch are fitted once, for `no-bc` and the post-hoc maps alike.
     """
-
-    def submit(method: str, version: int, **options: Any) -> Any:
-        return runner.submit(
-            f"fit version {version} by {method}",
-            fit_cell,
-            data,
-            plan.version(method, version),
-            version=version,
-            first=ground.first,
-            **options,
-        )
-
-    cells: dict[str, list[Any]] = {method: [ground.first] for method in plan.methods}
-    scratch: dict[int, Any] = {}
-    # Joint methods first: each of their versions waits for the one before.
-    for method in sorted(plan.methods, key=lambda name: not find_method(name).joint):
-        row = find_method(method)
-        for version in range(1, len(plan.dims)):
-            if row.model == "scratch" and not row.joint and version not in scratch:
-                scratch[version] = submit("no-bc", version)
-            if row.map == "none":
-                cells[method].append(scratch[version])
-                continue
-            fitted = scratch[version] if row.posthoc else None
-            cells[method].append(submit(method, version, previous=cells[method][-1], fitted=fitted))
-    return cells
-
-
-def fit_cell(
-    data: Data,
-    plan: VersionPlan,
-    *,
-    version: int,
-    first: Cell | None = None,
-    previous: Cell | None = None,
-    fitted: Cell | None = None,
-) -> Cell:
-    """Fit one version by one method and judge it.
-
-    `first` is version 0 (None for itself); `previous` is version k - 1 of a method that has maps;
-    `fitted` is the finished model that only lacks a map.
-    """
-    step = data.steps[version]
-    ranking = RankingTask.of(step)
-
-    def recall(z: torch.Tensor) -> float:
-        return ranking.recall(z[: step.n_users], z[step.n_users :]).mean
-
-    with peak_memory() as peak:
-        result: FittedVersion = fit_version(
-            step,
-            data.attributes,
-            plan,
-            previous=Predecessor(previous.model, previous.matrices) if previous else None,
-            score=recall if len(ranking.users) else None,
-            fitted=fitted.model if fitted else None,
-        )
-    z = result.model.embed(step, data.attributes)
-    matrices = previous.matrices if previous else ()
-    if result.matrix is not None:
-        matrices = (result.matrix, *matrices)
-    reference = first.model.embed(step, data.attributes) if first else z
-    led_back = z @ chain_matrix(matrices[::-1]).T if matrices else z
-    compatible = led_back[:, : reference.shape[1]]
-    return Cell(
-        version=version,
-        model=result.model,
-        matrices=matrices,
-        compatible=np.ascontiguousarray(compatible),
-        recall=ranking.recall(z[: step.n_users], z[step.n_users :]),
-        alignment_error=alignment_error([compatible], [reference]),
-        curves=result.curves,
-        seconds=result.seconds + (fitted.seconds if fitted else 0.0),
-        peak_rss_mb=max(peak.rss_mb, fitted.peak_rss_mb if fitted else 0.0),
-    )
-
-
-def train_cell(
-    data: Data, task: ConsumerTask, first: Cell, config: ConsumerConfig
-) -> list[Consumer]:
-    """Train the consumers of one task, once, on version 0's vectors."""
-    own = {
-        index: _tables(data.steps[index], first.model.embed(data.steps[index], data.attributes))
-        for index in {0, task.early_stop_step}
+    lines: dict[str, list[tuple[str, Any]]] = {
+        method: [(_fit_label(0), ground.first)] for method in plan.methods
     }
-    return train_consumers(task, own[0], own[task.early_stop_step], config=config)
+    scratch: dict[int, tuple[str, Any]] = {}
+
+    def submit(method: str, version: int, **options: Any) -> tuple[str, Any]:
+        label = _fit_label(version, method)
+        chosen = plan.version(method, version)
+        return label, cells.submit(label, fit_cell, data, chosen, version=version, **options)
+
+    # First the methods each of whose versions waits for a long fit of the one before.
+    order = sorted(plan.methods, key=lambda name: _shares_models(name))
+    for version in range(1, len(plan.dims)):
+        for method in order:
+            if _shares_models(method) and version not in scratch:
+                scratch[version] = submit("no-bc", version)
+            if find_method(method).map == "none":
+                lines[method].append(scratch[version])
+                continue
+            fitted = scratch[version][1] if find_method(method).posthoc else None
+            previous = lines[method][-1][1]
+            lines[method].append(submit(method, version, previous=previous, fitted=fitted))
+    return lines
 
 
-def judge_cell(
-    data: Data, task: ConsumerTask, consumers: list[Consumer], *cells: Cell
-) -> list[list[float]]:
-    """ROC-AUC of every consumer (inner list, by seed) fed each of the cells' vectors."""
-    return [
-        [
-            judge(
-                consumer,
-                task.judge[cell.version],
-                _tables(data.steps[cell.version], cell.compatible),
-            )
-            for consumer in consumers
-        ]
-        for cell in cells
-    ]
-
-
-def _tables(step: Step, z: npt.NDArray[np.float32]) -> Tables:
-    return Tables.of(z[: step.n_users], z[step.n_users :])
+def _shares_models(method: str) -> bool:
+    row = find_method(method)
+    return row.model == "scratch" and not row.joint
 
 
 def compare_methods(
@@ -243,91 +137,111 @@ def compare_methods(
     about: dict[str, Any],
     runner: Runner | None = None,
     ground: Ground | None = None,
+    kept: Kept | None = None,
 ) -> Results:
     """Run the whole comparison; `about` is what the results say of the data.
 
-    `runner` is where cells run, by default here. `ground` is what an earlier comparison by the
-    same plan stood on.
+    `runner` is where cells run, by default here. `ground` is what earlier comparisons by the same
+    plan stood on. `kept` holds what an earlier run of this comparison has finished.
+
+    A cell that fails is reported in the results, which are then made of the others. Raises
+    TrainingError where version 0 fails, without which there is nothing to compare.
     """
     if len(data.steps) != len(plan.dims):
         raise UsageError(f"{len(plan.dims)} versions planned, {len(data.steps)} steps found.")
-    runner = runner or Here()
     tasks, left_out = consumer_tasks(data.steps)
-    shared = runner.share(data)
-    ground = ground or submit_ground(shared, tasks, plan, runner)
-    cells = submit_cells(shared, plan, ground, runner)
-    asked = [(method, task) for task in tasks for method in plan.methods]
-    verdicts = [
-        runner.submit(
-            f"judge {method} on {task.name}",
-            judge_cell,
-            shared,
-            task,
-            ground.consumers[task.name],
-            *(cells[method][version] for version in task.judge),
-        )
-        for method, task in asked
-    ]
-    # One wait for everything, so that what fails or finishes is told when it does.
-    done = iter(runner.collect([*(cell for row in cells.values() for cell in row), *verdicts]))
-    finished: dict[str, list[Cell]] = {
-        method: [next(done) for _ in row] for method, row in cells.items()
+    cells = _Cells(runner or Here(), kept)
+    shared = cells.runner.share(data)
+    if ground is None:
+        ground = _submit_ground(shared, tasks, plan, cells)
+    lines = _submit_fits(shared, plan, ground, cells)
+    judged = {
+        method: [f"judge version {version} by {method}" for version in range(len(line))]
+        for method, line in lines.items()
     }
-    records = [
-        record
-        for method, row in finished.items()
-        for cell in row
-        for record in _cell_records(method, cell, finished.get("no-bc"), seed=plan.fit.seed)
-    ] + [
-        Record(
-            method=method,
-            version=version,
-            task=task.name,
-            metric="roc_auc",
-            seed=seed,
-            value=value,
-        )
-        for (method, task), aucs in zip(asked, done, strict=True)
-        for version, values in zip(task.judge, aucs, strict=True)
-        for seed, value in enumerate(values)
-    ]
+    for method, labels in judged.items():
+        for version, label in enumerate(labels):
+            cells.submit(
+                label,
+                judge_cell,
+                shared,
+                tasks,
+                method,
+                plan.fit.seed,
+                *(ground.consumers[task.name] for task in tasks),
+                *(promise for _, promise in lines[method][: version + 1]),
+            )
+    cells.collect()
+    _refuse_nothing(cells)
+    judgements = {
+        method: [found for label in labels if isinstance(found := cells.values[label], Judgement)]
+        for method, labels in judged.items()
+    }
+    costs = {method: _cost(method, line, cells.values) for method, line in lines.items()}
+    records = tuple(r for row in judgements.values() for part in row for r in part.records)
+    replicates = collect_replicates(
+        {method: {part.version: part.recall for part in row} for method, row in judgements.items()},
+        {method: _by_task(row) for method, row in judgements.items()},
+    )
     return Results(
         dataset=about,
         protocol=plan.to_dict()
         | {
-            "left_out": [vars(entry) for entry in left_out],
+            "left_out": [asdict(entry) for entry in left_out],
             "notes": [_OPTIMISTIC] if plan.fit.keep == "best" else [],
         },
-        summary=summarise(
-            records, plan.methods, costs={m: _cost(m, row) for m, row in finished.items()}
-        ),
-        records=tuple(records),
+        summary=summarise(records, plan.methods, costs=costs, replicates=replicates),
+        records=records,
+        maps=tuple(figures for row in judgements.values() for part in row for figures in part.maps),
+        replicates=replicates,
+        failures=tuple(_failures(lines, judged, cells.values)),
     )
 
 
-def _cost(method: str, row: Sequence[Cell]) -> Cost:
+def _refuse_nothing(cells: _Cells) -> None:
+    first = cells.values.get(_fit_label(0))
+    if isinstance(first, Failure):
+        raise TrainingError(f"version 0 could not be fitted ({first.message}): nothing to compare.")
+
+
+def _by_task(row: Sequence[Judgement]) -> dict[str, dict[int, Any]]:
+    """Replicates by task and version."""
+    tasks = dict.fromkeys(task for part in row for task in part.aucs)
+    return {
+        task: {part.version: part.aucs[task] for part in row if task in part.aucs} for task in tasks
+    }
+
+
+def _cost(method: str, line: Sequence[tuple[str, Any]], values: Mapping[str, Any]) -> Cost | None:
     """What a method's own fits took; a frozen model is fitted once, as version 0."""
-    fits = row[:1] if find_method(method).model == "frozen" else row
+    own = line[:1] if find_method(method).model == "frozen" else line
+    fits = [values.get(label, part) for label, part in own]
+    if not all(isinstance(fit, Fitted) for fit in fits):
+        return None
     return Cost(
-        fit_seconds=sum(cell.seconds for cell in fits),
-        peak_rss_mb=max(cell.peak_rss_mb for cell in fits),
+        fit_seconds=sum(fit.seconds for fit in fits),
+        peak_rss_mb=max(fit.peak_rss_mb for fit in fits),
     )
 
 
-def _cell_records(
-    method: str, cell: Cell, baseline: list[Cell] | None, *, seed: int
-) -> list[Record]:
-    record = Record(
-        method=method,
-        version=cell.version,
-        task=RECOMMENDATION,
-        metric="recall@50",
-        seed=seed,
-        value=cell.recall.mean,
-    )
-    records = [record, replace(record, metric="recall@50_se", value=cell.recall.standard_error)]
-    if baseline:
-        error = cell.recall.gap_standard_error(baseline[cell.version].recall)
-        records.append(replace(record, metric="recall@50_gap_se", value=error))
-    aligned = replace(record, task=ALIGNMENT, metric="alignment_error", value=cell.alignment_error)
-    return [*records, aligned]
+def _failures(
+    lines: Mapping[str, Sequence[tuple[str, Any]]],
+    judged: Mapping[str, Sequence[str]],
+    values: Mapping[str, Any],
+) -> list[Failure]:
+    """Every cell that failed, with the methods and versions that lack it; the cause first."""
+    whose: dict[str, list[tuple[str, int]]] = {}
+    for method, line in lines.items():
+        for version, (label, _) in enumerate(line):
+            whose.setdefault(label, []).append((method, version))
+        for version, label in enumerate(judged[method]):
+            whose.setdefault(label, []).append((method, version))
+    failed = []
+    for label, value in values.items():
+        if isinstance(value, Failure):
+            named = replace(value, cell=label)
+            failed += [
+                replace(named, method=method, version=version)
+                for method, version in whose.get(label, [])
+            ] or [named]
+    return failed

@@ -64,6 +64,16 @@ class Consumer:
         device = next(self.network.parameters()).device
         return score(self.network, x.to(device, torch.float32))
 
+    def logits(self, examples: Examples, tables: Tables) -> npt.NDArray[np.float32]:
+        """Logits (n,) of `examples`, read out of the tables of their step."""
+        inputs = Inputs(tables, examples)
+        if inputs.dim != self.dim:
+            raise UsageError(
+                f"the {self.task} consumer takes {self.dim} dimensions, found {inputs.dim}; "
+                "convert the tables to version 0 first."
+            )
+        return score(self.network, inputs)
+
     def save(self, path: Path) -> None:
         """Write the consumer to a safetensors file, whole or not at all."""
         about = {
@@ -110,10 +120,4 @@ def score(network: nn.Sequential, inputs: Inputs | torch.Tensor) -> npt.NDArray[
 
 def judge(consumer: Consumer, examples: Examples, tables: Tables) -> float:
     """The consumer's ROC-AUC on `examples`, fed version-0-compatible `tables` of their step."""
-    inputs = Inputs(tables, examples)
-    if inputs.dim != consumer.dim:
-        raise UsageError(
-            f"the {consumer.task} consumer takes {consumer.dim} dimensions, found {inputs.dim}; "
-            "convert the tables to version 0 first."
-        )
-    return roc_auc(score(consumer.network, inputs), examples.labels)
+    return roc_auc(consumer.logits(examples, tables), examples.labels)

@@ -88,7 +88,7 @@ def summarise(
     records: Sequence[Record],
     methods: Sequence[str],
     *,
-    costs: Mapping[str, Cost] | None = None,
+    costs: Mapping[str, Cost | None] | None = None,
     replicates: Sequence[Replicates] = (),
 ) -> tuple[Summary, ...]:
     """The comparison table, one row a method in the order given.

@@ -25,6 +25,7 @@ class ComparePlan:
     layers: tuple[int, ...] = (2, 2, 3, 3, 3)  # one per version
     fit: FitConfig = PAPER_FIT
     map_epochs: int | None = None  # of post-hoc maps; None: as many as the model's
+    tuning_epochs: int | None = None  # of models that are trained on; None: as many as of others
     consumers: ConsumerConfig = PAPER
     profile: Profile = "paper"
 
@@ -87,6 +88,7 @@ class ComparePlan:
             layers=self.layers[version],
             fit=self.fit,
             map_epochs=self.map_epochs,
+            tuning_epochs=self.tuning_epochs,
         )
 
     def to_dict(self) -> dict[str, Any]:

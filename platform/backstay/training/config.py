@@ -23,6 +23,7 @@ class FitConfig:
     batch_size: int = 2048  # triples per optimiser step on a whole graph, over all workers
     negatives: int = 0  # drawn for all triples of a graph together; 0: one for each triple
     learning_rate: float = 1e-3  # of Adam, for the model and the map alike
+    extension_epochs: int | None = None  # of a version built onto the one before; None: as many
     warm_rate: float | None = None  # the same for a version that starts from the one before
     map_rate: float | None = None  # the same for a map that is fitted afterwards
     schedule: Literal["constant", "cosine"] = "constant"  # cosine: a short rise, a long fall
@@ -45,6 +46,8 @@ class FitConfig:
         for name in (
             "epochs",
             "warm_epochs",
+            "extension_epochs",
+            "most_steps",
             "batch_size",
             "evaluate_every",
             "fan_out",
@@ -89,6 +92,7 @@ class FitConfig:
             self,
             epochs=epochs,
             warm_epochs=None,
+            extension_epochs=None,
             evaluate_every=min(self.evaluate_every, epochs),
         )
 
@@ -101,6 +105,12 @@ class FitConfig:
             table_scale=1.0,
             output_scale=1.0,
         )
+
+    def extending(self) -> "FitConfig":
+        """What holds for a version that is built onto the one before."""
+        epochs = self.extension_epochs or self.epochs
+        most = self.most_steps and math.ceil(self.most_steps * epochs / self.epochs)
+        return replace(self, epochs=epochs, most_steps=most)
 
     def afterwards(self, epochs: int | None) -> "FitConfig":
         """What holds for a map that is fitted to a finished model."""
@@ -130,6 +140,7 @@ FAST = FitConfig(
     epochs=10,
     most_steps=1000,
     warm_epochs=6,
+    extension_epochs=20,
     batch_size=1024,
     negatives=512,
     learning_rate=0.06,

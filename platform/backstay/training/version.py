@@ -1,7 +1,7 @@
 """One version from arrays to arrays: the model and the backward map of an update method."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -230,6 +230,7 @@ def _begin(
                 f"{method.name} adds dimensions to those of the version before: expected more "
                 f"than {previous.model.dim}, found {plan.dim}. Ask for a wider version."
             )
+        fit = fit.extending()
     config = ModelConfig(
         architecture=plan.architecture,
         dim=dim,
