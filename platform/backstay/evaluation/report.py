@@ -1,6 +1,23 @@
-"""The report of a comparison: a page, a text, plots, and the table for a terminal."""
+"""The report of a comparison: a page, a text, a document, plots, and the table for a terminal.
+
+`report.json` says what the page says, for programs:
+
+    verdict        ship (true, false, or null: the run can't tell), methods to ship with, tolerated
+                   (percent), headline, reasons: [{question, figure, answer}]
+    table          the rows of `summary` of results.json, with their 95 % intervals
+    groups         [{methods, apart}], the best first: methods of one group are in no order; apart
+                   lists the pairs of a group that are told apart all the same, the better first
+    pairs          [{first, second, figure, difference, interval, told_apart}]: every two methods'
+                   difference in intended_pct, unintended_pct and total_pct, in points
+    compatibility  by method: update_gain, average_compatibility, consumers (percent against
+                   fix-m0 by task), and its maps as in results.json, each with `compatible`
+    failures       as in results.json
+
+Shares lie in [0, 1], percentages are percent; null where a figure can't be made.
+"""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,36 +26,51 @@ from markupsafe import Markup
 from rich import box
 from rich.table import Table
 
-from backstay.evaluation import words
-from backstay.evaluation.figures import mean_over_tasks, values_of
+from backstay.evaluation import costs, words
+from backstay.evaluation.compatibility import average_compatibility, update_gain
 from backstay.evaluation.files import write_whole
-from backstay.evaluation.results import Results
-from backstay.evaluation.uncertainty import Uncertainty, uncertainties
-from backstay.evaluation.verdict import leaders, standings, verdict
+from backstay.evaluation.intervals import pairs
+from backstay.evaluation.results import Interval, Results
+from backstay.evaluation.sheets import comparable, sheets
+from backstay.evaluation.standing import groups
+from backstay.evaluation.verdict import TOLERATED, Verdict, verdict
 
 REPORT_FILE = "report.html"
 TEXT_FILE = "report.md"
+DOCUMENT_FILE = "report.json"
 FIGURES_FOLDER = "figures"
+
+_SECTIONS = {
+    "comparison": ("Who is ahead of whom", (), ("apart",)),
+    "costs": ("Both sides of the bill", ("costs", "methods", "versions"), ()),
+    "consumers": ("Consumer by consumer", ("tasks",), ("consumers", "flips")),
+    "compatibility": (
+        "How compatible the versions are",
+        ("chain",),
+        ("compatibility", "criterion", "slices", "maps"),
+    ),
+}
+"""Sections after the comparison table: heading, figures, tables."""
 
 
 def write_report(results: Results, out: Path) -> Path:
-    """Write `report.html`, `report.md` and `figures/*.{png,svg}` into the folder `out`.
+    """Write `report.html`, `.md` and `.json`, and `figures/*.{png,svg}` into the folder `out`.
 
     The page is self-contained: it loads nothing. Returns its path.
     """
     from backstay.evaluation import plots  # noqa: PLC0415 - matplotlib, only where a report is made
 
-    errors = uncertainties(results.records)
-    panels = plots.panels(results, errors)
-    methods = [row.method for row in results.summary]
-    files = plots.figure_files(panels, methods)
+    decision = verdict(results)
+    look = plots.styles([row.method for row in results.summary])
+    panels = plots.panels(results)
+    files = plots.figure_files(panels, look)
     for name, content in files.items():
         write_whole(out / FIGURES_FOLDER / name, content)
     told = {
-        **_content(results, errors),
-        "styles": plots.styles(methods),
+        **_content(results, decision),
+        "keys": {method: Markup(plots.marker_svg(style)) for method, style in look.items()},  # noqa: S704
         "panels": [(panel, Markup(plots.inline_svg(panel))) for panel in panels],  # noqa: S704
-        "images": [name for name in files if name.endswith(".png")],
+        "images": [name.removesuffix(".png") for name in files if name.endswith(".png")],
         "folder": FIGURES_FOLDER,
     }
     environment = Environment(
@@ -49,6 +81,8 @@ def write_report(results: Results, out: Path) -> Path:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    document = json.dumps(_document(results, decision), indent=1, ensure_ascii=False)
+    write_whole(out / DOCUMENT_FILE, f"{document}\n".encode())
     for name in (TEXT_FILE, REPORT_FILE):
         text = environment.get_template(f"{name}.j2").render(told)
         write_whole(out / name, text.encode())
@@ -56,76 +90,61 @@ def write_report(results: Results, out: Path) -> Path:
 
 
 def terminal_table(results: Results) -> Table:
-    """The comparison table for a terminal; ± is one standard error."""
+    """The comparison table for a terminal, with 95 % intervals; the verdict below."""
+    decision = verdict(results)
     table = Table(
         title=f"What an update costs: {results.dataset.get('name', 'this data set')}",
-        caption="% against no-bc (Recall) and fix-m0 (AUC); ± one standard error",
+        caption=f"{decision.headline}\n"
+        "% against no-bc (Recall@50) and fix-m0 (ROC-AUC); ±: half the 95 % interval",
         box=box.SIMPLE_HEAD,
         padding=0,
         pad_edge=False,
     )
     table.add_column("method", overflow="fold")
-    for heading in ("Recall\n@50", "\n%", "ROC-\nAUC", "\n%", "sum\n%", "dis-\ntance", "\nfit"):
+    for heading in ("Recall\n%", "ROC-AUC\n%", "sum\n%", "dis-\ntance", "\nfit"):
         table.add_column(heading, justify="right", no_wrap=True)
-    errors = uncertainties(results.records)
-    best = leaders(standings(results, errors))
-    for row in results.summary:
-        error = errors.get(row.method)
+    for row in comparable(results):
         table.add_row(
             row.method,
-            words.number(row.intended_recall50),
-            _with_error(row.intended_pct, error.intended_pct if error else None),
-            words.number(row.unintended_auc),
-            _with_error(row.unintended_pct, error.unintended_pct if error else None),
-            words.percent(row.total_pct).removesuffix(" %"),
-            words.number(row.alignment_error),
+            _with_interval(row.intended_pct, row.intended_interval),
+            _with_interval(row.unintended_pct, row.unintended_interval),
+            _with_interval(row.total_pct, row.total_interval),
+            words.number(row.alignment_error, 2),
             words.duration(row.fit_seconds),
-            style="bold" if row.method in best else None,
+            style="bold" if row.method in decision.methods else None,
         )
     return table
 
 
-def _with_error(value: float | None, error: float | None) -> str:
-    text = words.percent(value).removesuffix(" %")
-    return f"{text} ±{error:.1f}" if value is not None and error else text
+def _with_interval(value: float | None, interval: Interval | None) -> str:
+    """`−0.6 ±0.4`; an interval without any width says nothing."""
+    text = words.signed(value)
+    if interval is None or interval[0] == interval[1]:
+        return text
+    return f"{text} ±{(interval[1] - interval[0]) / 2:.1f}"
 
 
-def _content(results: Results, errors: dict[str, Uncertainty]) -> dict[str, Any]:
+def _content(results: Results, decision: Verdict) -> dict[str, Any]:
     """What both templates say."""
     protocol = dict(results.protocol)
     left_out = protocol.pop("left_out", [])
     notes = protocol.pop("notes", [])
-    places = standings(results, errors)
-    aucs = values_of(results.records, "roc_auc")
-    methods = [row.method for row in results.summary]
-    tasks = dict.fromkeys(record.task for record in results.records if record.metric == "roc_auc")
     return {
         "name": results.dataset.get("name", "this data set"),
         "counts": results.dataset.get("counts", {}),
-        "rows": results.summary,
-        "errors": errors,
-        "nothing": Uncertainty(intended_pct=None, unintended_pct=None),
-        "leaders": leaders(places),
-        "methods": methods,
-        "verdict": verdict(places),
+        "verdict": decision,
+        "tolerated": TOLERATED,
+        "failures": results.failures,
+        "groups": groups(results),
+        "sheets": sheets(results, chosen=decision.methods),
+        "sections": _SECTIONS,
+        "methods": [row.method for row in results.summary],
         "words": words,
-        "tasks": [
-            (
-                task,
-                words.TASKS.get(task, ""),
-                [
-                    mean_over_tasks({task: aucs[method][task]})
-                    if task in aucs.get(method, {})
-                    else None
-                    for method in methods
-                ],
-            )
-            for task in tasks
-        ],
+        "tasks": dict.fromkeys(r.task for r in results.records if r.metric == "roc_auc"),
         "left_out": left_out,
         "notes": notes,
         "run": [
-            (key.replace("_", " "), _plain(value))
+            (words.plain(key), _plain(value))
             for part in ({"dataset": results.dataset}, {"protocol": protocol})
             for group, values in part.items()
             for key, value in values.items()
@@ -134,12 +153,38 @@ def _content(results: Results, errors: dict[str, Uncertainty]) -> dict[str, Any]
     }
 
 
+def _document(results: Results, decision: Verdict) -> dict[str, Any]:
+    """The contents of report.json."""
+    gains, shares = update_gain(results), average_compatibility(results)
+    hit = costs.by_consumer(results)
+    return {
+        "verdict": {**asdict(decision), "tolerated": TOLERATED},
+        "table": [asdict(row) for row in results.summary],
+        "groups": [asdict(group) for group in groups(results)],
+        "pairs": [{**asdict(pair), "told_apart": pair.told_apart} for pair in pairs(results)],
+        "compatibility": {
+            row.method: {
+                "update_gain": gains.get(row.method),
+                "average_compatibility": shares.get(row.method),
+                "consumers": hit.get(row.method, {}),
+                "maps": [
+                    {**asdict(part), "compatible": part.compatible}
+                    for part in results.maps
+                    if part.method == row.method
+                ],
+            }
+            for row in results.summary
+        },
+        "failures": [asdict(failure) for failure in results.failures],
+    }
+
+
 def _plain(value: Any) -> str:
     """A JSON value on one line, for people."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {_plain(inner)}" for key, inner in value.items())
+        return ", ".join(f"{words.plain(key)} {_plain(inner)}" for key, inner in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(_plain(inner) for inner in value)
     return f"{value:,}" if type(value) is int else json.dumps(value)

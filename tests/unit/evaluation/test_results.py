@@ -16,7 +16,15 @@ def test_round_trip(tmp_path, results):
 
 def test_has_the_fields_of_the_contract(results):
     raw = json.loads(results.to_json())
-    assert set(raw) == {"dataset", "protocol", "summary", "records"}
+    assert set(raw) == {
+        "dataset",
+        "protocol",
+        "summary",
+        "records",
+        "maps",
+        "replicates",
+        "failures",
+    }
     assert set(raw["summary"][0]) == {
         "method",
         "intended_recall50",
@@ -27,8 +35,19 @@ def test_has_the_fields_of_the_contract(results):
         "alignment_error",
         "fit_seconds",
         "peak_rss_mb",
+        "intended_interval",
+        "unintended_interval",
+        "total_interval",
     }
-    assert set(raw["records"][0]) == {"method", "version", "task", "metric", "seed", "value"}
+    assert set(raw["records"][0]) == {
+        "method",
+        "version",
+        "task",
+        "metric",
+        "seed",
+        "value",
+        "interval",
+    }
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, results, monkeypatch):
@@ -57,12 +76,12 @@ def test_fields_of_a_later_version_are_ignored(results):
 @pytest.mark.parametrize(
     ("place", "value", "says"),
     [
-        (("records", 0, "value"), "0.3", "value = '0.3'"),
-        (("records", 0, "version"), True, "version = True"),
-        (("records", 0, "metric"), "mrr", "unknown metric 'mrr'"),
-        (("records", 0, "seed"), None, "seed = None"),
-        (("summary", 0, "method"), None, "method = None"),
-        (("summary",), 3, "not iterable"),
+        (("records", 0, "value"), "0.3", "valid number at records.0.value"),
+        (("records", 0, "version"), True, "valid integer at records.0.version"),
+        (("records", 0, "metric"), "mrr", "'recall@50'.* at records.0.metric"),
+        (("records", 0, "seed"), None, "valid integer at records.0.seed"),
+        (("summary", 0, "method"), None, "valid string at summary.0.method"),
+        (("summary",), 3, "valid array at summary"),
     ],
 )
 def test_refuses_what_is_broken(tmp_path, results, place, value, says):
@@ -81,10 +100,15 @@ def test_refuses_what_is_broken(tmp_path, results, place, value, says):
 def test_refuses_what_is_missing(tmp_path):
     with pytest.raises(InputError, match="can't be read"):
         Results.load(tmp_path / "none.json")
-    with pytest.raises(InputError, match="no 'dataset'"):
+    with pytest.raises(InputError, match="required at dataset"):
         Results.from_json("{}")
     with pytest.raises(InputError, match="backstay compare"):
         Results.from_json("[")
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(UsageError, match="unknown metric 'mrr'"):
+        Record(method="no-bc", version=0, task="edge_rating", metric="mrr", seed=0, value=0.1)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
