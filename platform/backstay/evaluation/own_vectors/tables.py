@@ -32,6 +32,7 @@ BATCH_BYTES = 64 << 20
 """Of vectors decoded at once."""
 
 _ID_ROWS = 1 << 18
+_READ_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,7 +166,8 @@ def _parts(files: Files, path: str) -> tuple[str, ...]:
 
 def _parquet(source: Any, path: str) -> Any:
     try:
-        return pq.ParquetFile(source)
+        # Other settings read a row group's columns whole, and a table may be one row group.
+        return pq.ParquetFile(source, buffer_size=_READ_BYTES, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is no whole Parquet file ({error}).") from error
 
