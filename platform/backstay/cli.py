@@ -204,8 +204,14 @@ _PLAN = (
     click.option("--dims", type=_INTEGERS, help="D_0,D_1,…: one version for each."),
     click.option("--layers", type=_INTEGERS, help="Layers of each version, or one for all."),
     click.option("--slices", type=_NUMBERS, help="T_0,T_1,…: one more than versions."),
-    click.option("--epochs", type=_POSITIVE, help="Epochs of each fit."),
+    click.option("--epochs", type=_POSITIVE, help="Epochs of a fresh start; others in proportion."),
+    click.option("--evaluate-every", type=_POSITIVE, help="Epochs between two looks at a fit."),
+    click.option("--tuning-epochs", type=_POSITIVE, help="Epochs of finetune."),
+    click.option("--map-epochs", type=_POSITIVE, help="Epochs of maps fitted afterwards."),
     click.option("--seeds", type=_POSITIVE, help="Seeds of each consumer."),
+    click.option("--widths", type=_INTEGERS, help="Hidden widths a consumer may have."),
+    click.option("--dropouts", type=_NUMBERS, help="Dropouts a consumer may have."),
+    click.option("--consumer-epochs", type=_POSITIVE, help="Epochs of each consumer."),
     click.option("--seed", type=int, help="Reaches everything random."),
 )
 """Left out, they follow the profile."""

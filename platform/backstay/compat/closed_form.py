@@ -244,7 +244,11 @@ def fit_maps(form: ClosedForm, new: Float32, old: Float32, *, n_users: int) -> E
     users, items = (moments_of(new[part], old[part]) for part in (np.s_[:n_users], np.s_[n_users:]))
     if form == "low-rank":
         return orthogonal_low_rank(users, items)
-    both = ridge(users + items) if form == "ridge" else procrustes(users + items)
+    moments = users + items
+    if form == "procrustes":
+        both = procrustes(moments)
+    else:
+        both = ridge(moments, intercept=form == "ridge")
     return EntityMaps(user=both, item=both)
 
 

@@ -8,7 +8,9 @@ from typing import Literal
 
 from backstay.errors import UsageError
 
-ClosedForm = Literal["ridge", "procrustes", "low-rank"]
+ClosedForm = Literal["linear", "ridge", "procrustes", "low-rank"]
+"""A linear map as a joint method's, the same with an offset, a rotation, or one for users and one
+for items that keep the scores."""
 
 
 @dataclass(frozen=True, kw_only=True)

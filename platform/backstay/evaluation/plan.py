@@ -1,7 +1,7 @@
 """What a comparison runs: profiles, and the flags that override them."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from backstay.compat.methods import METHODS, find_method
 from backstay.datasets.timeline import SLICES
@@ -13,6 +13,7 @@ from backstay.training.config import FitConfig
 from backstay.training.version import VersionPlan
 
 Profile = Literal["fast", "paper"]
+_Config = TypeVar("_Config", FitConfig, ConsumerConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,32 +53,42 @@ class ComparePlan:
         layers: tuple[int, ...] | None = None,
         slices: tuple[float, ...] | None = None,
         epochs: int | None = None,
+        tuning_epochs: int | None = None,
+        map_epochs: int | None = None,
+        evaluate_every: int | None = None,
         weight: float | None = None,
-        seeds: int | None = None,
         seed: int | None = None,
+        seeds: int | None = None,
+        widths: tuple[int, ...] | None = None,
+        dropouts: tuple[float, ...] | None = None,
+        consumer_epochs: int | None = None,
     ) -> Self:
         """A profile with some of its values replaced; the number of dims is that of versions.
 
         `paper` is the published protocol to the letter, hours of it. `fast` is the same protocol
-        with narrower models, fewer epochs and consumers, for minutes.
+        with narrower models, our recipe, and fewer consumers, for minutes.
         """
         plan = cls() if profile == "paper" else cls(**_FAST, profile="fast")
         dims = dims or plan.dims[: len(slices) - 1 if slices else None]
         layers = layers or (2, 2)
         layers = (layers + (layers[0] if len(layers) == 1 else 3,) * len(dims))[: len(dims)]
-        fit = replace(
-            plan.fit.lasting(epochs),
-            weight=plan.fit.weight if weight is None else weight,
-            seed=plan.fit.seed if seed is None else seed,
-        )
+        fit = plan.fit.scaled(epochs)
         return replace(
             plan,
             methods=methods or plan.methods,
             dims=dims,
             layers=layers,
             slices=slices or SLICES[: len(dims) + 1],
-            fit=fit,
-            consumers=replace(plan.consumers, seeds=seeds or plan.consumers.seeds),
+            fit=_with(fit, weight=weight, seed=seed, evaluate_every=evaluate_every),
+            map_epochs=map_epochs or plan.map_epochs,
+            tuning_epochs=tuning_epochs or plan.tuning_epochs,
+            consumers=_with(
+                plan.consumers,
+                seeds=seeds,
+                widths=widths,
+                dropouts=dropouts,
+                epochs=consumer_epochs,
+            ),
         )
 
     def version(self, method: str, version: int) -> VersionPlan:
@@ -94,6 +105,11 @@ class ComparePlan:
     def to_dict(self) -> dict[str, Any]:
         """As results.json tells it."""
         return asdict(self)
+
+
+def _with(config: _Config, **values: Any) -> _Config:
+    """The configuration with those of the values that are given."""
+    return replace(config, **{name: value for name, value in values.items() if value is not None})
 
 
 _FAST: dict[str, Any] = {

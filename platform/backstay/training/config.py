@@ -30,6 +30,9 @@ class FitConfig:
     regularisation: float = 1e-2  # weight of ½(‖u‖² + ‖i⁺‖² + ‖i⁻‖²) per triple
     weight: float = 16.0  # λ of the alignment loss, for methods that align jointly
     average: float = 0.0  # decay per step of the weights' running mean that is judged; 0: none
+    solve_maps: bool = (
+        False  # solve a jointly learned map in closed form once the model is finished
+    )
     warm_start: bool = False  # begin with the weights of the version before, where there is one
     table_scale: float = 1.0  # of the input table at the start, beside the architecture's own
     output_scale: float = 1.0  # of the last batch norm's weight at the start
@@ -96,6 +99,20 @@ class FitConfig:
             evaluate_every=min(self.evaluate_every, epochs),
         )
 
+    def scaled(self, epochs: int | None) -> "FitConfig":
+        """The same for another number of epochs of a fresh start, and others in proportion."""
+        if epochs is None:
+            return self
+
+        def share(others: int | None) -> int | None:
+            return others and math.ceil(others * epochs / self.epochs)
+
+        return replace(
+            self.lasting(epochs),
+            warm_epochs=share(self.warm_epochs),
+            extension_epochs=share(self.extension_epochs),
+        )
+
     def warm(self) -> "FitConfig":
         """What holds for a version that starts from the one before."""
         return replace(
@@ -149,6 +166,7 @@ FAST = FitConfig(
     schedule="cosine",
     weight=1.0,
     average=0.98,
+    solve_maps=True,
     warm_start=True,
     table_scale=0.3,
     output_scale=0.25,

@@ -194,7 +194,7 @@ def fit_version(
     finished = fitted or _finish(model, prepared, extension, previous)
     return FittedVersion(
         finished,
-        _lead_back(plan, finished, prepared, backward, previous=previous),
+        _lead_back(plan, finished, prepared, backward, previous=previous, leads=workers.leads),
         {phase: state.curve for phase, state in states.items()},
         sum(state.seconds for state in states.values()),
         {phase: state.phases for phase, state in states.items()},
@@ -276,20 +276,24 @@ def _lead_back(
     backward: nn.Linear | None,
     *,
     previous: Predecessor | None,
+    leads: bool,
 ) -> EntityMaps | None:
-    """The map of a finished model to the version before."""
-    if previous is None or plan.method.map == "none":
+    """The map of a finished model to the version before.
+
+    Only the leading worker, for whose result the others wait, solves for it.
+    """
+    method, known = plan.method, prepared.known
+    if previous is None or method.map == "none":
         return None
+    solves = method.closed_form or (method.joint and plan.fit.solve_maps and "linear")
+    if method.map == "linear" and solves and known is not None and leads:
+        z = embed(model.load(), prepared.snapshot).numpy()
+        return fit_maps(solves, z, known, n_users=prepared.snapshot.n_users)
     if backward is not None:
         return EntityMaps.linear(backward.weight.detach().cpu().numpy())
     if model.basis is not None:
         return EntityMaps.linear(undo(model.basis, previous.model.dim))
-    if plan.method.map == "identity":
-        return EntityMaps.linear(np.eye(previous.model.dim, model.dim, dtype=np.float32))
-    if plan.method.closed_form is None or prepared.known is None:
-        raise UsageError(f"{plan.method.name} was prepared without the version before.")
-    z = embed(model.load(), prepared.snapshot).numpy()
-    return fit_maps(plan.method.closed_form, z, prepared.known, n_users=prepared.snapshot.n_users)
+    return EntityMaps.linear(np.eye(previous.model.dim, model.dim, dtype=np.float32))
 
 
 def _tensor(array: npt.NDArray[np.float32]) -> torch.Tensor:
