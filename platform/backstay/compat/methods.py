@@ -34,6 +34,11 @@ class Method:
         return self.map == "linear" and not self.joint
 
     @property
+    def publishable(self) -> bool:
+        """Its map is one matrix for all entities, which is what a version is published with."""
+        return self.closed_form not in {"ridge", "low-rank"}
+
+    @property
     def needs_known(self) -> bool:
         """Fitting reads the vectors that M_{k-1} has on the snapshot of version k."""
         return self.aligns or self.model == "extended" or self.closed_form is not None

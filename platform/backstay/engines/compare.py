@@ -15,6 +15,7 @@ from backstay.datasets.dataset import Dataset
 from backstay.datasets.timeline import check_split, steps
 from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
+from backstay.errors import InputError
 from backstay.evaluation.cells import Data, fit_cell
 from backstay.evaluation.compare import compare_methods
 from backstay.evaluation.kept import FOLDER, Kept
@@ -45,9 +46,12 @@ def compare(
     """
     plan = ComparePlan.of(profile, **settings)
     opened = Dataset.open(dataset)
-    _reopen(out, plan)
     shape = {name: value for name, value in plan.to_dict().items() if name != "methods"}
-    claim_folder(out, {"plan": shape, "data": opened.info.fingerprint}, result=RESULTS_FILE)
+    claim_folder(
+        out,
+        {"plan": shape, "data": opened.info.fingerprint},
+        result=None if _leaves_to_do(out / RESULTS_FILE, plan) else RESULTS_FILE,
+    )
     data = read_data(opened, plan)
     started = time.perf_counter()
     with nullcontext() if workers == 1 else ray_session(cpus=workers):
@@ -81,13 +85,15 @@ def read_data(opened: Dataset, plan: ComparePlan) -> Data:
     return Data(timeline, opened.attributes(interactions.item_ids))
 
 
-def _reopen(out: Path, plan: ComparePlan) -> None:
-    """Let a run be repeated in which cells have failed, or that lacks some of the methods."""
-    path = out / RESULTS_FILE
-    if path.exists():
+def _leaves_to_do(path: Path, plan: ComparePlan) -> bool:
+    """Whether cells have failed in these results, or some of the plan's methods are missing."""
+    try:
         results = Results.load(path)
-        if results.failures or {row.method for row in results.summary} < set(plan.methods):
-            path.unlink()
+    except InputError:
+        return False
+    done = {row.method for row in results.summary}
+    asked = set(plan.methods)
+    return done <= asked and (done != asked or bool(results.failures))
 
 
 class RayTasks:

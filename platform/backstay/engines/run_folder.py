@@ -10,15 +10,16 @@ from backstay.evaluation.files import write_whole
 PLAN_FILE = "plan.json"
 
 
-def claim_folder(out: Path, what: dict[str, Any], *, result: str) -> None:
+def claim_folder(out: Path, what: dict[str, Any], *, result: str | None) -> None:
     """Take an empty folder, or one that the same run began to fill and has not finished.
 
-    `what` tells one run from another; `result` is the file that a finished run leaves.
+    `what` tells one run from another; `result` is the file that a finished run leaves, None for a
+    run that may go on even so.
     """
     text = json.dumps(what, indent=1, sort_keys=True) + "\n"
     plan = out / PLAN_FILE
     if out.exists() and any(out.iterdir()):
-        if (out / result).exists():
+        if result is not None and (out / result).exists():
             raise InputError(f"{out} holds a finished run; give this one a folder of its own.")
         if not plan.is_file():
             raise InputError(f"{out} is not empty; give the run a folder of its own.")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from backstay.compat.maps import BackwardMap, Vectors
-from backstay.compat.methods import find_method
+from backstay.compat.methods import METHODS, find_method
 from backstay.datasets.dataset import Dataset, Interactions
 from backstay.datasets.timeline import Step, step
 from backstay.engines.fit import CHECKPOINT_SECONDS, Problem, fit_here, fit_on_ray
@@ -66,7 +66,12 @@ class UpdateConfig:
     run_name: str | None = None  # None: made of everything above that shapes the version
 
     def __post_init__(self) -> None:
-        find_method(self.method)
+        if not find_method(self.method).publishable:
+            raise UsageError(
+                f"{self.method} leads back by a map with an offset, or by one for users and one for "
+                "items. Such maps can be compared, not published; expected one of "
+                f"{', '.join(name for name, method in METHODS.items() if method.publishable)}."
+            )
         if not 0 < self.until <= 1:
             raise UsageError(f"until must be a position in (0, 1], found {self.until}.")
         if not 0 < self.window <= 1:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backstay.compat.maps import EntityMaps, chain_entity_maps
+from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Attributes
 from backstay.datasets.timeline import Step
 from backstay.evaluation.auc import roc_auc
@@ -256,8 +257,8 @@ def _maps(
     """How well the newest version leads back to each older one, by its own maps."""
     *older, newest = line
     step = data.steps[newest.version]
-    if not newest.backward or newest.model is older[-1].model:
-        return
+    if not newest.backward or find_method(method).model == "frozen":
+        return  # nothing leads back, or nothing has to
     for target in older:
         own = target.model.embed(step, data.attributes)
         maps = newest.maps_to(target.version)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from backstay.compat.maps import AffineMap, EntityMaps
-from backstay.errors import CorruptError, InputError
+from backstay.errors import BackstayError, CorruptError
 from backstay.evaluation.cells import Fitted, Judgement
 from backstay.evaluation.consumers import Consumer
 from backstay.evaluation.files import write_whole
@@ -62,7 +62,7 @@ class Kept:
         try:
             about = json.loads((place / _DONE).read_text(encoding="utf-8"))
             return _read(place, about)
-        except (OSError, KeyError, TypeError, ValueError, InputError, SafetensorError) as error:
+        except _UNREADABLE as error:
             raise CorruptError(
                 f"{place} holds a finished cell that can't be read ({error}); "
                 "remove the folder and run the comparison again, which makes it anew."
@@ -88,6 +88,7 @@ def _write(place: Path, value: Fitted | Judgement | list[Consumer]) -> dict[str,
     return {"kind": "consumers", "count": len(value)}
 
 
+_UNREADABLE = (OSError, LookupError, TypeError, ValueError, BackstayError, SafetensorError)
 _PLAIN = ("version", "curves", "seconds", "peak_rss_mb")
 
 

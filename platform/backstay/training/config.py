@@ -20,19 +20,17 @@ class FitConfig:
     epochs: int = 500  # an epoch draws as many edges as the step has
     most_steps: int | None = None  # optimiser steps after which a fit ends, however large the data
     warm_epochs: int | None = None  # of a version that starts from the one before; None: as many
+    extension_epochs: int | None = None  # of a version built onto the one before; None: as many
     batch_size: int = 2048  # triples per optimiser step on a whole graph, over all workers
     negatives: int = 0  # drawn for all triples of a graph together; 0: one for each triple
     learning_rate: float = 1e-3  # of Adam, for the model and the map alike
-    extension_epochs: int | None = None  # of a version built onto the one before; None: as many
     warm_rate: float | None = None  # the same for a version that starts from the one before
     map_rate: float | None = None  # the same for a map that is fitted afterwards
     schedule: Literal["constant", "cosine"] = "constant"  # cosine: a short rise, a long fall
     regularisation: float = 1e-2  # weight of ½(‖u‖² + ‖i⁺‖² + ‖i⁻‖²) per triple
     weight: float = 16.0  # λ of the alignment loss, for methods that align jointly
     average: float = 0.0  # decay per step of the weights' running mean that is judged; 0: none
-    solve_maps: bool = (
-        False  # solve a jointly learned map in closed form once the model is finished
-    )
+    solve_maps: bool = False  # maps of joint methods are solved for once the model is finished
     warm_start: bool = False  # begin with the weights of the version before, where there is one
     table_scale: float = 1.0  # of the input table at the start, beside the architecture's own
     output_scale: float = 1.0  # of the last batch norm's weight at the start
