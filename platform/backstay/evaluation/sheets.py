@@ -101,7 +101,7 @@ def comparison(results: Results, *, chosen: Sequence[str]) -> Sheet:
     return Sheet(
         "comparison",
         "The comparison",
-        words.INTERVALS,
+        f"Below a percentage: its 95 % interval, and the figure it is made of. {words.INTERVALS}",
         tuple(words.COLUMNS),
         tuple(rows),
     )

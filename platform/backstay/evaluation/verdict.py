@@ -184,7 +184,7 @@ class _Case:
                 question="What does it cost old consumers?",
                 figure=percent(least.loss.value),
                 answer=f"They may lose {TOLERATED:g} %. The least that a method which gains "
-                f"anything costs them is {_change(least.loss)}, with {least.name}. "
+                f"anything costs them is {_change(least.loss)}, with {least.name}."
                 + self._hardest_hit(least.name),
             ),
             *self._without_compatibility([least.name]),
@@ -267,10 +267,8 @@ class _Case:
             figure=_span(candidate.loss.value for candidate in leading),
             answer="Their ROC-AUC: "
             + _each((candidate.name, candidate.loss) for candidate in leading)
-            + f"; {within} the {TOLERATED:g} % tolerated. "
-            + " ".join(
-                filter(None, (self._hardest_hit(c.name, named=len(leading) > 1) for c in leading))
-            ),
+            + f"; {within} the {TOLERATED:g} % tolerated."
+            + "".join(self._hardest_hit(c.name, named=len(leading) > 1) for c in leading),
         )
 
     def _price(self, leading: Sequence[_Candidate]) -> Reason:
@@ -295,7 +293,7 @@ class _Case:
                 question="And without compatibility?",
                 figure=percent(cost.value),
                 answer=f"Shipping without it ({NO_BC}) changes what old consumers deliver by "
-                f"{_change(cost)}. " + self._hardest_hit(NO_BC),
+                f"{_change(cost)}." + self._hardest_hit(NO_BC),
             )
         ]
 
@@ -325,7 +323,7 @@ class _Case:
         ]
 
     def _hardest_hit(self, method: str, *, named: bool = False) -> str:
-        """Which consumer loses most, where one loses anything to speak of."""
+        """Which consumer loses most, where one loses more than all do: a sentence to append."""
         found = costs.by_consumer(self.results).get(method, {})
         if not found:
             return ""
@@ -334,7 +332,7 @@ class _Case:
         if found[task] >= 0 or percent(found[task]) in {percent(0.0), percent(mean)}:
             return ""
         whose = f" with {method}" if named else ""
-        return f"Hardest hit{whose}: {plain(task)}, {percent(found[task])}."
+        return f" Hardest hit{whose}: {plain(task)}, {percent(found[task])}."
 
 
 def _missing(results: Results) -> Reason | None:

@@ -57,9 +57,9 @@ COLUMNS = {
 """What each column of the comparison table means."""
 
 INTERVALS = (
-    "Ranges are 95 % intervals: users, items and consumer seeds were drawn again and again, the "
-    "same ones for every method, so that methods are compared on equal terms. They don't cover "
-    "what fitting the embedding models with another seed would change."
+    "For intervals, users, items and consumer seeds were drawn again and again, the same ones for "
+    "every method, so that methods are compared on equal terms. Intervals don't cover what fitting "
+    "the embedding models with another seed would change."
 )
 
 SLICES = {

@@ -40,6 +40,7 @@ def test_a_method_that_gains_and_costs_little_is_shipped(results):
     gain = 100 * (rows["backstay"].intended_recall50 / rows["fix-m0"].intended_recall50 - 1)
     assert f"never updating (fix-m0): {percent(gain)} (" in text
     assert "Their ROC-AUC: −0.4 % (−1.2 to +0.4); within the 2 % tolerated." in text
+    assert not any(part != part.strip() or "  " in part for part in made.sentences)
     assert "(no-bc) changes what old consumers deliver by −35.0 % (" in text
 
 
