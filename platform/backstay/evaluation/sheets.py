@@ -288,7 +288,9 @@ def maps(results: Results) -> Sheet:
         if part is None:
             return Cell()
         condition = part.condition_number
-        ratio = "∞" if condition is None else f"{condition:,.0f}"
+        ratio = "∞" if condition is None else f"{condition:.2g}"
+        if condition is not None and 10 <= condition < 1e6:  # noqa: PLR2004
+            ratio = f"{condition:,.0f}"
         return Cell(words.number(part.spectral_norm, 2), (f"κ {ratio}",))
 
     return Sheet(

@@ -86,6 +86,8 @@ def test_flips_slices_and_maps(made):
     assert cells(made["slices"], "backstay")[0].text == "0.240"
     assert made["maps"].columns == ("1→0", "2→1", "3→2", "4→3", "4→0")
     assert cells(made["maps"], "backstay")[-1].text == "1.48"
+    assert cells(made["maps"], "backstay")[0].small == ("κ 1.6",)
+    assert cells(made["maps"], "finetune")[-1].small == ("κ 81",)
     assert cells(made["maps"], "posthoc-low-rank")[0].small == ("κ ∞",)
 
 
