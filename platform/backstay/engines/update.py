@@ -68,8 +68,8 @@ class UpdateConfig:
     def __post_init__(self) -> None:
         if not find_method(self.method).publishable:
             raise UsageError(
-                f"{self.method} leads back by a map with an offset, or by one for users and one for "
-                "items. Such maps can be compared, not published; expected one of "
+                f"{self.method} leads back by a map with an offset, or by one for users and one "
+                "for items. Such maps can be compared, not published; expected one of "
                 f"{', '.join(name for name, method in METHODS.items() if method.publishable)}."
             )
         if not 0 < self.until <= 1:

@@ -12,6 +12,7 @@ from backstay.models.snapshot import Snapshot
 from backstay.training.alignment import Alignment
 from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
+from backstay.training.extension import Extension
 from backstay.training.fit import fit
 from backstay.training.learner import Learner
 from backstay.training.workers import Workers
@@ -31,6 +32,8 @@ SAMPLED = {"sampling": "neighbours", "fan_out": 3, "groups": 4, "group_size": 16
 OPTIONS = (
     "alignment",
     "backward",
+    "extension",
+    "known",
     "score",
     "learn_model",
     "workers",
@@ -70,6 +73,14 @@ def aligned(dim=8, *, loss="multi", seed=0):
     return {"alignment": alignment, "backward": alignment.fresh_map(dim, seed=seed)}
 
 
+def extended(dim=8, *, seed=0):
+    """The options of a fit that builds onto vectors of 6 dimensions, with a basis of its own."""
+    extension = Extension(6, dim)
+    with torch.no_grad():
+        extension.change.copy_(random(6 + dim, 6 + dim, seed=10 + seed))
+    return {"extension": extension, "known": random(NODES, 6, seed=9)}
+
+
 def run(model, **options):
     """`fit`, with options of its own and of the configuration alike."""
     own = {name: options.pop(name) for name in OPTIONS if name in options}
@@ -77,6 +88,7 @@ def run(model, **options):
 
 
 def learner_of(model, *, alignment=None, backward=None, learn_model=True, **options):
+    built_onto = {name: options.pop(name, None) for name in ("extension", "known")}
     return Learner(
         SNAPSHOT,
         model,
@@ -86,6 +98,7 @@ def learner_of(model, *, alignment=None, backward=None, learn_model=True, **opti
         learn_model=learn_model,
         device=CPU,
         clock=Clock(),
+        **built_onto,
     )
 
 

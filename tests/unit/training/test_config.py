@@ -27,8 +27,10 @@ def test_the_paper_s_recipe_is_the_paper_s():
         "most_steps": None,
         "warm_start": False,
         "warm_epochs": None,
+        "extension_epochs": None,
         "warm_rate": None,
         "map_rate": None,
+        "solve_maps": False,
         "table_scale": 1.0,
         "output_scale": 1.0,
         # Without a meaning for whole graphs.
@@ -48,7 +50,10 @@ def test_recipes_are_found_by_name():
 
 @pytest.mark.parametrize(
     "field",
-    ["epochs", "warm_epochs", "batch_size", "evaluate_every", "fan_out", "groups", "group_size"],
+    [
+        *("epochs", "warm_epochs", "extension_epochs", "most_steps", "batch_size"),
+        *("evaluate_every", "fan_out", "groups", "group_size"),
+    ],
 )
 def test_a_count_below_one_is_refused(field):
     with pytest.raises(UsageError, match=f"{field} must be at least 1, found 0"):
@@ -123,11 +128,29 @@ def test_the_cosine_rises_then_falls_and_stays_in_its_bounds():
 
 
 def test_another_number_of_epochs_holds_whatever_the_fit_begins_with():
-    config = FitConfig(epochs=100, warm_epochs=50, evaluate_every=10)
+    config = FitConfig(epochs=100, warm_epochs=50, extension_epochs=200, evaluate_every=10)
     assert config.lasting(None) is config
     shorter = config.lasting(4)
-    assert (shorter.epochs, shorter.warm().epochs, shorter.evaluate_every) == (4, 4, 4)
-    assert config.lasting(30) == replace(config, epochs=30, warm_epochs=None)
+    for fit in (shorter, shorter.warm(), shorter.extending()):
+        assert (fit.epochs, fit.evaluate_every) == (4, 4)
+    assert config.lasting(30) == replace(config, epochs=30, warm_epochs=None, extension_epochs=None)
+
+
+def test_other_beginnings_may_last_in_proportion():
+    config = FitConfig(epochs=10, warm_epochs=6, extension_epochs=20, evaluate_every=1)
+    assert config.scaled(None) is config
+    assert config.scaled(2) == replace(config, epochs=2, warm_epochs=2, extension_epochs=4)
+    assert FitConfig(epochs=10).scaled(5) == FitConfig(epochs=5, evaluate_every=5)
+
+
+def test_building_onto_the_version_before_may_take_longer_and_as_many_steps_more():
+    config = FitConfig(epochs=10, extension_epochs=25, most_steps=101)
+    extending = config.extending()
+    assert extending == replace(config, epochs=25, most_steps=253)
+    assert config.steps(10**6, sampled=False)[1] == 101
+    assert extending.steps(10**6, sampled=False)[1] == 253
+    assert replace(config, most_steps=None).extending().most_steps is None
+    assert FitConfig(epochs=9).extending() == FitConfig(epochs=9)
 
 
 def test_a_warm_start_may_be_shorter_and_gentler_and_begins_at_its_own_scale():

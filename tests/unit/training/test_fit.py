@@ -16,6 +16,7 @@ from tests.unit.training.planted import (
     WHOLE,
     OutOfTouch,
     aligned,
+    extended,
     pinsage,
     random,
     recall,
@@ -140,6 +141,24 @@ def test_a_joint_fit_lowers_the_alignment_error_and_learns_both(mode):
     assert not torch.equal(backward.weight, matrix)
 
 
+@pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
+def test_built_onto_vectors_that_say_nothing_a_model_learns_and_leaves_them_alone(mode):
+    model, options = pinsage(), extended()
+    extension, known = options["extension"], options["known"]
+    before, basis = known.clone(), extension.basis.detach().clone()
+
+    def found():
+        return recall(extension.whole(known, vectors(model)))
+
+    start = found()
+    state = run(model, score=recall, epochs=20, learning_rate=0.03, **options, **mode)
+    assert torch.equal(known, before)
+    assert not torch.equal(extension.basis, basis)
+    assert found() == pytest.approx(state.best_score)
+    assert start < 0.5
+    assert found() > 0.8
+
+
 # Maps fitted afterwards
 
 
@@ -254,7 +273,7 @@ def through_a_file(state):
 
 
 @pytest.mark.parametrize("stop", [1, 2 * STEPS - 1, 2 * STEPS, 2 * STEPS + 1])
-@pytest.mark.parametrize("kind", ["whole", "sampled", "averaged", "post-hoc"])
+@pytest.mark.parametrize("kind", ["whole", "sampled", "averaged", "post-hoc", "extended"])
 def test_a_fit_cut_off_and_taken_up_again_ends_the_same_to_the_bit(kind, stop):
     """After the first step, before, at and after an evaluation."""
     config = {
@@ -262,12 +281,15 @@ def test_a_fit_cut_off_and_taken_up_again_ends_the_same_to_the_bit(kind, stop):
         "sampled": SAMPLED | {"negatives": 5, "average": 0.8},
         "averaged": WHOLE | {"average": 0.8, "schedule": "cosine"},
         "post-hoc": WHOLE | {"learn_model": False},
+        "extended": SAMPLED | {"average": 0.8},
     }[kind]
 
     def start(*, seed, **options):
-        model, map_ = pinsage(seed=0 if kind == "post-hoc" else seed), aligned(seed=seed)
-        state = run(model, score=recall, learning_rate=0.01, **map_, **config, **options)
-        return state, vectors(model), map_["backward"].weight.detach()
+        model = pinsage(seed=0 if kind == "post-hoc" else seed)
+        beside = extended(seed=seed) if kind == "extended" else aligned(seed=seed)
+        state = run(model, score=recall, learning_rate=0.01, **beside, **config, **options)
+        learned = beside["extension"].change if kind == "extended" else beside["backward"].weight
+        return state, vectors(model), learned.detach()
 
     saved = []
 

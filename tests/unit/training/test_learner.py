@@ -13,6 +13,7 @@ from tests.unit.training.planted import (
     WHOLE,
     OutOfTouch,
     aligned,
+    extended,
     learner_of,
     pinsage,
     random,
@@ -115,13 +116,18 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_shards(size):
 
 
 @pytest.mark.parametrize("negatives", [0, 5])
+@pytest.mark.parametrize(
+    ("beside", "learned_beside"),
+    [(aligned, "backward"), (extended, "extension")],
+    ids=["aligned", "extended"],
+)
 @pytest.mark.parametrize("mode", MODES, ids=NAMES)
-def test_gradients_of_workers_add_up_to_that_of_one(mode, negatives):
+def test_gradients_of_workers_add_up_to_that_of_one(mode, beside, learned_beside, negatives):
     def gradients(rank, size):
-        model, options = pinsage(), aligned()
+        model, options = pinsage(), beside()
         learner = learner_of(model, batch_size=61, negatives=negatives, **options, **mode)
         figures, _ = learner.step(5, OutOfTouch(rank, size), progress=0)
-        learned = [*model.named_parameters(), *options["backward"].named_parameters()]
+        learned = [*model.named_parameters(), *options[learned_beside].named_parameters()]
         found = {
             name: torch.zeros_like(value) if value.grad is None else value.grad
             for name, value in learned
@@ -135,7 +141,7 @@ def test_gradients_of_workers_add_up_to_that_of_one(mode, negatives):
             together = sum(share[name] for share in shares)
             noise = 1e-5 * expected.abs().max().item()
             torch.testing.assert_close(together, expected, atol=noise, rtol=1e-4)
-            if "weight" in name:
+            if "weight" in name or name == "change":
                 assert not torch.allclose(shares[0][name], expected, atol=100 * noise)
 
 
@@ -234,6 +240,22 @@ def test_a_plain_fit_of_the_whole_graph_keeps_the_statistics_it_gathered():
     before = copy.deepcopy(model.state_dict())
     learner.settle()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("average", [0.0, 0.8])
+@pytest.mark.parametrize("mode", MODES, ids=NAMES)
+def test_an_extended_model_is_judged_by_the_vectors_it_would_end_with(mode, average):
+    model, options = pinsage(), extended()
+    learner = learner_of(model, average=average, learning_rate=0.05, **options, **mode)
+    for number in range(4):
+        learner.step(number, ALONE, progress=0)
+    learner.settle()
+    shown = []
+    learner.judge(lambda z: shown.append(z) or 0.5)
+    learner.keep(learner.kept())
+    joined = torch.cat([options["known"], vectors(model)], dim=1)
+    expected = joined @ options["extension"].basis.detach().T
+    torch.testing.assert_close(shown[0], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

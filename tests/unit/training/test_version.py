@@ -13,6 +13,7 @@ from backstay.datasets.dataset import Dataset
 from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.datasets.timeline import steps
+from backstay.errors import MapMismatchError, UsageError
 from backstay.evaluation.ranking import RankingTask
 from backstay.training.alignment import Alignment
 from backstay.training.config import FitConfig
@@ -43,7 +44,7 @@ def second(method, world, first, **options):
     return fit_version(
         timeline[1],
         attributes,
-        plan(method, 12, **options),
+        plan(method, options.pop("dim", 12), **options),
         previous=Predecessor(first.model, ()),
         score=None,
         **own,
@@ -69,19 +70,37 @@ def test_version_0_is_the_same_for_every_method_and_has_no_map(world, first):
     ("method", "shape"),
     [
         ("fix-m0", (8, 8)),
+        ("finetune", (8, 8)),
         ("no-bc", None),
-        ("posthoc-linear-single", (8, 12)),
+        ("joint-identity", (8, 12)),
+        ("joint-linear-single", (8, 12)),
         ("bc-aligner", (8, 12)),
+        ("backstay", (8, 12)),
     ],
 )
 def test_a_later_version_has_the_map_of_its_method(world, first, method, shape):
     timeline, attributes = world
-    previous = Predecessor(first.model, ())
-    second = fit_version(timeline[1], attributes, plan(method, 12), previous=previous, score=None)
-    assert (second.matrix.shape if second.matrix is not None else None) == shape
+    fitted = second(method, world, first)
+    assert (fitted.matrix.shape if fitted.matrix is not None else None) == shape
     nodes = timeline[1].n_users + timeline[1].n_items
-    dim = 8 if method == "fix-m0" else 12
-    assert second.model.embed(timeline[1], attributes).shape == (nodes, dim)
+    dim = 8 if shape == (8, 8) else 12
+    assert fitted.model.embed(timeline[1], attributes).shape == (nodes, dim)
+    if METHODS[method].map == "identity":
+        np.testing.assert_array_equal(fitted.matrix, np.eye(8, dim))
+
+
+def test_a_model_is_shared_with_maps_of_any_kind(world, first):
+    """Methods that fit a map afterwards have the model of no-bc."""
+    scratch = second("no-bc", world, first).model
+    for method in (name for name, row in METHODS.items() if row.posthoc):
+        fitted = second(method, world, first, map_epochs=1)
+        for name, value in scratch.weights.items():
+            np.testing.assert_array_equal(fitted.model.weights[name], value)
+        if METHODS[method].publishable:
+            assert fitted.matrix.shape == (8, 12)
+        else:
+            with pytest.raises(MapMismatchError, match="compared, not published"):
+                _ = fitted.matrix
 
 
 def test_a_finished_model_handed_in_only_gets_its_map(world, first):
@@ -118,12 +137,14 @@ def test_an_old_model_embeds_a_later_snapshot_with_the_values_it_knows(world, fi
 # What was made before
 
 
-@pytest.mark.parametrize("method", ["no-bc", "posthoc-linear-single", "bc-aligner"])
+@pytest.mark.parametrize(
+    "method", ["no-bc", "posthoc-linear-single", "posthoc-procrustes", "bc-aligner", "backstay"]
+)
 def test_inputs_that_were_prepared_elsewhere_change_nothing(world, first, method):
     timeline, attributes = world
     previous, chosen = Predecessor(first.model, ()), plan(method, 12)
     prepared = prepare(timeline[1], attributes, chosen, previous=previous)
-    assert (prepared.known is None) == (method == "no-bc")
+    assert (prepared.known is None) == (not METHODS[method].needs_known)
     if prepared.known is not None:
         np.testing.assert_array_equal(prepared.known, first.model.embed(timeline[1], attributes))
         prepared.known.setflags(write=False)  # as an object store hands it out
@@ -137,14 +158,14 @@ def test_inputs_that_were_prepared_elsewhere_change_nothing(world, first, method
         np.testing.assert_array_equal(there.matrix, here.matrix)
 
 
-@pytest.mark.parametrize("method", ["posthoc-linear-single", "bc-aligner"])
+@pytest.mark.parametrize("method", ["posthoc-linear-single", "bc-aligner", "backstay"])
 def test_a_version_cut_off_in_any_phase_ends_the_same(world, first, method):
     """From the state after every evaluation, of the model and of the map."""
     saved = []
     whole = second(
         method, world, first, checkpoint=lambda states: saved.append(copy.deepcopy(states))
     )
-    phases = ["model", "model"] + (["map"] * 2 if method != "bc-aligner" else [])
+    phases = ["model", "model"] + (["map"] * 2 if METHODS[method].posthoc else [])
     assert [next(reversed(states)) for states in saved] == phases
     for states in saved:
         resumed = second(method, world, first, states=states)
@@ -283,6 +304,125 @@ def test_a_first_version_starts_at_the_scale_asked_for(world):
     np.testing.assert_allclose(scaled["norms.1.weight"], 0.5 * plain["norms.1.weight"])
 
 
+# Built onto the version before
+
+
+@pytest.mark.parametrize("sampling", ["full", "neighbours"])
+def test_versions_built_onto_one_another_lead_back_exactly(world, sampling):
+    timeline, attributes = world
+    fit = replace(FIT, epochs=2, sampling=sampling, average=0.5, learning_rate=0.05)
+    models, matrices = [], []
+    for number, dim in enumerate((6, 8, 11)):
+        fitted = fit_version(
+            timeline[number],
+            attributes,
+            plan("backstay", dim, fit=fit),
+            previous=Predecessor(models[-1], ()) if models else None,
+            score=None,
+        )
+        models.append(fitted.model)
+        if number:
+            matrices.append(fitted.matrix)
+            assert fitted.model.base is models[-2]
+    assert [model.dim for model in models] == [6, 8, 11]
+    assert [matrix.shape for matrix in matrices] == [(6, 8), (8, 11)]
+    newest, below, oldest = (model.embed(timeline[2], attributes) for model in reversed(models))
+    np.testing.assert_allclose(newest @ matrices[1].T, below, atol=1e-4)
+    np.testing.assert_allclose(newest @ matrices[1].T @ matrices[0].T, oldest, atol=1e-4)
+    # Which would be no feat if nothing had been learned.
+    assert np.abs(newest[:, :8] - below).max() > 0.01
+
+
+def test_a_version_is_judged_by_the_vectors_that_it_publishes(world, first):
+    timeline, attributes = world
+    task, users, seen = RankingTask.of(timeline[1]), timeline[1].n_users, []
+
+    def score(z):
+        seen.append((task.recall(z[:users], z[users:]).mean, z.numpy().copy()))
+        return seen[-1][0]
+
+    fitted = fit_version(
+        timeline[1],
+        attributes,
+        plan("backstay", 12),
+        previous=Predecessor(first.model, ()),
+        score=score,
+    )
+    _, shown = max(seen, key=lambda pair: pair[0])  # FIT keeps the best
+    np.testing.assert_allclose(fitted.model.embed(timeline[1], attributes), shown, atol=1e-5)
+
+
+def test_a_version_built_onto_another_lasts_as_long_as_it_is_asked_to(world, first):
+    fitted = second("backstay", world, first, fit=replace(FIT, extension_epochs=2))
+    assert [point["epoch"] for point in fitted.curves["model"]] == [2]
+
+
+@pytest.mark.parametrize("dim", [7, 8])
+def test_a_version_built_onto_another_is_wider(world, first, dim):
+    with pytest.raises(UsageError, match=f"more than 8, found {dim}. Ask for a wider version"):
+        second("backstay", world, first, dim=dim)
+
+
+# Trained on
+
+
+def test_a_model_trained_on_is_the_version_before_at_first(world, first):
+    """Nothing is learned at rate 0; what batch norms see is the graph of now."""
+    fitted = second("finetune", world, first, fit=replace(FIT, learning_rate=0.0))
+    layers = {name: value for name, value in first.model.weights.items() if "layers" in name}
+    assert layers
+    for name, value in layers.items():
+        np.testing.assert_array_equal(fitted.model.weights[name], value)
+    assert fitted.model.config.dim == fitted.model.dim == 8
+    assert len(fitted.model.weights["table"]) > len(first.model.weights["table"])  # new values
+
+
+def test_a_model_trained_on_lasts_as_long_as_it_is_asked_to(world, first):
+    for epochs, expected in ((None, [2, 4]), (1, [1]), (6, [2, 4, 6])):
+        fitted = second("finetune", world, first, tuning_epochs=epochs)
+        assert [point["epoch"] for point in fitted.curves["model"]] == expected
+
+
+def test_a_model_of_another_architecture_is_not_trained_on(world, first):
+    with pytest.raises(UsageError, match="architecture pinsage, found lightgcn"):
+        second("finetune", world, first, architecture="lightgcn")
+
+
+# Maps that are solved for
+
+
+def least_squares(world, first, fitted, *, offset):
+    """The best map back, out of numpy's own solver: (D_0, D_1), and maybe an offset's column."""
+    timeline, attributes = world
+    z, known = (each.model.embed(timeline[1], attributes) for each in (fitted, first))
+    if offset:
+        z = np.concatenate([z, np.ones((len(z), 1), np.float32)], axis=1)
+    return np.linalg.lstsq(z.astype(np.float64), known.astype(np.float64))[0].T
+
+
+def test_a_map_in_closed_form_is_the_best_one(world, first):
+    fitted = second("posthoc-ridge", world, first)
+    assert set(fitted.curves) == {"model"}
+    found = fitted.backward.user
+    expected = least_squares(world, first, fitted, offset=True)
+    np.testing.assert_allclose(found.matrix, expected[:, :-1], atol=1e-2)
+    np.testing.assert_allclose(found.offset, expected[:, -1], atol=1e-2)
+
+
+def test_a_map_learned_jointly_may_be_solved_for_in_the_end(world, first):
+    learned, solved = (
+        second("bc-aligner", world, first, fit=replace(FIT, solve_maps=solves))
+        for solves in (False, True)
+    )
+    for name, value in learned.model.weights.items():
+        np.testing.assert_array_equal(solved.model.weights[name], value)
+    expected = least_squares(world, first, solved, offset=False)
+    np.testing.assert_allclose(solved.matrix, expected, atol=1e-2)
+    assert np.abs(learned.matrix - expected).max() > 0.1
+    identity = second("joint-identity", world, first, fit=replace(FIT, solve_maps=True))
+    np.testing.assert_array_equal(identity.matrix, np.eye(8, 12))
+
+
 @pytest.mark.parametrize("architecture", ["factorisation", "lightgcn"])
 def test_other_architectures_are_fitted_the_same_way(world, architecture):
     timeline, attributes = world
@@ -303,7 +443,7 @@ def test_other_architectures_are_fitted_the_same_way(world, architecture):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("method", ["posthoc-linear-single", "bc-aligner"])
+@pytest.mark.parametrize("method", ["posthoc-linear-single", "bc-aligner", "backstay"])
 @pytest.mark.parametrize("sampling", ["full", "neighbours"])
 def test_a_gpu_learns_what_a_cpu_does(world, first, method, sampling):
     timeline, attributes = world
