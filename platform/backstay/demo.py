@@ -32,6 +32,7 @@ SPACE = "marketplace"
 DIMS = (64, 80, 96)
 SLICES = (0.5, 0.6, 0.7, 0.8)
 INTERACTIONS = 30_000
+METHODS = ("fix-m0", "no-bc", "posthoc-linear-single", "bc-aligner", "backstay")
 SEEDS = 2
 LOOKED_UP = 5
 
@@ -82,7 +83,9 @@ def run(*, out: Path) -> DemoReport:
             )
     with ray_session():
         with _timed("comparison", seconds):
-            results = compare(dataset, out=out / "comparison", dims=DIMS, seeds=SEEDS)
+            results = compare(
+                dataset, out=out / "comparison", methods=METHODS, dims=DIMS, seeds=SEEDS
+            )
         with _timed("conversion", seconds):
             convert(
                 registry=str(registry),

@@ -5,6 +5,7 @@ and that add up across blocks, workers and machines. x is a row of the newer ver
 the same entity's row of the older one, (D_t,); a map turns x into an estimate of y.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -230,6 +231,33 @@ def orthogonal_low_rank(users: Moments, items: Moments) -> EntityMaps:
         user=AffineMap.linear((old_item @ rotation @ new_user.T).astype(np.float32)),
         item=AffineMap.linear((old_user @ rotation @ new_item.T).astype(np.float32)),
     )
+
+
+def agree(directs: Sequence[Float32], older_maps: Sequence[Float32]) -> Float32:
+    """B_k (D_{k-1}, D_k) whose chains into all older versions come nearest to the direct maps.
+
+    A chain of maps that are each the best of their step drifts off: the best map from k straight to
+    j does better. With C_j = B_{j+1} … B_{k-1} (C_{k-1} is the identity) and the least-squares map
+    A_j from z_k to z_j, Σ_j E‖C_j B z_k − z_j‖² is least where Σ_j C_jᵀC_j B = Σ_j C_jᵀA_j: the
+    multi-step loss of arXiv 2206.03040, but towards the older versions' own vectors, solved.
+
+    Args:
+        directs: A_{k-1}, A_{k-2}, …: (D_j, D_k) each, newest target first, at least one.
+        older_maps: B_{k-1}, B_{k-2}, … as (D_{j-1}, D_j), newest first, one fewer than `directs`.
+    """
+    if len(directs) != len(older_maps) + 1:
+        raise UsageError(
+            f"expected one older map fewer than {len(directs)} direct ones, found "
+            f"{len(older_maps)}."
+        )
+    chain = np.eye(len(directs[0]))
+    left, right = np.zeros_like(chain), np.zeros(directs[0].shape)
+    for number, direct in enumerate(directs):
+        if number:
+            chain = older_maps[number - 1].astype(np.float64) @ chain
+        left += chain.T @ chain
+        right += chain.T @ direct
+    return np.linalg.solve(left, right).astype(np.float32)
 
 
 def fit_maps(form: ClosedForm, new: Float32, old: Float32, *, n_users: int) -> EntityMaps:

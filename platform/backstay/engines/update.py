@@ -308,7 +308,13 @@ def _predecessor(space: Space, version: int) -> Predecessor | None:
             matrices.append(space.backward_map(older).matrix)
         except NotFoundError:
             break  # published without a map: versions below it can't be reached anyway
-    return Predecessor(_stored_model(space, version - 1), tuple(matrices))
+    models = []
+    for number in range(version - 2, -1, -1):
+        try:
+            models.append(_stored_model(space, number))
+        except NotFoundError:
+            break  # retired
+    return Predecessor(_stored_model(space, version - 1), tuple(matrices), tuple(models))
 
 
 def _stored_model(space: Space, version: int) -> TrainedModel:

@@ -87,30 +87,33 @@ class Judgement:
 def fit_cell(
     data: Data,
     plan: VersionPlan,
-    *,
+    *older: Fitted,
     version: int,
-    previous: Fitted | None = None,
     fitted: Fitted | None = None,
 ) -> Fitted:
     """Fit one version by one method.
 
-    `previous` is version k - 1 of a method that leads back to it; `fitted` is the finished model
-    that only lacks a map.
+    `older` are versions 0 … k - 1 of a method that leads back to them; `fitted` is the finished
+    model that only lacks a map.
     """
     step = data.steps[version]
-    matrices: tuple[Float32, ...] = ()
-    if previous and plan.method.aligns:
-        matrices = tuple(maps.matrix for maps in previous.backward)
+    predecessor = None
+    if older:
+        matrices: tuple[Float32, ...] = ()
+        if plan.method.aligns:
+            matrices = tuple(maps.matrix for maps in older[-1].backward)
+        newest, *others = (part.model for part in reversed(older))
+        predecessor = Predecessor(newest, matrices, tuple(others))
     with peak_memory() as peak:
         result = fit_version(
             step,
             data.attributes,
             plan,
-            previous=Predecessor(previous.model, matrices) if previous else None,
+            previous=predecessor,
             score=recall_score(step),
             fitted=fitted.model if fitted else None,
         )
-    backward = previous.backward if previous else ()
+    backward = older[-1].backward if older else ()
     return Fitted(
         version=version,
         model=result.model,

@@ -42,7 +42,7 @@ class _Cells:
     _count: int = 0
 
     def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """The result of a cell, or a promise of it; of an earlier run where that has finished it."""
+        """A cell's result, or a promise of it; an earlier run's where that has finished it."""
         self._count += 1
         found = self.kept.find(label) if self.kept else None
         if found is None:
@@ -105,13 +105,15 @@ def _submit_fits(
     }
     scratch: dict[int, tuple[str, Any]] = {}
 
-    def submit(method: str, version: int, **options: Any) -> tuple[str, Any]:
-        label = _fit_label(version, method)
-        chosen = plan.version(method, version)
-        return label, cells.submit(label, fit_cell, data, chosen, version=version, **options)
+    def submit(method: str, version: int, *older: Any, fitted: Any = None) -> tuple[str, Any]:
+        label, chosen = _fit_label(version, method), plan.version(method, version)
+        promise = cells.submit(
+            label, fit_cell, data, chosen, *older, version=version, fitted=fitted
+        )
+        return label, promise
 
     # First the methods each of whose versions waits for a long fit of the one before.
-    order = sorted(plan.methods, key=lambda name: _shares_models(name))
+    order = sorted(plan.methods, key=_shares_models)
     for version in range(1, len(plan.dims)):
         for method in order:
             if _shares_models(method) and version not in scratch:
@@ -120,8 +122,8 @@ def _submit_fits(
                 lines[method].append(scratch[version])
                 continue
             fitted = scratch[version][1] if find_method(method).posthoc else None
-            previous = lines[method][-1][1]
-            lines[method].append(submit(method, version, previous=previous, fitted=fitted))
+            older = (promise for _, promise in lines[method])
+            lines[method].append(submit(method, version, *older, fitted=fitted))
     return lines
 
 

@@ -81,7 +81,7 @@ def _write(place: Path, value: Fitted | Judgement | list[Consumer]) -> dict[str,
     if isinstance(value, Judgement):
         write_whole(place / _REPLICATES, save({"recall": value.recall, **value.aucs}))
         records, maps = map(asdict, value.records), map(asdict, value.maps)
-        about = {"records": list(records), "maps": list(maps)}
+        about = {"records": list(records), "maps": list(maps), "tasks": list(value.aucs)}
         return {"kind": "judgement", "version": value.version, **about}
     for seed, consumer in enumerate(value):
         consumer.save(place / f"consumer-{seed}.safetensors")
@@ -102,13 +102,13 @@ def _read(place: Path, about: dict[str, Any]) -> Fitted | Judgement | list[Consu
             **{name: about[name] for name in _PLAIN},
         )
     if about["kind"] == "judgement":
-        aucs = load((place / _REPLICATES).read_bytes())
+        replicates = load((place / _REPLICATES).read_bytes())
         return Judgement(
             version=about["version"],
             records=_records.validate_python(about["records"]),
             maps=_figures.validate_python(about["maps"]),
-            recall=aucs.pop("recall"),
-            aucs=aucs,
+            recall=replicates["recall"],
+            aucs={task: replicates[task] for task in about["tasks"]},  # means depend on the order
         )
     seeds = range(about["count"])
     return [Consumer.load(place / f"consumer-{seed}.safetensors") for seed in seeds]

@@ -79,7 +79,7 @@ def run_cell(label: str, function: Callable[..., Any], *args: Any, **options: An
         return Failure(cell=label, message=f"it needs the result of: {missing.cell}")
     try:
         return function(*args, **options)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other cells go on
+    except Exception as error:  # whatever it is, the other cells go on
         log.debug("%s failed", label, exc_info=True)
         return failure(label, error)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from backstay.compat.closed_form import fit_maps
+from backstay.compat.closed_form import agree, fit_maps
 from backstay.compat.maps import EntityMaps
 from backstay.compat.methods import Method
 from backstay.datasets.dataset import Attributes, Vocabulary
@@ -40,6 +40,8 @@ class Predecessor:
     model: TrainedModel
     matrices: tuple[npt.NDArray[np.float32], ...]
     """B_{k-1}, …, B_1: newest first, as far as they are linear."""
+    older: tuple[TrainedModel, ...] = ()
+    """M_{k-2}, …, M_0: newest first, as far as they are still there."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Prepared:
     snapshot: Snapshot
     vocabulary: Vocabulary
     known: npt.NDArray[np.float32] | None  # z_{k-1} (N, D_{k-1}), where the method needs it
+    step: Step
+    attributes: Attributes
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ def prepare(
     known = None
     if previous is not None and plan.method.needs_known:
         known = previous.model.embed(step, attributes, device=device)
-    return Prepared(Snapshot.of(step, attributes.reindexed(vocabulary)), vocabulary, known)
+    snapshot = Snapshot.of(step, attributes.reindexed(vocabulary))
+    return Prepared(snapshot, vocabulary, known, step, attributes)
 
 
 def fit_version(
@@ -282,18 +287,38 @@ def _lead_back(
 
     Only the leading worker, for whose result the others wait, solves for it.
     """
-    method, known = plan.method, prepared.known
+    method = plan.method
     if previous is None or method.map == "none":
         return None
     solves = method.closed_form or (method.joint and plan.fit.solve_maps and "linear")
-    if method.map == "linear" and solves and known is not None and leads:
+    if method.map == "linear" and solves and prepared.known is not None and leads:
         z = embed(model.load(), prepared.snapshot).numpy()
-        return fit_maps(solves, z, known, n_users=prepared.snapshot.n_users)
+        maps = fit_maps(solves, z, prepared.known, n_users=prepared.snapshot.n_users)
+        if method.joint and method.alignment == "multi":
+            return EntityMaps.linear(_agree(maps.matrix, z, prepared, previous))
+        return maps
     if backward is not None:
         return EntityMaps.linear(backward.weight.detach().cpu().numpy())
     if model.basis is not None:
         return EntityMaps.linear(undo(model.basis, previous.model.dim))
     return EntityMaps.linear(np.eye(previous.model.dim, model.dim, dtype=np.float32))
+
+
+def _agree(
+    direct: npt.NDArray[np.float32],
+    z: npt.NDArray[np.float32],
+    prepared: Prepared,
+    previous: Predecessor,
+) -> npt.NDArray[np.float32]:
+    """B_k whose chains come nearest to the direct maps into all older versions.
+
+    `direct` is the one into version k - 1. Older models are run once, one after the other.
+    """
+    directs = [direct]
+    for older in previous.older[: len(previous.matrices)]:
+        known = older.embed(prepared.step, prepared.attributes)
+        directs.append(fit_maps("linear", z, known, n_users=prepared.snapshot.n_users).matrix)
+    return agree(directs, previous.matrices[: len(directs) - 1])
 
 
 def _tensor(array: npt.NDArray[np.float32]) -> torch.Tensor:
