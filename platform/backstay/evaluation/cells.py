@@ -31,7 +31,7 @@ from backstay.evaluation.figures import distances
 from backstay.evaluation.intervals import Floats
 from backstay.evaluation.labels import ConsumerTask, Examples
 from backstay.evaluation.memory import peak_memory
-from backstay.evaluation.ranking import RankingTask, RecallResult, recall_score
+from backstay.evaluation.ranking import JUDGED_USERS, RankingTask, RecallResult, recall_score
 from backstay.evaluation.results import (
     ALIGNMENT,
     RECOMMENDATION,
@@ -186,7 +186,7 @@ def judge_cell(
     return Judgement(
         version=newest.version,
         records=tuple(records),
-        maps=tuple(_maps(method, data, ranking, line, z)),
+        maps=tuple(_maps(method, data, line, z)),
         recall=recalls,
         aucs=aucs,
     )
@@ -254,14 +254,16 @@ def _consumed(
     return records, mean_over_seeds(np.stack(replicates), task=name, resamples=resamples)
 
 
-def _maps(
-    method: str, data: Data, ranking: RankingTask, line: Sequence[Fitted], z: Float32
-) -> Iterator[MapFigures]:
-    """How well the newest version leads back to each older one, by its own maps."""
+def _maps(method: str, data: Data, line: Sequence[Fitted], z: Float32) -> Iterator[MapFigures]:
+    """How well the newest version leads back to each older one, by its own maps.
+
+    There are many chains: where many users could judge them, a sample does.
+    """
     *older, newest = line
     step = data.steps[newest.version]
     if not newest.backward or find_method(method).model == "frozen":
         return  # nothing leads back, or nothing has to
+    ranking = RankingTask.of(step, most_users=JUDGED_USERS)
     for target in older:
         own = target.model.embed(step, data.attributes)
         maps = newest.maps_to(target.version)
