@@ -21,7 +21,12 @@ from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.cells import Data
-from backstay.evaluation.compare import Ground, compare_methods, prepare_ground
+from backstay.evaluation.compare import (
+    Ground,
+    compare_methods,
+    prepare_ground,
+    refuse_failures,
+)
 from backstay.evaluation.figures import Cost, summarise
 from backstay.evaluation.plan import ComparePlan, Profile
 from backstay.evaluation.report import write_report
@@ -123,6 +128,7 @@ def _prepare(data: Data, plan: ComparePlan, about: dict[str, Any]) -> tuple[Grou
     """Version 0, the consumers and the baselines, as Ray tasks."""
     ground = prepare_ground(data, plan, RayTasks())
     baseline = compare_methods(data, plan, about=about, runner=RayTasks(), ground=ground)
+    refuse_failures(baseline.failures)
     return ground, baseline
 
 
@@ -174,6 +180,7 @@ def _trial(
     weight = float(config["weight"])
     plan = replace(plan, methods=(method,), fit=replace(plan.fit, weight=weight))
     results = compare_methods(data, plan, about={}, ground=ground)
+    refuse_failures(results.failures)
     row = _against(baseline, results)
     with tempfile.TemporaryDirectory() as folder:
         results.write(Path(folder) / _RESULTS_FILE)

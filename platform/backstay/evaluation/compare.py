@@ -1,7 +1,7 @@
 """The comparison: methods × versions × consumers, as cells handed to a `Runner`."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -65,14 +65,23 @@ class _Cells:
 
 
 def prepare_ground(data: Data, plan: ComparePlan, runner: Runner) -> Ground:
-    """Fit version 0 and train the consumers, for several comparisons to stand on."""
+    """Fit version 0 and train the consumers, for several comparisons to stand on.
+
+    Raises TrainingError where a cell fails: all of them would lack it.
+    """
     tasks, _ = consumer_tasks(data.steps)
     cells = _Cells(runner, None)
     _submit_ground(runner.share(data), tasks, plan, cells)
     cells.collect()
-    _refuse_nothing(cells)
+    refuse_failures(part for part in cells.values.values() if isinstance(part, Failure))
     trained = {task.name: cells.values[f"{CONSUMERS} {task.name}"] for task in tasks}
     return Ground(cells.values[_fit_label(0)], trained)
+
+
+def refuse_failures(failures: Iterable[Failure]) -> None:
+    """Raise TrainingError for the first cell that failed, if any has."""
+    for failed in failures:
+        raise TrainingError(f"{failed.cell} failed: {failed.message}")
 
 
 def _submit_ground(

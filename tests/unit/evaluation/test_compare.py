@@ -20,7 +20,7 @@ from tests.unit.evaluation.comparison import (
 
 from backstay.compat.methods import METHODS
 from backstay.errors import TrainingError, UsageError
-from backstay.evaluation.compare import Ground, compare_methods
+from backstay.evaluation.compare import Ground, compare_methods, prepare_ground
 from backstay.evaluation.intervals import pairs
 from backstay.evaluation.kept import Kept
 from backstay.evaluation.labels import TASKS
@@ -210,9 +210,10 @@ def test_a_baseline_that_is_not_asked_for_leaves_its_percentages_out(data, groun
     assert "judge version 2 by no-bc" not in recorder.values
 
 
-def test_what_stands_on_the_same_ground_is_the_same(data, results, ground, few):
+def test_what_stands_on_the_same_ground_is_the_same(data, results, few):
+    prepared = prepare_ground(data, few, Recorder())
     recorder = Recorder()
-    again = compare_methods(data, few, about={}, runner=recorder, ground=ground)
+    again = compare_methods(data, few, about={}, runner=recorder, ground=prepared)
     assert not any(label.startswith(("fit version 0", "train")) for label in recorder.values)
     for method in FEW:
         ours, theirs = (
@@ -335,6 +336,12 @@ def test_consumers_that_fail_leave_their_task_out_for_all_alike(data, few, resul
 def test_without_version_0_there_is_nothing_to_compare(data, few):
     with pytest.raises(TrainingError, match=r"version 0 could not be fitted \(ValueError: no luck"):
         compare_methods(data, few, about={}, runner=Breaking("fit version 0"))
+
+
+@pytest.mark.parametrize("cell", ["fit version 0", "train consumers of item_rating_mean"])
+def test_ground_that_lacks_a_cell_is_nothing_to_stand_on(data, few, cell):
+    with pytest.raises(TrainingError, match=f"{cell} failed: ValueError: no luck"):
+        prepare_ground(data, few, Breaking(cell))
 
 
 # Stopped and gone on with

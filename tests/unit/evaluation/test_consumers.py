@@ -95,6 +95,18 @@ def test_learns_and_is_judged_by_auc_on_gathered_pairs(consumer, task, tables):
     )
 
 
+def test_logits_are_the_scores_of_the_rows_that_examples_name(consumer, task, tables):
+    examples = task.judge[1]
+    pairs = zip(examples.users.tolist(), examples.items.tolist(), strict=True)
+    rows = np.stack(
+        [np.concatenate([tables.users.numpy()[u], tables.items.numpy()[i]]) for u, i in pairs]
+    )
+    found = consumer.logits(examples, tables)
+    assert (found.shape, found.dtype) == ((len(examples),), np.float32)
+    np.testing.assert_allclose(found, consumer.scores(rows), rtol=1e-6)
+    assert judge(consumer, examples, tables) == roc_auc(found, examples.labels)
+
+
 @pytest.mark.parametrize("kind", ["users", "items"])
 def test_single_entities(tables, kind):
     table = getattr(tables, kind).numpy()
