@@ -1,10 +1,11 @@
 """What a step learns from: pairs, the nodes they need, and the graph that embeds these.
 
-Three ways to give the same thing, so that the learner makes no difference between them.
+Two ways to give the same thing, so that the learner makes no difference between them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,19 +34,25 @@ class Part(NamedTuple):
     share: float  # of the whole batch
 
 
-class Batches(Protocol):
+class Batches(ABC):
     """A source of batches, which depend on the seed and their number alone."""
 
+    def __init__(
+        self, snapshot: Snapshot, config: FitConfig, *, device: torch.device, clock: Clock
+    ) -> None:
+        self._n_users, self._config, self._clock = snapshot.n_users, config, clock
+        self._sampler, self._device = TripleSampler(snapshot), device
+
+    @abstractmethod
     def parts(self, number: int, workers: Workers) -> Iterator[Part]:
         """A worker's parts of batch `number`; over all workers their shares add up to 1."""
-        ...
 
+    @abstractmethod
     def calibration(self) -> Iterator[Graph]:
         """Graphs on which batch norms see what they see in training."""
-        ...
 
 
-class WholeGraph:
+class WholeGraph(Batches):
     """One graph of all nodes. Every worker runs it for its share of the pairs.
 
     With `fixed` vectors there is no graph to run.
@@ -61,8 +68,7 @@ class WholeGraph:
         device: torch.device,
         clock: Clock,
     ) -> None:
-        self._n_users, self._config, self._clock = snapshot.n_users, config, clock
-        self._sampler, self._device = TripleSampler(snapshot), device
+        super().__init__(snapshot, config, device=device, clock=clock)
         self._graph = None if fixed else full_graph(snapshot, model.normalisation).to(device)
 
     def parts(self, number: int, workers: Workers) -> Iterator[Part]:
@@ -81,7 +87,7 @@ class WholeGraph:
             yield self._graph
 
 
-class SampledGroups:
+class SampledGroups(Batches):
     """Groups of pairs, each with a sampled graph and negatives of its own.
 
     Workers share the groups out. A group doesn't know who runs it, and its batch norms see the
@@ -97,8 +103,7 @@ class SampledGroups:
         device: torch.device,
         clock: Clock,
     ) -> None:
-        self._n_users, self._config, self._clock = snapshot.n_users, config, clock
-        self._sampler, self._device = TripleSampler(snapshot), device
+        super().__init__(snapshot, config, device=device, clock=clock)
         self._neighbours = NeighbourSampler(
             snapshot=snapshot,
             rounds=model.rounds,
@@ -109,15 +114,15 @@ class SampledGroups:
     def parts(self, number: int, workers: Workers) -> Iterator[Part]:
         """Every `size`-th group, beginning with number `rank`."""
         for group in range(workers.rank, self._config.groups, workers.size):
-            batch, nodes, rows, graph = self._draw(number, group)
-            yield Part(batch, nodes, rows, graph, 1 / self._config.groups)
+            yield self._draw(number, group)[0]
 
     def calibration(self) -> Iterator[Graph]:
         """Graphs of groups that are never learned from."""
         for number in range(CALIBRATION_GRAPHS):
-            yield self._draw(number, self._config.groups)[-1]
+            yield self._draw(number, self._config.groups)[1]
 
-    def _draw(self, number: int, group: int) -> tuple[Batch, Tensor, Tensor, Graph]:
+    def _draw(self, number: int, group: int) -> tuple[Part, Graph]:
+        """A group, and its graph."""
         config = self._config
         rng = np.random.default_rng((config.seed, number, group))
         with self._clock("data"):
@@ -126,5 +131,5 @@ class SampledGroups:
             nodes = batch.nodes(self._n_users)
             reached, rows = np.unique(nodes, return_inverse=True)
             graph = self._neighbours.draw(reached, rng).to(self._device)
-            on_device = [torch.from_numpy(array).to(self._device) for array in (nodes, rows)]
-        return batch, on_device[0], on_device[1], graph
+            places = torch.from_numpy(np.stack([nodes, rows])).to(self._device)
+        return Part(batch, places[0], places[1], graph, 1 / config.groups), graph
