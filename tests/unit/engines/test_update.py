@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backstay.compat.maps import Vectors
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.timeline import step
 from backstay.engines.update import UpdateConfig, update
 from backstay.errors import NotFoundError, UsageError
+from backstay.models.trained import TrainedModel
 from backstay.registry.store import Registry
-from backstay.training.version import ModelConfig, TrainedModel
 
 
 @pytest.fixture
@@ -31,6 +32,11 @@ def config(dataset, tmp_path):
         evaluate_every=2,
         workers=0,
     )
+
+
+def model_of(space, version):
+    stored = space.model(version)
+    return TrainedModel.from_parts(stored.config, stored.weights, stored.vocabulary)
 
 
 def publish(config, *untils, **changes):
@@ -55,16 +61,15 @@ def test_each_update_publishes_the_next_version_with_everything_a_reader_needs(c
 
 def test_a_table_holds_the_models_vectors_under_the_datasets_own_ids(config, dataset):
     publish(config, 0.5)
+    space = Registry(config.registry).space("market")
     interactions = Dataset.open(dataset).interactions()
     snapshot = step(interactions, 0, 0.5, 0.6)
-    stored = Registry(config.registry).space("market").model(0)
-    model = TrainedModel(ModelConfig.from_dict(stored.config), stored.weights, stored.vocabulary)
-    z = model.embed(snapshot, Dataset.open(dataset).attributes(interactions.item_ids))
+    z = model_of(space, 0).embed(snapshot, Dataset.open(dataset).attributes(interactions.item_ids))
     for entity, ids, values in (
         ("user", interactions.user_ids[: snapshot.n_users], z[: snapshot.n_users]),
         ("item", interactions.item_ids[: snapshot.n_items], z[snapshot.n_users :]),
     ):
-        found_ids, found = Registry(config.registry).space("market").table(0, entity).read()
+        found_ids, found = space.table(0, entity).read()
         assert found_ids.to_pylist() == ids.to_pylist()
         np.testing.assert_allclose(found, values, atol=1e-5)
 
@@ -89,9 +94,54 @@ def test_frozen_and_mapless_methods_say_so_in_the_registry(config):
         space.chain(2, 0)
 
 
-def test_a_post_hoc_map_leads_back_too(config):
-    publish(config, 0.5, 0.6, method="posthoc-linear-single", dim=10)
-    assert Registry(config.registry).space("market").chain(1, 0).matrix.shape == (10, 10)
+@pytest.mark.parametrize(
+    ("method", "dim"),
+    [
+        ("finetune", 8),
+        ("posthoc-linear-multi", 10),
+        ("posthoc-procrustes", 10),
+        ("joint-identity", 10),
+        ("joint-linear-single", 10),
+        ("backstay", 10),
+    ],
+)
+def test_versions_of_other_methods_lead_back_too(config, method, dim):
+    publish(config, 0.5, epochs=1)
+    (report,) = publish(config, 0.6, method=method, dim=10, epochs=1)
+    assert (report.method, report.dim) == (method, dim)
+    space = Registry(config.registry).space("market")
+    assert space.verify(1) == []
+    assert space.chain(1, 0).matrix.shape == (8, dim)
+
+
+@pytest.mark.parametrize("method", ["posthoc-ridge", "posthoc-low-rank"])
+def test_a_map_that_no_version_can_have_is_refused_before_anything_is_fitted(config, method):
+    with pytest.raises(UsageError, match=f"{method}.*can be compared, not published"):
+        replace(config, method=method)
+
+
+def test_a_table_built_onto_older_ones_converts_into_the_very_vectors_of_version_0(config, dataset):
+    for until, dim in ((0.5, 8), (0.6, 12), (0.7, 16)):
+        (report,) = publish(config, until, method="backstay", dim=dim)
+    assert max(report.metrics["alignment_error"].values()) < 1e-4
+    space = Registry(config.registry).space("market")
+    assert all(space.verify(version) == [] for version in (0, 1, 2))
+    opened = Dataset.open(dataset)
+    interactions = opened.interactions()
+    snapshot = step(interactions, 2, 0.7, 0.8)
+    first = model_of(space, 0).embed(snapshot, opened.attributes(interactions.item_ids))
+    users, items = np.split(first, [snapshot.n_users])
+    for entity, expected in (("user", users), ("item", items)):
+        _, newest = space.table(2, entity).read()
+        found = space.chain(2, 0).convert(Vectors("market", 2, newest))
+        np.testing.assert_allclose(found.values, expected, atol=1e-4)
+        assert np.abs(newest[:, :8] - expected).max() > 0.01  # another basis, and new dimensions
+
+
+def test_a_version_built_onto_another_must_be_wider(config):
+    publish(config, 0.5, epochs=1)
+    with pytest.raises(UsageError, match=r"more than 8, found 8\. Ask for a wider version"):
+        publish(config, 0.6, method="backstay")
 
 
 def test_the_whole_timeline_can_be_trained_on_with_nothing_left_to_judge(config):
