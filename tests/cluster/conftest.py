@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.cluster.processes import kill_all, pids_of
 
 from backstay.compat.maps import BackwardMap
 from backstay.registry.store import Registry
@@ -73,15 +73,8 @@ class JobCluster:
         )
 
     def pids(self) -> list[int]:
-        """Every process of this cluster: they all carry its folder in their environment."""
-        mark = f"RAY_TMPDIR={self.folder}\0".encode()
-        found = []
-        for process in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                pid = int(process.name)
-                if pid != os.getpid() and mark in (process / "environ").read_bytes():
-                    found.append(pid)
-        return found
+        """Every process of this cluster."""
+        return pids_of(self.folder)
 
 
 def _short_folder() -> tempfile.TemporaryDirectory[str]:
@@ -134,7 +127,7 @@ def job_cluster() -> Iterator[JobCluster]:
             head.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 head.wait(timeout=20)
-            _kill(cluster)
+            kill_all(folder)
             head.wait()
 
 
@@ -152,14 +145,6 @@ def _wait_for(cluster: JobCluster, head: subprocess.Popen[bytes], log: Path) -> 
             break
         time.sleep(0.5)
     pytest.fail(f"the cluster did not start:\n{log.read_text()}")
-
-
-def _kill(cluster: JobCluster) -> None:
-    while pids := cluster.pids():
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.1)
 
 
 def _free_port() -> int:

@@ -48,17 +48,18 @@ def test_submitted_jobs_fit_on_the_clusters_workers_and_publish(job_cluster, tmp
     generate(MarketplaceConfig(interactions=3_000), tmp_path / "dataset")
     command = [
         *("jobs/update_version.py", "--registry", str(tmp_path / "registry"), "--space", "market"),
-        *("--dataset", str(tmp_path / "dataset"), "--dim", "8", "--epochs", "5"),
+        *("--dataset", str(tmp_path / "dataset"), "--method", "backstay", "--epochs", "5"),
     ]
-    first = job_cluster.submit("python", *command, "--until", "0.5")
+    first = job_cluster.submit("python", *command, "--dim", "8", "--until", "0.5")
     assert first.returncode == 0, first.stdout + first.stderr
     assert "fitting on Ray Train with 1 worker" in first.stdout
-    second = job_cluster.submit(*command, "--until", "0.6", "--workers", "2")
+    second = job_cluster.submit(*command, "--dim", "12", "--until", "0.6", "--workers", "2")
     assert second.returncode == 0, second.stdout + second.stderr
     space = Registry(tmp_path / "registry").space("market")
     assert space.versions() == [0, 1]
     assert space.verify(1) == []
-    assert space.chain(1, 0).matrix.shape == (8, 8)
+    assert space.chain(1, 0).matrix.shape == (8, 12)
+    assert space.metrics(1)["alignment_error"]["to_version_0"] < 1e-4
 
 
 def test_a_job_that_cannot_be_done_fails_in_one_line(job_cluster, tmp_path):

@@ -11,11 +11,10 @@ from backstay.evaluation.consumer_fit import FAST, train_consumers
 from backstay.evaluation.consumers import judge
 from backstay.evaluation.labels import consumer_tasks
 from backstay.evaluation.tables import Tables
-from backstay.models.protocol import ModelConfig
+from backstay.models.trained import TrainedModel
 from backstay.registry.store import Registry
 from backstay.serving.client import Client
 from backstay.serving.service import run as serve
-from backstay.training.version import TrainedModel
 
 DIMS = (64, 80, 96)
 NEWEST = len(DIMS) - 1
@@ -49,7 +48,7 @@ def registry(dataset, tmp_path_factory):
 def own_vectors(registry, dataset, version, snapshot):
     """What the model of `version` makes of a snapshot: (n_users + n_items, D_version)."""
     stored = Registry(registry).space("films").model(version)
-    model = TrainedModel(ModelConfig.from_dict(stored.config), stored.weights, stored.vocabulary)
+    model = TrainedModel.from_parts(stored.config, stored.weights, stored.vocabulary)
     item_ids = dataset.interactions().item_ids
     return model.embed(snapshot, dataset.attributes(item_ids))
 
