@@ -423,6 +423,36 @@ def test_a_map_learned_jointly_may_be_solved_for_in_the_end(world, first):
     np.testing.assert_array_equal(identity.matrix, np.eye(8, 12))
 
 
+@pytest.mark.parametrize("method", ["joint-linear-single", "bc-aligner"])
+def test_a_solved_map_of_the_multi_step_loss_has_all_older_versions_in_view(world, method):
+    """B_2 by numpy's own solver, its entries as one long vector: C_j B_2 z = z_j for all rows z."""
+    timeline, attributes = world
+    fit = replace(FIT, epochs=1, solve_maps=True)
+    models, matrices = [], []
+    for number, dim in enumerate((3, 4, 5)):
+        previous = (
+            Predecessor(models[-1], tuple(matrices), tuple(models[-2::-1])) if models else None
+        )
+        fitted = fit_version(
+            timeline[number],
+            attributes,
+            plan(method, dim, fit=fit),
+            previous=previous,
+            score=None,
+        )
+        models.append(fitted.model)
+        if number:
+            matrices.insert(0, fitted.matrix)
+    oldest, below, z = (m.embed(timeline[2], attributes).astype(np.float64) for m in models)
+    targets = [(np.eye(4), below)]
+    if method == "bc-aligner":
+        targets.append((matrices[1].astype(np.float64), oldest))
+    system = np.concatenate([np.kron(z, chain) for chain, _ in targets])
+    wanted = np.concatenate([target.ravel() for _, target in targets])
+    expected = np.linalg.lstsq(system, wanted)[0].reshape(5, 4).T
+    np.testing.assert_allclose(matrices[0], expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("architecture", ["factorisation", "lightgcn"])
 def test_other_architectures_are_fitted_the_same_way(world, architecture):
     timeline, attributes = world
