@@ -146,7 +146,7 @@ def update(config: UpdateConfig) -> UpdateReport:
         snapshot.n_users,
         snapshot.n_items,
     )
-    problem = Problem(snapshot, attributes, plan, _predecessor(space, version))
+    problem = Problem(snapshot, attributes, plan, _predecessor(space, version, plan))
     root = config.checkpoints or f"{config.registry}/{config.space}/runs"
     fitted = _fit(problem, config, run=run, root=root)
     _publish(
@@ -298,7 +298,7 @@ def _alignment_errors(
     return errors
 
 
-def _predecessor(space: Space, version: int) -> Predecessor | None:
+def _predecessor(space: Space, version: int, plan: VersionPlan) -> Predecessor | None:
     """Version k - 1 as the fit needs it, with the maps below it as far as they reach."""
     if version == 0:
         return None
@@ -309,7 +309,7 @@ def _predecessor(space: Space, version: int) -> Predecessor | None:
         except NotFoundError:
             break  # published without a map: versions below it can't be reached anyway
     models = []
-    for number in range(version - 2, -1, -1):
+    for number in range(version - 2, -1, -1) if plan.solves_for_all else ():
         try:
             models.append(_stored_model(space, number))
         except NotFoundError:

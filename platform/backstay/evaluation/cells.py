@@ -103,7 +103,7 @@ def fit_cell(
         if plan.method.aligns:
             matrices = tuple(maps.matrix for maps in older[-1].backward)
         newest, *others = (part.model for part in reversed(older))
-        predecessor = Predecessor(newest, matrices, tuple(others))
+        predecessor = Predecessor(newest, matrices, tuple(others) if plan.solves_for_all else ())
     with peak_memory() as peak:
         result = fit_version(
             step,

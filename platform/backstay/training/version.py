@@ -3,6 +3,8 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,7 +43,7 @@ class Predecessor:
     matrices: tuple[npt.NDArray[np.float32], ...]
     """B_{k-1}, …, B_1: newest first, as far as they are linear."""
     older: tuple[TrainedModel, ...] = ()
-    """M_{k-2}, …, M_0: newest first, as far as they are still there."""
+    """M_{k-2}, …, M_0: newest first, as far as they are still there and the plan asks for them."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ class VersionPlan:
     tuning_epochs: int | None = None  # of a model that is trained on; None: as many as of others
     architecture: str = "pinsage"
 
+    @property
+    def solves_for_all(self) -> bool:
+        """The map is solved with all older versions in view, whose models that takes."""
+        method = self.method
+        linear = method.joint and method.map == "linear"
+        return linear and method.alignment == "multi" and self.fit.solve_maps
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -64,8 +73,6 @@ class Prepared:
     snapshot: Snapshot
     vocabulary: Vocabulary
     known: npt.NDArray[np.float32] | None  # z_{k-1} (N, D_{k-1}), where the method needs it
-    step: Step
-    attributes: Attributes
 
 
 @dataclass(frozen=True)
@@ -109,14 +116,18 @@ def prepare(
     fitted: TrainedModel | None = None,
     device: str = "cpu",
 ) -> Prepared:
-    """Build the graph of a step, and embed it with the version before where that is a target."""
+    """Build the graph of a step, and embed it with the version before where that is a target.
+
+    Raises UsageError where the plan doesn't fit the version before.
+    """
+    _check_width(plan, previous)
     named = attributes.with_ids() if ARCHITECTURES[plan.architecture].knows_items else attributes
     vocabulary = fitted.vocabulary if fitted else named.vocabulary(items=step.n_known_items)
     known = None
     if previous is not None and plan.method.needs_known:
         known = previous.model.embed(step, attributes, device=device)
     snapshot = Snapshot.of(step, attributes.reindexed(vocabulary))
-    return Prepared(snapshot, vocabulary, known, step, attributes)
+    return Prepared(snapshot, vocabulary, known)
 
 
 def fit_version(
@@ -199,11 +210,27 @@ def fit_version(
     finished = fitted or _finish(model, prepared, extension, previous)
     return FittedVersion(
         finished,
-        _lead_back(plan, finished, prepared, backward, previous=previous, leads=workers.leads),
+        _lead_back(
+            plan,
+            finished,
+            prepared,
+            backward,
+            previous=previous,
+            embed_older=lambda model: model.embed(step, attributes, device=device),
+            leads=workers.leads,
+        ),
         {phase: state.curve for phase, state in states.items()},
         sum(state.seconds for state in states.values()),
         {phase: state.phases for phase, state in states.items()},
     )
+
+
+def _check_width(plan: VersionPlan, previous: Predecessor | None) -> None:
+    if previous and plan.method.model == "extended" and plan.dim <= previous.model.dim:
+        raise UsageError(
+            f"{plan.method.name} adds dimensions to those of the version before: expected more "
+            f"than {previous.model.dim}, found {plan.dim}. Ask for a wider version."
+        )
 
 
 class _Begun(NamedTuple):
@@ -230,11 +257,6 @@ def _begin(
         fit = fit.lasting(plan.tuning_epochs)
     if previous is not None and method.model == "extended":
         dim -= previous.model.dim
-        if dim < 1:
-            raise UsageError(
-                f"{method.name} adds dimensions to those of the version before: expected more "
-                f"than {previous.model.dim}, found {plan.dim}. Ask for a wider version."
-            )
         fit = fit.extending()
     config = ModelConfig(
         architecture=plan.architecture,
@@ -281,6 +303,7 @@ def _lead_back(
     backward: nn.Linear | None,
     *,
     previous: Predecessor | None,
+    embed_older: Callable[[TrainedModel], npt.NDArray[np.float32]],
     leads: bool,
 ) -> EntityMaps | None:
     """The map of a finished model to the version before.
@@ -293,32 +316,19 @@ def _lead_back(
     solves = method.closed_form or (method.joint and plan.fit.solve_maps and "linear")
     if method.map == "linear" and solves and prepared.known is not None and leads:
         z = embed(model.load(), prepared.snapshot).numpy()
-        maps = fit_maps(solves, z, prepared.known, n_users=prepared.snapshot.n_users)
-        if method.joint and method.alignment == "multi":
-            return EntityMaps.linear(_agree(maps.matrix, z, prepared, previous))
-        return maps
+        fitted = partial(fit_maps, solves, z, n_users=prepared.snapshot.n_users)
+        maps = fitted(prepared.known)
+        if not plan.solves_for_all:
+            return maps
+        # Older models are run once, one after the other.
+        others = (fitted(embed_older(model)).matrix for model in previous.older)
+        directs = [maps.matrix, *islice(others, len(previous.matrices))]
+        return EntityMaps.linear(agree(directs, previous.matrices[: len(directs) - 1]))
     if backward is not None:
         return EntityMaps.linear(backward.weight.detach().cpu().numpy())
     if model.basis is not None:
         return EntityMaps.linear(undo(model.basis, previous.model.dim))
     return EntityMaps.linear(np.eye(previous.model.dim, model.dim, dtype=np.float32))
-
-
-def _agree(
-    direct: npt.NDArray[np.float32],
-    z: npt.NDArray[np.float32],
-    prepared: Prepared,
-    previous: Predecessor,
-) -> npt.NDArray[np.float32]:
-    """B_k whose chains come nearest to the direct maps into all older versions.
-
-    `direct` is the one into version k - 1. Older models are run once, one after the other.
-    """
-    directs = [direct]
-    for older in previous.older[: len(previous.matrices)]:
-        known = older.embed(prepared.step, prepared.attributes)
-        directs.append(fit_maps("linear", z, known, n_users=prepared.snapshot.n_users).matrix)
-    return agree(directs, previous.matrices[: len(directs) - 1])
 
 
 def _tensor(array: npt.NDArray[np.float32]) -> torch.Tensor:
