@@ -10,32 +10,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from backstay.evaluation.plots.styles import INK, settings
+
 INCHES = (4.2, 3.4)  # of a panel
 COLUMNS = 3
 STYLES = {"paper": ("#d1495b", "s"), "fast": ("#0f9d76", "o")}
-INK, LINE = "#0a0b0c", "#d7dade"
-LOOK = {
-    "font.size": 10,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 
 
 def draw(cases: Sequence[Case], path: Path) -> None:
     """Recall against seconds, and the target that `paper` sets."""
     columns = min(COLUMNS, len(cases))
     rows = -(-len(cases) // columns)
-    with mpl.rc_context(LOOK):
+    with mpl.rc_context(settings(10.0)):
         figure = Figure(figsize=(INCHES[0] * columns, INCHES[1] * rows + 0.4), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, case in zip(panels, cases, strict=False):

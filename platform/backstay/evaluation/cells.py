@@ -186,7 +186,7 @@ def judge_cell(
     return Judgement(
         version=newest.version,
         records=tuple(records),
-        maps=tuple(_maps(method, data, line, z)),
+        maps=tuple(_maps(method, data, line, z, reference)),
         recall=recalls,
         aucs=aucs,
     )
@@ -254,7 +254,9 @@ def _consumed(
     return records, mean_over_seeds(np.stack(replicates), task=name, resamples=resamples)
 
 
-def _maps(method: str, data: Data, line: Sequence[Fitted], z: Float32) -> Iterator[MapFigures]:
+def _maps(
+    method: str, data: Data, line: Sequence[Fitted], z: Float32, reference: Float32
+) -> Iterator[MapFigures]:
     """How well the newest version leads back to each older one, by its own maps.
 
     There are many chains: where many users could judge them, a sample does.
@@ -265,7 +267,7 @@ def _maps(method: str, data: Data, line: Sequence[Fitted], z: Float32) -> Iterat
         return  # nothing leads back, or nothing has to
     ranking = RankingTask.of(step, most_users=JUDGED_USERS)
     for target in older:
-        own = target.model.embed(step, data.attributes)
+        own = target.model.embed(step, data.attributes) if target.version else reference
         maps = newest.maps_to(target.version)
         led_back = maps.apply(z, n_users=step.n_users)
         shape = spectrum(maps.user.matrix)

@@ -21,7 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from rich import box
 from rich.table import Table
@@ -30,6 +29,7 @@ from backstay.evaluation import costs, words
 from backstay.evaluation.compatibility import average_compatibility, update_gain
 from backstay.evaluation.files import write_whole
 from backstay.evaluation.intervals import pairs
+from backstay.evaluation.pages import write_pages
 from backstay.evaluation.results import Interval, Results
 from backstay.evaluation.sheets import comparable, sheets
 from backstay.evaluation.standing import groups
@@ -73,19 +73,10 @@ def write_report(results: Results, out: Path) -> Path:
         "images": [name.removesuffix(".png") for name in files if name.endswith(".png")],
         "folder": FIGURES_FOLDER,
     }
-    environment = Environment(
-        loader=PackageLoader("backstay.evaluation", "."),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     document = json.dumps(_document(results, decision), indent=1, ensure_ascii=False)
     write_whole(out / DOCUMENT_FILE, f"{document}\n".encode())
-    for name in (TEXT_FILE, REPORT_FILE):
-        text = environment.get_template(f"{name}.j2").render(told)
-        write_whole(out / name, text.encode())
+    names = (TEXT_FILE, REPORT_FILE)
+    write_pages(out, package="backstay.evaluation", names=names, told=told)
     return out / REPORT_FILE
 
 

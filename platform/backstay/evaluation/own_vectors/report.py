@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from backstay.evaluation.files import write_whole
 from backstay.evaluation.own_vectors.results import MapScore, TablesComparison
 from backstay.evaluation.own_vectors.verdict import LEAST, ROUTES, percent
+from backstay.evaluation.pages import write_pages
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,19 +45,10 @@ def write_comparison(results: TablesComparison, out: Path) -> Path:
 
     The page is self-contained: it loads nothing. Returns its path.
     """
-    environment = Environment(
-        loader=PackageLoader("backstay.evaluation.own_vectors", "."),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     told = _content(results)
     write_whole(out / RESULTS_FILE, results.to_json().encode())
-    for name in (TEXT_FILE, REPORT_FILE):
-        text = environment.get_template(f"{name}.j2").render(told)
-        write_whole(out / name, text.encode())
+    names = (TEXT_FILE, REPORT_FILE)
+    write_pages(out, package="backstay.evaluation.own_vectors", names=names, told=told)
     return out / REPORT_FILE
 
 

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from backstay.evaluation.plots.styles import INK, LINE, Style, marker_size
+from backstay.evaluation.plots.styles import INK, LINE, Style, marker_size, settings
 
 _DPI = 150  # of the PNG files
 _TITLE_INCHES = 0.3
@@ -40,23 +40,10 @@ class Panel:
 
 
 def _context(salt: str, size: tuple[float, float]) -> dict[str, object]:
-    font = 10.0 if size == WIDE else 8.5
     return {
         "svg.fonttype": "none",  # text stays text
         "svg.hashsalt": salt,  # the same results give the same file
-        "font.size": font,
-        "axes.edgecolor": LINE,
-        "axes.labelcolor": INK,
-        "axes.titlesize": font + 1,
-        "axes.titleweight": "bold",
-        "axes.grid": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "grid.color": LINE,
-        "grid.linewidth": 0.6,
-        "text.color": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
+        **settings(10.0 if size == WIDE else 8.5),
     }
 
 

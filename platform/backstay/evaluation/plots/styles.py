@@ -72,3 +72,22 @@ def marker_svg(style: Style) -> str:
         f'<svg class="key" viewBox="{left:.3g} {top:.3g} {side:.3g} {side:.3g}" '
         f'aria-hidden="true"><path fill="{style.color}" d="{"".join(words)}"/></svg>'
     )
+
+
+def settings(font: float) -> dict[str, object]:
+    """Matplotlib's settings for all plots of the project, with text of `font` points."""
+    return {
+        "font.size": font,
+        "axes.edgecolor": LINE,
+        "axes.labelcolor": INK,
+        "axes.titlesize": font + 1,
+        "axes.titleweight": "bold",
+        "axes.grid": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": LINE,
+        "grid.linewidth": 0.6,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
