@@ -3,7 +3,7 @@
 Nodes are numbered users first, then items: node(user u) = u, node(item i) = n_users + i.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
 
@@ -82,6 +82,11 @@ class Snapshot:
             np.concatenate([users, items]), np.concatenate([items, users]), (nodes, nodes)
         )
         return cls(step.n_users, step.n_items, *_inputs(step.n_items, attributes), neighbours)
+
+    def read_as(self, attributes: Attributes) -> Self:
+        """The same graph for a model that indexes attributes in another way; shares its memory."""
+        n_values, inputs, weights = _inputs(self.n_items, attributes)
+        return replace(self, n_values=n_values, inputs=inputs, input_weights=weights)
 
     @property
     def n_nodes(self) -> int:

@@ -39,6 +39,11 @@ class TrainedModel:
         """D_k, numbers per vector."""
         return self.config.dim + (self.base.dim if self.base else 0)
 
+    @property
+    def lineage(self) -> "tuple[TrainedModel, ...]":
+        """The models that are built onto each other, oldest first; this one is the last."""
+        return (*(self.base.lineage if self.base else ()), self)
+
     def load(self) -> EmbeddingModel:
         """The network, in evaluation mode; without its base."""
         return load_model(self.config.to_dict(), self.weights)

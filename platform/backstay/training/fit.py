@@ -20,6 +20,7 @@ from backstay.training.alignment import Alignment
 from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
 from backstay.training.extension import Extension
+from backstay.training.known import Known
 from backstay.training.learner import Learner, Score
 from backstay.training.progress import Progress
 from backstay.training.workers import ALONE, Workers
@@ -50,7 +51,7 @@ def fit(
     alignment: Alignment | None = None,
     backward: nn.Linear | None = None,
     extension: Extension | None = None,
-    known: Tensor | None = None,
+    known: Known | None = None,
     score: Score | None = None,
     learn_model: bool = True,
     device: str | torch.device = "cpu",
@@ -65,8 +66,8 @@ def fit(
     With `learn_model` the loss is BPR plus regularisation, and λ·alignment where there is an
     alignment. Without it the model stays as it is and the map alone is fitted (post-hoc).
 
-    With an `extension` the vectors are made of the model's own and of `known`, z_{k-1} of every
-    node (N, D_{k-1}), which may be mapped or shared memory and is read by rows.
+    `known` is z_{k-1}, which an alignment leads to. With an `extension` the vectors are made of
+    the model's own and of `known`.
 
     `score` rates the nodes' vectors (N, D_k), more is better: the validation recall. A post-hoc
     map is rated by its own single-step error instead. Without a score (nothing to validate on)

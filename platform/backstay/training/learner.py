@@ -12,11 +12,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from backstay.models.inference import embed
 from backstay.models.protocol import EmbeddingModel
 from backstay.models.snapshot import Snapshot
-from backstay.training.alignment import Alignment
+from backstay.training.alignment import Alignment, alignment_error
 from backstay.training.batches import Batches, Part, SampledGroups, WholeGraph
 from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
 from backstay.training.extension import Extension
+from backstay.training.known import Known
 from backstay.training.workers import Workers
 
 Score = Callable[[Tensor], float]
@@ -47,7 +48,7 @@ class Learner:
         config: FitConfig,
         *,
         extension: Extension | None = None,
-        known: Tensor | None = None,
+        known: Known | None = None,
         learn_model: bool,
         device: torch.device,
         clock: Clock,
@@ -56,7 +57,7 @@ class Learner:
         self._alignment, self._config, self._known = alignment, config, known
         self._device, self._clock = device, clock
         self._fixed = None if learn_model else embed(model, snapshot, device=device).to(device)
-        on: dict[str, Any] = {"device": device, "clock": clock}
+        on: dict[str, Any] = {"known": known, "device": device, "clock": clock}
         self._batches: Batches
         self._sampled = learn_model and config.samples(snapshot.n_nodes)
         if self._sampled:
@@ -101,13 +102,13 @@ class Learner:
         """Rate the state that would be kept; None where nothing rates it."""
         judged = self._judged
         with self._clock("evaluation"):
-            if self._fixed is not None and self._alignment and judged.backward:
-                return -self._alignment.error(judged.backward, self._fixed)
+            if self._fixed is not None and self._known and judged.backward:
+                return -alignment_error(judged.backward, self._fixed, self._known.table)
             if score is None or judged.model is None:
                 return None
             z = embed(judged.model, self._snapshot, device=self._device)
-            if judged.extension is not None and self._known is not None:
-                z = judged.extension.whole(self._known, z)
+            if judged.extension is not None and self._known:
+                z = judged.extension.whole(self._known.table, z)
             return score(z)
 
     def settle(self) -> None:
@@ -152,15 +153,14 @@ class Learner:
         """The loss of a part and, of it, the alignment: scalars."""
         z = self._model(part.graph) if self._fixed is None else self._fixed
         z = z.index_select(0, part.rows)
-        if self._learned.extension is not None and self._known is not None:
-            known = self._known.index_select(0, part.nodes.to(self._known.device))
-            z = self._learned.extension(known.to(self._device), z)
+        if self._learned.extension is not None and part.known is not None:
+            z = self._learned.extension(part.known, z)
         sizes = [len(column) for column in part.batch[:3]]
         alignment = z.new_zeros(())
-        if self._alignment is not None and self._backward is not None:
-            roles = zip(torch.split(z, sizes), torch.split(part.nodes, sizes), strict=True)
-            for rows, nodes in roles:
-                alignment = alignment + self._alignment.loss(self._backward, rows, nodes)
+        if self._alignment and self._backward is not None and part.known is not None:
+            roles = zip(torch.split(z, sizes), torch.split(part.known, sizes), strict=True)
+            for rows, known in roles:
+                alignment = alignment + self._alignment.loss(self._backward, rows, known)
         if self._fixed is not None:
             return alignment, alignment
         counted = part.batch.counted

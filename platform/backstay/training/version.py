@@ -23,10 +23,11 @@ from backstay.models.inference import embed
 from backstay.models.protocol import EmbeddingModel, ModelConfig
 from backstay.models.snapshot import Snapshot
 from backstay.models.trained import TrainedModel
-from backstay.training.alignment import Alignment
+from backstay.training.alignment import Alignment, fresh_map
 from backstay.training.config import FitConfig
 from backstay.training.extension import Extension, undo
 from backstay.training.fit import FitState, fit
+from backstay.training.known import Known
 from backstay.training.learner import Score
 from backstay.training.progress import Watch
 from backstay.training.warm_start import inherit, keep_first
@@ -73,6 +74,8 @@ class Prepared:
     snapshot: Snapshot
     vocabulary: Vocabulary
     known: npt.NDArray[np.float32] | None  # z_{k-1} (N, D_{k-1}), where the method needs it
+    heard: tuple[Snapshot, ...] = ()
+    """The graph as each network of M_{k-1} reads it, oldest first, where it meets samples."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,15 @@ def prepare(
     _check_width(plan, previous)
     named = attributes.with_ids() if ARCHITECTURES[plan.architecture].knows_items else attributes
     vocabulary = fitted.vocabulary if fitted else named.vocabulary(items=step.n_known_items)
-    known = None
-    if previous is not None and plan.method.needs_known:
-        known = previous.model.embed(step, attributes, device=device)
     snapshot = Snapshot.of(step, attributes.reindexed(vocabulary))
-    return Prepared(snapshot, vocabulary, known)
+    if previous is None or not plan.method.needs_known:
+        return Prepared(snapshot, vocabulary, None)
+    known = previous.model.embed(step, attributes, device=device)
+    heard: tuple[Snapshot, ...] = ()
+    if not plan.method.posthoc and plan.fit.samples(snapshot.n_nodes):
+        readers = previous.model.lineage
+        heard = tuple(snapshot.read_as(attributes.reindexed(part.vocabulary)) for part in readers)
+    return Prepared(snapshot, vocabulary, known, heard)
 
 
 def fit_version(
@@ -161,22 +168,21 @@ def fit_version(
     prepared = prepared or prepare(
         step, attributes, plan, previous=previous, fitted=fitted, device=device
     )
-    known = None if prepared.known is None else _tensor(prepared.known)
+    known = _known(prepared, previous)
     begun = _begin(plan, prepared, previous=previous, fitted=fitted)
     model, config = begun.model.to(device), begun.config
     alignment = backward = extension = None
     if known is not None and previous is not None and method.aligns:
         alignment = Alignment(
-            known,
             older_maps=[torch.tensor(matrix) for matrix in previous.matrices],
             loss=method.alignment,
         )
-        backward = alignment.fresh_map(model.config.dim, seed=config.seed)
+        backward = fresh_map(model.config.dim, known.dim, seed=config.seed)
         if begun.warm or method.map == "identity":
             keep_first(backward)
         backward = backward.requires_grad_(method.map == "linear").to(device)
     if known is not None and method.model == "extended":
-        extension = Extension(known.shape[1], model.config.dim).to(device)
+        extension = Extension(known.dim, model.config.dim).to(device)
     states = dict(states or {})
 
     def run(phase: str, config: FitConfig, *, align: bool, learn_model: bool) -> None:
@@ -191,7 +197,7 @@ def fit_version(
             alignment=alignment if align else None,
             backward=backward if align else None,
             extension=extension,
-            known=known if extension else None,
+            known=known,
             config=config,
             score=score,
             learn_model=learn_model,
@@ -329,6 +335,13 @@ def _lead_back(
     if model.basis is not None:
         return EntityMaps.linear(undo(model.basis, previous.model.dim))
     return EntityMaps.linear(np.eye(previous.model.dim, model.dim, dtype=np.float32))
+
+
+def _known(prepared: Prepared, previous: Predecessor | None) -> Known | None:
+    if prepared.known is None or previous is None:
+        return None
+    model = previous.model if prepared.heard else None
+    return Known(_tensor(prepared.known), model, prepared.heard)
 
 
 def _tensor(array: npt.NDArray[np.float32]) -> torch.Tensor:

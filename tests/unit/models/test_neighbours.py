@@ -70,7 +70,10 @@ def test_a_node_hears_no_more_than_its_fan_out_and_only_its_neighbours():
     heard = dense.heard_by(step)
     users = np.arange(step.n_users)
     for seed in range(10):
-        links = sampler_of(snapshot)._links(users, np.random.default_rng(seed))
+        sampler = sampler_of(snapshot)
+        links = sampler._links(
+            sampler._heard(users, users, np.random.default_rng(seed)), len(users)
+        )
         assert links.counts.tolist() == [min(len(heard[user]), 3) for user in users]
         for user, sender in zip(np.repeat(users, links.counts), links.senders, strict=True):
             assert sender in heard[user]
@@ -87,11 +90,39 @@ def test_every_neighbour_is_drawn_equally_often():
     drawn = Counter()
     draws = 5000
     for _ in range(draws):
-        drawn.update(sampler._links(np.array([0]), rng).senders.tolist())
+        drawn.update(sampler._heard(np.array([0]), np.array([0]), rng).senders.tolist())
     expected = draws * 4 / 10
     chi_squared = sum((drawn[node] - expected) ** 2 / expected for node in range(1, 11))
     assert sum(drawn.values()) == draws * 4
     assert chi_squared < 27.9  # 9 degrees of freedom: one in a thousand lies above
+
+
+def arrays_of(graph):
+    matrices = (graph.inputs, graph.first, *graph.further)
+    parts = ("crow_indices", "col_indices", "values")
+    return [getattr(matrix.csr, part)().tolist() for matrix in matrices for part in parts]
+
+
+@NORMALISATIONS
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_shallower_model_reads_the_last_rounds_of_a_sample(rounds, normalisation):
+    """As if they were all that there is: what was drawn for the rounds before is not seen."""
+    snapshot, nodes = crowd(30), np.array([1, 5, 33])
+    deep, shallow = (
+        sampler_of(snapshot, rounds=number, normalisation=normalisation) for number in (3, rounds)
+    )
+    sample = deep.sample(nodes, np.random.default_rng(0), rounds=3)
+    found = shallow.graph(sample)
+    cut = sample[rounds - 1]
+    users = int((cut.hearers < snapshot.n_users).sum())
+    last = cut._replace(counts=cut.counts[:users], senders=cut.senders[: cut.counts[:users].sum()])
+    assert arrays_of(found) == arrays_of(shallow.graph((*sample[: rounds - 1], last)))
+    assert len(found.further) == rounds - 1
+    assert hearers_in(found) == hearers_in(deep.graph(sample)) == len(nodes)
+
+
+def hearers_in(graph):
+    return graph.further[-1].shape[0] // 2 if graph.further else graph.first.shape[0]
 
 
 def test_a_generator_decides_the_sample():

@@ -9,11 +9,12 @@ from backstay.models.graph import full_graph
 from backstay.models.inference import embed
 from backstay.models.protocol import ModelConfig
 from backstay.models.snapshot import Snapshot
-from backstay.training.alignment import Alignment
+from backstay.training.alignment import Alignment, fresh_map
 from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
 from backstay.training.extension import Extension
 from backstay.training.fit import fit
+from backstay.training.known import Known
 from backstay.training.learner import Learner
 from backstay.training.workers import Workers
 
@@ -64,13 +65,16 @@ def random(*shape, seed=0):
 
 
 def alignment_of(*, loss="multi"):
-    return Alignment(random(NODES, 6, seed=7), older_maps=[random(5, 6, seed=8)], loss=loss)
+    return Alignment(older_maps=[random(5, 6, seed=8)], loss=loss)
 
 
 def aligned(dim=8, *, loss="multi", seed=0):
     """The options of a fit that aligns."""
-    alignment = alignment_of(loss=loss)
-    return {"alignment": alignment, "backward": alignment.fresh_map(dim, seed=seed)}
+    return {
+        "alignment": alignment_of(loss=loss),
+        "backward": fresh_map(dim, 6, seed=seed),
+        "known": Known(random(NODES, 6, seed=7)),
+    }
 
 
 def extended(dim=8, *, seed=0):
@@ -78,7 +82,7 @@ def extended(dim=8, *, seed=0):
     extension = Extension(6, dim)
     with torch.no_grad():
         extension.change.copy_(random(6 + dim, 6 + dim, seed=10 + seed))
-    return {"extension": extension, "known": random(NODES, 6, seed=9)}
+    return {"extension": extension, "known": Known(random(NODES, 6, seed=9))}
 
 
 def run(model, **options):

@@ -34,9 +34,10 @@ from backstay.models.inference import embed
 from backstay.models.protocol import EmbeddingModel, ModelConfig
 from backstay.models.snapshot import Snapshot
 from backstay.training import fit as module
-from backstay.training.alignment import Alignment
+from backstay.training.alignment import Alignment, alignment_error, fresh_map
 from backstay.training.config import FitConfig
 from backstay.training.fit import FitState, fit
+from backstay.training.known import Known
 from backstay.training.learner import ranking_loss
 from backstay.training.sampling import TripleSampler
 from backstay.training.workers import Workers
@@ -117,7 +118,7 @@ def test_alignment_is_summed_over_users_positives_and_negatives(loss, negatives)
     roles = torch.from_numpy(batch.nodes(STEP.n_users)).split([10_000, 10_000, negatives or 10_000])
     matrix, z, expected = options["backward"].weight.detach(), model.z.detach(), 0.0
     for nodes in roles:
-        residual = options["alignment"].target[nodes] - z[nodes] @ matrix.T
+        residual = options["known"].table[nodes] - z[nodes] @ matrix.T
         older = [random(5, 6, seed=8)]
         expected += (
             single_step(residual) if loss == "single" else multi_step(residual, older)
@@ -131,11 +132,11 @@ def test_alignment_is_summed_over_users_positives_and_negatives(loss, negatives)
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
 def test_a_joint_fit_lowers_the_alignment_error_and_learns_both(mode):
     model, options = pinsage(), aligned()
-    alignment, backward = options["alignment"], options["backward"]
+    backward, known = options["backward"], options["known"].table
     weights, matrix = copy.deepcopy(model_weights(model)), backward.weight.detach().clone()
-    before = alignment.error(backward, vectors(model))
+    before = alignment_error(backward, vectors(model), known)
     state = run(model, epochs=20, learning_rate=0.02, **options, **mode)
-    assert alignment.error(backward, vectors(model)) < 0.8 * before
+    assert alignment_error(backward, vectors(model), known) < 0.8 * before
     assert state.curve[-1]["alignment"] < state.curve[0]["alignment"]
     assert (model_weights(model)["table"] != weights["table"]).any()
     assert not torch.equal(backward.weight, matrix)
@@ -144,7 +145,7 @@ def test_a_joint_fit_lowers_the_alignment_error_and_learns_both(mode):
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
 def test_built_onto_vectors_that_say_nothing_a_model_learns_and_leaves_them_alone(mode):
     model, options = pinsage(), extended()
-    extension, known = options["extension"], options["known"]
+    extension, known = options["extension"], options["known"].table
     before, basis = known.clone(), extension.basis.detach().clone()
 
     def found():
@@ -170,15 +171,14 @@ def test_a_planted_map_is_recovered_and_the_model_left_alone(loss, planted):
         truth = torch.linalg.qr(random(8, 8, seed=3))[0]
     else:
         truth = random(5, 8, seed=3)
-    alignment = Alignment(
-        model.z.detach() @ truth.T, older_maps=[random(4, len(truth), seed=4)], loss=loss
-    )
-    backward = alignment.fresh_map(8, seed=0)
+    known = model.z.detach() @ truth.T
+    backward = fresh_map(8, len(truth), seed=0)
     before = model.z.detach().clone()
     state = run(
         model,
-        alignment=alignment,
+        alignment=Alignment(older_maps=[random(4, len(truth), seed=4)], loss=loss),
         backward=backward,
+        known=Known(known),
         learn_model=False,
         epochs=80,
         batch_size=16,
@@ -187,7 +187,7 @@ def test_a_planted_map_is_recovered_and_the_model_left_alone(loss, planted):
     )
     torch.testing.assert_close(backward.weight.detach(), truth, atol=1e-2, rtol=0)
     assert torch.equal(model.z, before)
-    assert -state.best_score == pytest.approx(alignment.error(backward, before), rel=1e-5)
+    assert -state.best_score == pytest.approx(alignment_error(backward, before, known), rel=1e-5)
 
 
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from tests.unit.training.planted import (
+    ATTRIBUTES,
     CPU,
     GRAPH,
     SAMPLED,
     SNAPSHOT,
+    STEP,
+    VALUES,
     WHOLE,
     OutOfTouch,
     aligned,
@@ -21,10 +24,13 @@ from tests.unit.training.planted import (
 )
 from torch.nn import functional
 
-from backstay.models.architectures import ARCHITECTURES
+from backstay.models.architectures import ARCHITECTURES, model_weights
+from backstay.models.protocol import ModelConfig
+from backstay.models.trained import TrainedModel
 from backstay.training.batches import SampledGroups
 from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
+from backstay.training.known import Known
 from backstay.training.learner import ranking_loss
 from backstay.training.workers import ALONE
 
@@ -253,9 +259,31 @@ def test_an_extended_model_is_judged_by_the_vectors_it_would_end_with(mode, aver
     shown = []
     learner.judge(lambda z: shown.append(z) or 0.5)
     learner.keep(learner.kept())
-    joined = torch.cat([options["known"], vectors(model)], dim=1)
+    joined = torch.cat([options["known"].table, vectors(model)], dim=1)
     expected = joined @ options["extension"].basis.detach().T
     torch.testing.assert_close(shown[0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_on_a_sample_the_version_before_says_what_it_says_there():
+    """Not what it says having heard all, among them the item that is to be recommended."""
+    config = ModelConfig(dim=6, values=VALUES)
+    before = TrainedModel(
+        config,
+        model_weights(pinsage(6)),
+        {kind.name: tuple(kind.values) for kind in ATTRIBUTES.kinds},
+    )
+    table = torch.tensor(before.embed(STEP, ATTRIBUTES))
+    known = Known(table, before, [SNAPSHOT])
+    learner = learner_of(pinsage(6), known=known, **SAMPLED)
+    network = before.load()
+    for part in learner._batches.parts(0, ALONE):
+        with torch.no_grad():
+            expected = network(part.graph)[part.rows]
+        assert torch.equal(part.known, expected)
+        assert not torch.allclose(part.known, table[part.nodes], atol=1e-3)
+    learner = learner_of(pinsage(6), known=known, **WHOLE)
+    for part in learner._batches.parts(0, ALONE):
+        assert torch.equal(part.known, table[part.nodes])
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
