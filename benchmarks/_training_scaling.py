@@ -24,7 +24,7 @@ from backstay.evaluation.figures import alignment_error
 from backstay.evaluation.memory import peak_memory
 from backstay.models.architectures import build_model, model_weights
 from backstay.models.protocol import ModelConfig
-from backstay.training.alignment import Alignment
+from backstay.training.alignment import Alignment, fresh_map
 from backstay.training.clock import Clock
 from backstay.training.config import FAST
 from backstay.training.learner import Learner
@@ -117,15 +117,15 @@ class Update:
         model = build_model(ModelConfig(dim=DIM, layers=LAYERS, values=sizes), seed=0).to(device)
         older = previous.model
         inherit(model, older.load(), vocabulary=prepared.vocabulary, known=older.vocabulary)
-        alignment = Alignment(torch.from_numpy(prepared.known))
-        backward = alignment.fresh_map(DIM, seed=0)
+        backward = fresh_map(DIM, OLD_DIM, seed=0)
         keep_first(backward)
         learner = Learner(
             prepared.snapshot,
             model,
-            alignment,
+            Alignment(),
             backward.to(device),
             fit.warm(),
+            known=prepared.before(previous),
             learn_model=True,
             device=torch.device(device),
             clock=Clock(),

@@ -77,6 +77,12 @@ class Prepared:
     heard: tuple[Snapshot, ...] = ()
     """The graph as each network of M_{k-1} reads it, oldest first, where it meets samples."""
 
+    def before(self, previous: Predecessor) -> Known | None:
+        """What is known of z_{k-1}, in this process; shares the memory of the arrays."""
+        if self.known is None:
+            return None
+        return Known(_tensor(self.known), previous.model if self.heard else None, self.heard)
+
 
 @dataclass(frozen=True)
 class FittedVersion:
@@ -168,11 +174,11 @@ def fit_version(
     prepared = prepared or prepare(
         step, attributes, plan, previous=previous, fitted=fitted, device=device
     )
-    known = _known(prepared, previous)
+    known = prepared.before(previous) if previous else None
     begun = _begin(plan, prepared, previous=previous, fitted=fitted)
     model, config = begun.model.to(device), begun.config
     alignment = backward = extension = None
-    if known is not None and previous is not None and method.aligns:
+    if known and previous and method.aligns:
         alignment = Alignment(
             older_maps=[torch.tensor(matrix) for matrix in previous.matrices],
             loss=method.alignment,
@@ -181,7 +187,7 @@ def fit_version(
         if begun.warm or method.map == "identity":
             keep_first(backward)
         backward = backward.requires_grad_(method.map == "linear").to(device)
-    if known is not None and method.model == "extended":
+    if known and method.model == "extended":
         extension = Extension(known.dim, model.config.dim).to(device)
     states = dict(states or {})
 
@@ -335,13 +341,6 @@ def _lead_back(
     if model.basis is not None:
         return EntityMaps.linear(undo(model.basis, previous.model.dim))
     return EntityMaps.linear(np.eye(previous.model.dim, model.dim, dtype=np.float32))
-
-
-def _known(prepared: Prepared, previous: Predecessor | None) -> Known | None:
-    if prepared.known is None or previous is None:
-        return None
-    model = previous.model if prepared.heard else None
-    return Known(_tensor(prepared.known), model, prepared.heard)
 
 
 def _tensor(array: npt.NDArray[np.float32]) -> torch.Tensor:
