@@ -132,7 +132,7 @@ def pip(*arguments: str | Path, check: bool = True, show_errors: bool = True) ->
     """Run this Python's pip on the environment."""
     environment = {**os.environ, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     command = [sys.executable, "-m", "pip", "--python", PYTHON, *arguments]
-    command += ["-qq", "--progress-bar=off", "--no-compile"] if arguments[0] == "install" else []
+    command += ["-qq", "--progress-bar=off"] if arguments[0] == "install" else []
     streams = {"stdout": sys.stderr, "stderr": None if show_errors else subprocess.DEVNULL}
     return subprocess.run(command, check=check, env=environment, **streams).returncode
 
