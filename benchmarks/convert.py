@@ -26,7 +26,7 @@ from _machine import header, machine
 from backstay.compat.maps import BackwardMap
 from backstay.engines.convert import convert
 from backstay.registry.store import Registry
-from backstay.registry.tables import write_table_parts
+from backstay.registry.table_writer import write_table_parts
 
 SPACE = "movies"
 BATCH = 65_536

@@ -22,7 +22,8 @@ from backstay.engines.output import open_output
 from backstay.errors import InputError, MapMismatchError, NotFoundError
 from backstay.registry.files import open_files
 from backstay.registry.store import Registry
-from backstay.registry.tables import open_table, write_table_parts
+from backstay.registry.table_writer import write_table_parts
+from backstay.registry.tables import open_table
 
 DIMS = (3, 5, 8)
 

@@ -7,7 +7,8 @@ import pytest
 from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.registry.store import Registry
-from backstay.registry.tables import open_table, write_table_parts
+from backstay.registry.table_writer import write_table_parts
+from backstay.registry.tables import open_table
 
 ROWS = 17_000  # × 1024 dimensions: enough for Ray Data to be used
 

@@ -22,14 +22,8 @@ from backstay.compat.maps import BackwardMap, Vectors
 from backstay.engines.output import Output, open_output
 from backstay.errors import BackstayError, InputError
 from backstay.registry.store import Registry
-from backstay.registry.tables import (
-    GROUP_BYTES,
-    PARQUET_OPTIONS,
-    EmbeddingTable,
-    open_table,
-    record_batch,
-    table_schema,
-)
+from backstay.registry.table_writer import GROUP_BYTES, PARQUET_OPTIONS
+from backstay.registry.tables import EmbeddingTable, open_table, record_batch, table_schema
 
 _log = logging.getLogger("backstay.convert")
 

@@ -36,7 +36,8 @@ from backstay.registry.manifest import (
     now,
     parse_object,
 )
-from backstay.registry.tables import Batch, EmbeddingTable, open_parts, write_parts
+from backstay.registry.table_writer import write_parts
+from backstay.registry.tables import Batch, EmbeddingTable, open_parts
 from backstay.registry.tensors import StoredModel, decode_map, encode_map, encode_model
 
 if TYPE_CHECKING:

@@ -7,12 +7,10 @@ in part-*.parquet files, uncompressed and without dictionaries (vectors gain not
 with space, entity and version in the schema's metadata.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, count, islice
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
-from uuid import uuid4
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,19 +21,13 @@ import pyarrow.parquet as pq
 from backstay.compat.maps import Vectors
 from backstay.errors import InputError
 from backstay.registry.files import Files, open_files
-from backstay.registry.manifest import FileEntry, IdType
+from backstay.registry.manifest import IdType
 
 Float32 = npt.NDArray[np.float32]
 Batch = tuple[pa.Array, Float32]
 """Ids (n,) and their vectors (n, D)."""
 
-PARQUET_OPTIONS: dict[str, Any] = {"compression": "none", "use_dictionary": False}
-"""How a table's parts are written, for `pyarrow.parquet.ParquetWriter`."""
-
-GROUP_BYTES = 32 << 20  # of vectors in a row group, which is what a reader holds at once
-PART_BYTES = 256 << 20  # of vectors in a part, about two blocks of Ray Data
-
-_ID_TYPES = {"string": pa.string(), "int64": pa.int64()}
+ID_TYPES = {"string": pa.string(), "int64": pa.int64()}
 _SPACE, _ENTITY, _VERSION = b"backstay.space", b"backstay.entity", b"backstay.version"
 
 
@@ -90,21 +82,11 @@ class EmbeddingTable:
             values[done : done + len(batch_ids)] = batch_values
             ids.append(batch_ids)
             done += len(batch_ids)
-        return pa.concat_arrays(ids or [pa.array([], _ID_TYPES[self.id_type])]), values
+        return pa.concat_arrays(ids or [pa.array([], ID_TYPES[self.id_type])]), values
 
     def vectors(self) -> Vectors:
         """All vectors, with the space and version they live in."""
         return Vectors(self.space, self.version, self.read()[1])
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableFiles:
-    """What writing a table left behind."""
-
-    rows: int
-    dim: int
-    id_type: IdType
-    files: Mapping[str, FileEntry]  # path within the table's folder
 
 
 def table_schema(dim: int, id_type: IdType, *, space: str, entity: str, version: int) -> pa.Schema:
@@ -112,7 +94,7 @@ def table_schema(dim: int, id_type: IdType, *, space: str, entity: str, version:
     element = pa.field("element", pa.float32(), nullable=False)
     return pa.schema(
         [
-            pa.field("id", _ID_TYPES[id_type], nullable=False),
+            pa.field("id", ID_TYPES[id_type], nullable=False),
             pa.field("embedding", pa.list_(element, dim), nullable=False),
         ],
         metadata={_SPACE: space, _ENTITY: entity, _VERSION: str(version)},
@@ -132,121 +114,10 @@ def record_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema, first_row
         InputError: names the row, and the id, of a null id or a vector that is not finite.
     """
     dim = schema.field("embedding").type.list_size
-    _check_batch(ids, values, dim=dim, id_type=schema.field("id").type, first_row=first_row)
+    check_batch(ids, values, dim=dim, id_type=schema.field("id").type, first_row=first_row)
     flat = pa.array(np.asarray(values, order="C").reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type)
     return pa.record_batch([ids, column], schema=schema)
-
-
-def write_table_parts(
-    folder: str | Path,
-    batches: Iterable[Batch],
-    *,
-    space: str,
-    entity: str,
-    version: int,
-    part_rows: int | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> TableFiles:
-    """Write a stand-alone table into a new folder, holding one part's row group in memory.
-
-    A local folder appears when it is whole. An object store has no such step: there, a reader must
-    wait for the writer, and a writer that fails removes what it wrote.
-
-    Args:
-        folder: A path or fsspec URL; must not hold anything yet.
-        batches: Ids (n,) string or int64, and vectors (n, D) float32.
-        space: The space the vectors live in.
-        entity: What the ids name.
-        version: The version whose space it is.
-        part_rows: Most rows in a part; by default 256 MiB of vectors.
-        storage_options: For the fsspec file system.
-
-    Raises:
-        InputError: on a duplicate or null id, a vector that isn't finite, a shape that changes.
-    """
-    files = open_files(folder, storage_options=storage_options)
-    if files.find(""):
-        raise InputError(f"{folder} is not empty; name a new folder for the table.")
-    if not files.is_local:
-        return write_parts(
-            files, "", batches, space=space, entity=entity, version=version, part_rows=part_rows
-        )
-    final = Path(files.root)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    beside = open_files(final.parent)
-    partial = f".{final.name}.{uuid4().hex}.partial"
-    try:
-        written = write_parts(
-            beside,
-            partial,
-            batches,
-            space=space,
-            entity=entity,
-            version=version,
-            part_rows=part_rows,
-        )
-        beside.settle(partial)
-        Path(beside.full(partial)).rename(final)
-    finally:
-        beside.remove(partial)
-    return written
-
-
-def write_parts(
-    files: Files,
-    folder: str,
-    batches: Iterable[Batch],
-    *,
-    space: str,
-    entity: str,
-    version: int,
-    part_rows: int | None = None,
-) -> TableFiles:
-    """`write_table_parts` for a folder in `files`, in place; after an error nothing of it stays."""
-    batches = iter(batches)
-    first = next(batches, None)
-    if first is None:
-        raise InputError(
-            f"the table of {entity} came without a batch, so its dimension is unknown. "
-            "For an empty table pass one batch of no rows."
-        )
-    ids, values = first
-    id_type, dim = _id_type(ids), _dim(values)
-    schema = table_schema(dim, id_type, space=space, entity=entity, version=version)
-    part_rows = part_rows or max(1, PART_BYTES // (4 * dim))
-    group_rows = min(part_rows, max(1, GROUP_BYTES // (4 * dim)))
-    written: dict[str, FileEntry] = {}
-    keys = _Keys()
-    try:
-        groups = _row_groups(chain([first], batches), schema=schema, rows=group_rows, keys=keys)
-        for number in count():
-            group = next(groups, None)
-            if group is None:
-                break
-            name = f"part-{number:05d}.parquet"
-            with (
-                files.writer(f"{folder}/{name}".lstrip("/")) as sink,
-                pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer,
-            ):
-                for batch in chain([group], islice(groups, part_rows // group_rows - 1)):
-                    writer.write_batch(batch, row_group_size=group_rows)
-            written[name] = sink.entry
-        table = EmbeddingTable(
-            space=space,
-            entity=entity,
-            version=version,
-            dim=dim,
-            rows=keys.rows,
-            id_type=id_type,
-            files=files,
-            parts=tuple(f"{folder}/{name}".lstrip("/") for name in written),
-        )
-        refuse_duplicates(table, keys=keys)
-    except BaseException:
-        files.remove(folder)
-        raise
-    return TableFiles(rows=keys.rows, dim=dim, id_type=id_type, files=written)
 
 
 def open_table(
@@ -315,83 +186,10 @@ def open_parts(
     return EmbeddingTable(**{**vars(table), "rows": rows})
 
 
-def refuse_duplicates(table: EmbeddingTable, *, keys: "_Keys | None" = None) -> None:
-    """InputError where an id stands in two rows. Holds 16 bytes a row, not the ids."""
-    if keys is None:
-        keys = _Keys()
-        for ids, _ in table.batches():
-            keys.add(ids)
-    suspects = keys.suspects()
-    if not len(suspects):
-        return
-    first_row: dict[Any, int] = {}
-    done = 0
-    for ids, _ in table.batches():
-        here = suspects[(suspects >= done) & (suspects < done + len(ids))]
-        for row in here.tolist():
-            id_ = ids[row - done].as_py()
-            if id_ in first_row:
-                raise InputError(
-                    f"the table of {table.entity} has id {id_!r} twice, in rows {first_row[id_]} "
-                    f"and {row}. Ids are unique: keep one of them."
-                )
-            first_row[id_] = row
-        done += len(ids)
-
-
-class _Keys:
-    """One 64-bit key per row, equal for equal ids: the id itself, or a hash of a string."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self._keys: list[npt.NDArray[Any]] = []
-
-    def add(self, ids: pa.Array) -> None:
-        values = ids.to_numpy(zero_copy_only=False)
-        if pa.types.is_string(ids.type):
-            from pandas.util import hash_array  # noqa: PLC0415 - half a second to import
-
-            values = hash_array(values, categorize=False)
-        self._keys.append(values.copy())
-        self.rows += len(ids)
-
-    def suspects(self) -> npt.NDArray[np.int64]:
-        """Rows whose key is also another row's, increasing: duplicates, or colliding hashes."""
-        keys = np.concatenate(self._keys) if self._keys else np.zeros(0, np.int64)
-        order = np.argsort(keys, kind="stable")
-        twins = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
-        return np.unique(np.concatenate([order[twins], order[twins + 1]]))
-
-
-def _row_groups(
-    batches: Iterator[Batch], *, schema: pa.Schema, rows: int, keys: _Keys
-) -> Iterator[Any]:
-    """Regroup batches of any size into record batches of `rows`; at least one, if an empty one."""
-    dim = schema.field("embedding").type.list_size
-    id_type = schema.field("id").type
-    buffer = np.empty((rows, dim), np.float32)
-    pending: list[pa.Array] = []
-    filled = 0
-    for ids, values in batches:
-        _check_batch(ids, values, dim=dim, id_type=id_type, first_row=keys.rows)
-        keys.add(ids)
-        start = 0
-        while start < len(ids):
-            taken = min(rows - filled, len(ids) - start)
-            buffer[filled : filled + taken] = values[start : start + taken]
-            pending.append(ids[start : start + taken])
-            start, filled = start + taken, filled + taken
-            if filled == rows:
-                yield record_batch(pa.concat_arrays(pending), buffer, schema=schema)
-                pending, filled = [], 0
-    if filled or not keys.rows:
-        last = pa.concat_arrays(pending or [pa.array([], id_type)])
-        yield record_batch(last, buffer[:filled], schema=schema)
-
-
-def _check_batch(
+def check_batch(
     ids: pa.Array, values: Float32, *, dim: int, id_type: pa.DataType, first_row: int
 ) -> None:
+    """InputError where ids (n,) and vectors (n, D) float32 can't be rows of a table."""
     if ids.type != id_type:
         raise InputError(f"ids must stay {id_type} throughout a table; found {ids.type}.")
     if values.dtype != np.float32 or values.shape != (len(ids), dim):
@@ -409,19 +207,6 @@ def _check_batch(
             f"row {first_row + row}, id {ids[row].as_py()!r}: the vector isn't finite (NaN or "
             "infinity); leave the row out or look into the model."
         )
-
-
-def _id_type(ids: pa.Array) -> IdType:
-    for name, type_ in _ID_TYPES.items():
-        if ids.type == type_:
-            return cast("IdType", name)
-    raise InputError(f"ids must be an Arrow array of string or int64; found {ids.type}.")
-
-
-def _dim(values: Float32) -> int:
-    if values.ndim != 2 or not values.shape[1]:  # noqa: PLR2004
-        raise InputError(f"vectors must have shape (n, D) with D > 0; found {values.shape}.")
-    return int(values.shape[1])
 
 
 def _open_part(source: Any, path: str) -> Any:
@@ -520,7 +305,7 @@ def _columns(batch: Any, table: EmbeddingTable, *, part: str, first_row: int) ->
         row = f"row {first_row + int(np.argmax(nulls))}" if nulls.any() else "a vector"
         raise InputError(f"{part}: {row} has a null; give it a value or leave the row out.")
     try:
-        ids = ids.cast(_ID_TYPES[table.id_type])
+        ids = ids.cast(ID_TYPES[table.id_type])
     except pa.ArrowInvalid as error:
         raise InputError(f"{part}: an id doesn't fit {table.id_type} ({error}).") from error
     return ids, flat.to_numpy(zero_copy_only=True).reshape(-1, table.dim)

@@ -18,7 +18,8 @@ from backstay.registry.manifest import (
     RETIRED,
     Manifest,
 )
-from backstay.registry.tables import EmbeddingTable, open_parts, refuse_duplicates
+from backstay.registry.tables import EmbeddingTable, open_parts
+from backstay.registry.unique import refuse_duplicates
 
 if TYPE_CHECKING:
     from backstay.registry.files import Files

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import InputError
-from backstay.registry import tables
-from backstay.registry.tables import open_table, record_batch, table_schema, write_table_parts
+from backstay.registry import table_writer
+from backstay.registry.files import open_files
+from backstay.registry.table_writer import write_table_parts
+from backstay.registry.tables import open_table, record_batch, table_schema
 
 OF = {"space": "movies", "entity": "item", "version": 2}
 
@@ -75,7 +77,7 @@ def test_parts_are_plain_parquet_that_others_read(tmp_path):
     batch_rows=st.integers(1, 9),
 )
 def test_rows_come_back_whatever_the_batches(sizes, part_rows, batch_rows):
-    files = tables.open_files("memory://any")
+    files = open_files("memory://any")
     rng = np.random.default_rng(0)
     ids = np.arange(sum(sizes))
     values = rng.normal(size=(sum(sizes), 2)).astype(np.float32)
@@ -259,8 +261,8 @@ def test_a_record_batch_shares_the_vectors_memory():
 
 def test_a_large_table_passes_through_in_little_memory(tmp_path, monkeypatch):
     rows, dim, step = 400_000, 64, 5_000  # 102 MB of vectors
-    monkeypatch.setattr(tables, "GROUP_BYTES", 2 << 20)
-    monkeypatch.setattr(tables, "PART_BYTES", 16 << 20)
+    monkeypatch.setattr(table_writer, "GROUP_BYTES", 2 << 20)
+    monkeypatch.setattr(table_writer, "PART_BYTES", 16 << 20)
     peak = 0
 
     def watch():

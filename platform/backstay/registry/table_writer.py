@@ -1,0 +1,192 @@
+"""Writing embedding tables: batches of any size become parts, a row group in memory at a time."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from backstay.errors import InputError
+from backstay.registry.files import Files, open_files
+from backstay.registry.manifest import FileEntry, IdType
+from backstay.registry.tables import (
+    ID_TYPES,
+    Batch,
+    EmbeddingTable,
+    Float32,
+    check_batch,
+    record_batch,
+    table_schema,
+)
+from backstay.registry.unique import IdKeys, refuse_duplicates
+
+PARQUET_OPTIONS: dict[str, Any] = {"compression": "none", "use_dictionary": False}
+"""How a table's parts are written, for `pyarrow.parquet.ParquetWriter`."""
+
+GROUP_BYTES = 32 << 20  # of vectors in a row group, which is what a reader holds at once
+PART_BYTES = 256 << 20  # of vectors in a part, about two blocks of Ray Data
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFiles:
+    """What writing a table left behind."""
+
+    rows: int
+    dim: int
+    id_type: IdType
+    files: Mapping[str, FileEntry]  # path within the table's folder
+
+
+def write_table_parts(
+    folder: str | Path,
+    batches: Iterable[Batch],
+    *,
+    space: str,
+    entity: str,
+    version: int,
+    part_rows: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> TableFiles:
+    """Write a stand-alone table into a new folder, holding one part's row group in memory.
+
+    A local folder appears when it is whole. An object store has no such step: there, a reader must
+    wait for the writer, and a writer that fails removes what it wrote.
+
+    Args:
+        folder: A path or fsspec URL; must not hold anything yet.
+        batches: Ids (n,) string or int64, and vectors (n, D) float32.
+        space: The space the vectors live in.
+        entity: What the ids name.
+        version: The version whose space it is.
+        part_rows: Most rows in a part; by default 256 MiB of vectors.
+        storage_options: For the fsspec file system.
+
+    Raises:
+        InputError: on a duplicate or null id, a vector that isn't finite, a shape that changes.
+    """
+    files = open_files(folder, storage_options=storage_options)
+    if files.find(""):
+        raise InputError(f"{folder} is not empty; name a new folder for the table.")
+    if not files.is_local:
+        return write_parts(
+            files, "", batches, space=space, entity=entity, version=version, part_rows=part_rows
+        )
+    final = Path(files.root)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    beside = open_files(final.parent)
+    partial = f".{final.name}.{uuid4().hex}.partial"
+    try:
+        written = write_parts(
+            beside,
+            partial,
+            batches,
+            space=space,
+            entity=entity,
+            version=version,
+            part_rows=part_rows,
+        )
+        beside.settle(partial)
+        Path(beside.full(partial)).rename(final)
+    finally:
+        beside.remove(partial)
+    return written
+
+
+def write_parts(
+    files: Files,
+    folder: str,
+    batches: Iterable[Batch],
+    *,
+    space: str,
+    entity: str,
+    version: int,
+    part_rows: int | None = None,
+) -> TableFiles:
+    """`write_table_parts` for a folder in `files`, in place; after an error nothing of it stays."""
+    batches = iter(batches)
+    first = next(batches, None)
+    if first is None:
+        raise InputError(
+            f"the table of {entity} came without a batch, so its dimension is unknown. "
+            "For an empty table pass one batch of no rows."
+        )
+    ids, values = first
+    id_type, dim = _id_type(ids), _dim(values)
+    schema = table_schema(dim, id_type, space=space, entity=entity, version=version)
+    part_rows = part_rows or max(1, PART_BYTES // (4 * dim))
+    group_rows = min(part_rows, max(1, GROUP_BYTES // (4 * dim)))
+    written: dict[str, FileEntry] = {}
+    keys = IdKeys()
+    try:
+        groups = _row_groups(chain([first], batches), schema=schema, rows=group_rows, keys=keys)
+        for number in count():
+            group = next(groups, None)
+            if group is None:
+                break
+            name = f"part-{number:05d}.parquet"
+            with (
+                files.writer(f"{folder}/{name}".lstrip("/")) as sink,
+                pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer,
+            ):
+                for batch in chain([group], islice(groups, part_rows // group_rows - 1)):
+                    writer.write_batch(batch, row_group_size=group_rows)
+            written[name] = sink.entry
+        table = EmbeddingTable(
+            space=space,
+            entity=entity,
+            version=version,
+            dim=dim,
+            rows=keys.rows,
+            id_type=id_type,
+            files=files,
+            parts=tuple(f"{folder}/{name}".lstrip("/") for name in written),
+        )
+        refuse_duplicates(table, keys=keys)
+    except BaseException:
+        files.remove(folder)
+        raise
+    return TableFiles(rows=keys.rows, dim=dim, id_type=id_type, files=written)
+
+
+def _row_groups(
+    batches: Iterator[Batch], *, schema: pa.Schema, rows: int, keys: IdKeys
+) -> Iterator[Any]:
+    """Regroup batches of any size into record batches of `rows`; at least one, if an empty one."""
+    dim = schema.field("embedding").type.list_size
+    id_type = schema.field("id").type
+    buffer = np.empty((rows, dim), np.float32)
+    pending: list[pa.Array] = []
+    filled = 0
+    for ids, values in batches:
+        check_batch(ids, values, dim=dim, id_type=id_type, first_row=keys.rows)
+        keys.add(ids)
+        start = 0
+        while start < len(ids):
+            taken = min(rows - filled, len(ids) - start)
+            buffer[filled : filled + taken] = values[start : start + taken]
+            pending.append(ids[start : start + taken])
+            start, filled = start + taken, filled + taken
+            if filled == rows:
+                yield record_batch(pa.concat_arrays(pending), buffer, schema=schema)
+                pending, filled = [], 0
+    if filled or not keys.rows:
+        last = pa.concat_arrays(pending or [pa.array([], id_type)])
+        yield record_batch(last, buffer[:filled], schema=schema)
+
+
+def _id_type(ids: pa.Array) -> IdType:
+    for name, type_ in ID_TYPES.items():
+        if ids.type == type_:
+            return cast("IdType", name)
+    raise InputError(f"ids must be an Arrow array of string or int64; found {ids.type}.")
+
+
+def _dim(values: Float32) -> int:
+    if values.ndim != 2 or not values.shape[1]:  # noqa: PLR2004
+        raise InputError(f"vectors must have shape (n, D) with D > 0; found {values.shape}.")
+    return int(values.shape[1])
