@@ -23,7 +23,13 @@ from backstay.engines.output import Output, open_output
 from backstay.errors import BackstayError, InputError
 from backstay.registry.store import Registry
 from backstay.registry.table_writer import GROUP_BYTES, PARQUET_OPTIONS
-from backstay.registry.tables import EmbeddingTable, open_table, record_batch, table_schema
+from backstay.registry.tables import (
+    EmbeddingTable,
+    check_batch,
+    open_table,
+    record_batch,
+    table_schema,
+)
 
 _log = logging.getLogger("backstay.convert")
 
@@ -370,15 +376,12 @@ def _convert_batch(
     job: _Job, batch: pa.RecordBatch, vectors: npt.NDArray[np.float32], *, first_row: int
 ) -> pa.RecordBatch:
     chain = job.chain
-    with np.errstate(over="ignore", invalid="ignore"):  # record_batch refuses what overflows
+    with np.errstate(over="ignore", invalid="ignore"):  # check_batch refuses what overflows
         converted = chain.convert(Vectors(chain.space, chain.source, vectors))
     own_fields = [job.schema.field("id"), job.schema.field("embedding")]
-    own = record_batch(
-        batch.column("id").cast(own_fields[0].type),
-        converted.values,
-        schema=pa.schema(own_fields),
-        first_row=first_row,
-    )
+    ids, schema = batch.column("id").cast(own_fields[0].type), pa.schema(own_fields)
+    check_batch(ids, converted.values, schema=schema, first_row=first_row)
+    own = record_batch(ids, converted.values, schema=schema)
     columns = [
         (own if name in own.schema.names else batch).column(name) for name in job.schema.names
     ]

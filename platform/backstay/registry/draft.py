@@ -97,7 +97,7 @@ class Draft:
     def write_table(
         self, entity: str, batches: Iterable[Batch], *, part_rows: int | None = None
     ) -> None:
-        """Stage the table of an entity; `batches` and errors as in `tables.write_table_parts`."""
+        """Stage the table of an entity; `batches` and errors as in `write_table_parts`."""
         folder = f"tables/{check_name(entity, what='an entity')}"
         self._forget(folder)
         written = write_parts(

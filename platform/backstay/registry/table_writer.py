@@ -146,7 +146,8 @@ def write_parts(
             files=files,
             parts=tuple(f"{folder}/{name}".lstrip("/") for name in written),
         )
-        refuse_duplicates(table, keys=keys)
+        ids_again = (ids for ids, _ in table.batches())
+        refuse_duplicates(keys.whole(), ids_again, table=f"the table of {entity}")
     except BaseException:
         files.remove(folder)
         raise
@@ -157,13 +158,11 @@ def _row_groups(
     batches: Iterator[Batch], *, schema: pa.Schema, rows: int, keys: IdKeys
 ) -> Iterator[Any]:
     """Regroup batches of any size into record batches of `rows`; at least one, if an empty one."""
-    dim = schema.field("embedding").type.list_size
-    id_type = schema.field("id").type
-    buffer = np.empty((rows, dim), np.float32)
+    buffer = np.empty((rows, schema.field("embedding").type.list_size), np.float32)
     pending: list[pa.Array] = []
     filled = 0
     for ids, values in batches:
-        check_batch(ids, values, dim=dim, id_type=id_type, first_row=keys.rows)
+        check_batch(ids, values, schema=schema, first_row=keys.rows)
         keys.add(ids)
         start = 0
         while start < len(ids):
@@ -175,7 +174,7 @@ def _row_groups(
                 yield record_batch(pa.concat_arrays(pending), buffer, schema=schema)
                 pending, filled = [], 0
     if filled or not keys.rows:
-        last = pa.concat_arrays(pending or [pa.array([], id_type)])
+        last = pa.concat_arrays(pending or [pa.array([], schema.field("id").type)])
         yield record_batch(last, buffer[:filled], schema=schema)
 
 

@@ -101,20 +101,14 @@ def table_schema(dim: int, id_type: IdType, *, space: str, entity: str, version:
     )
 
 
-def record_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema, first_row: int = 0) -> Any:
+def record_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema) -> Any:
     """Rows of a table as an Arrow record batch that shares the memory of `values`.
 
     Args:
         ids: (n,) of the schema's id type.
-        values: (n, D) float32.
+        values: (n, D) float32, which `check_batch` found in order.
         schema: from `table_schema`.
-        first_row: number of the first row, for messages.
-
-    Raises:
-        InputError: names the row, and the id, of a null id or a vector that is not finite.
     """
-    dim = schema.field("embedding").type.list_size
-    check_batch(ids, values, dim=dim, id_type=schema.field("id").type, first_row=first_row)
     flat = pa.array(np.asarray(values, order="C").reshape(-1))
     column = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type)
     return pa.record_batch([ids, column], schema=schema)
@@ -186,10 +180,19 @@ def open_parts(
     return EmbeddingTable(**{**vars(table), "rows": rows})
 
 
-def check_batch(
-    ids: pa.Array, values: Float32, *, dim: int, id_type: pa.DataType, first_row: int
-) -> None:
-    """InputError where ids (n,) and vectors (n, D) float32 can't be rows of a table."""
+def check_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema, first_row: int) -> None:
+    """Refuse what can't be rows of a table.
+
+    Args:
+        ids: (n,) of the schema's id type, none of them null.
+        values: (n, D) float32, finite.
+        schema: from `table_schema`.
+        first_row: number of the first row, for messages.
+
+    Raises:
+        InputError: names the row, and the id, of a null id or a vector that is not finite.
+    """
+    id_type, dim = schema.field("id").type, schema.field("embedding").type.list_size
     if ids.type != id_type:
         raise InputError(f"ids must stay {id_type} throughout a table; found {ids.type}.")
     if values.dtype != np.float32 or values.shape != (len(ids), dim):

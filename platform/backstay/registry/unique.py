@@ -1,5 +1,6 @@
 """Ids that stand once in a table, of any length: 16 bytes a row, not the ids."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,31 +8,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from backstay.errors import InputError
-from backstay.registry.tables import EmbeddingTable
-
-
-def refuse_duplicates(table: EmbeddingTable, *, keys: "IdKeys | None" = None) -> None:
-    """InputError where an id stands in two rows. Holds 16 bytes a row, not the ids."""
-    if keys is None:
-        keys = IdKeys()
-        for ids, _ in table.batches():
-            keys.add(ids)
-    suspects = keys.suspects()
-    if not len(suspects):
-        return
-    first_row: dict[Any, int] = {}
-    done = 0
-    for ids, _ in table.batches():
-        here = suspects[(suspects >= done) & (suspects < done + len(ids))]
-        for row in here.tolist():
-            id_ = ids[row - done].as_py()
-            if id_ in first_row:
-                raise InputError(
-                    f"the table of {table.entity} has id {id_!r} twice, in rows {first_row[id_]} "
-                    f"and {row}. Ids are unique: keep one of them."
-                )
-            first_row[id_] = row
-        done += len(ids)
 
 
 class IdKeys:
@@ -51,9 +27,34 @@ class IdKeys:
         self._keys.append(values.copy())
         self.rows += len(ids)
 
-    def suspects(self) -> npt.NDArray[np.int64]:
-        """Rows whose key is also another row's, increasing: duplicates, or colliding hashes."""
-        keys = np.concatenate(self._keys) if self._keys else np.zeros(0, np.int64)
-        order = np.argsort(keys, kind="stable")
-        twins = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
-        return np.unique(np.concatenate([order[twins], order[twins + 1]]))
+    def whole(self) -> npt.NDArray[Any]:
+        """The keys of all rows (rows,)."""
+        return np.concatenate(self._keys) if self._keys else np.zeros(0, np.int64)
+
+
+def refuse_duplicates(keys: npt.NDArray[Any], batches: Iterable[pa.Array], *, table: str) -> None:
+    """InputError where an id stands in two rows.
+
+    Args:
+        keys: (rows,) 64-bit integers, equal for equal ids.
+        batches: The ids of all rows in their order; read only where two rows share a key.
+        table: What the message calls the table.
+    """
+    order = np.argsort(keys, kind="stable")
+    twins = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+    suspects = np.unique(np.concatenate([order[twins], order[twins + 1]]))  # or keys that collide
+    if not len(suspects):
+        return
+    first_row: dict[Any, int] = {}
+    done = 0
+    for ids in batches:
+        here = suspects[(suspects >= done) & (suspects < done + len(ids))]
+        for row in here.tolist():
+            id_ = ids[row - done].as_py()
+            if id_ in first_row:
+                raise InputError(
+                    f"{table} has id {id_!r} twice, in rows {first_row[id_]} and {row}. "
+                    "Ids are unique: keep one of them."
+                )
+            first_row[id_] = row
+        done += len(ids)

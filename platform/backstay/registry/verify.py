@@ -19,7 +19,7 @@ from backstay.registry.manifest import (
     Manifest,
 )
 from backstay.registry.tables import EmbeddingTable, open_parts
-from backstay.registry.unique import refuse_duplicates
+from backstay.registry.unique import IdKeys, refuse_duplicates
 
 if TYPE_CHECKING:
     from backstay.registry.files import Files
@@ -134,12 +134,15 @@ def _check_table(table: EmbeddingTable) -> None:
     expected = (table.rows, table.dim, table.id_type)
     if found != expected:
         raise CorruptError(f"should have (rows, dimension, id type) {expected}; found {found}.")
+    keys = IdKeys()
     for ids, values in table.batches():
+        keys.add(ids)
         finite = np.isfinite(values).all(axis=1)
         if not finite.all():
             id_ = ids[int(np.argmin(finite))].as_py()
             raise CorruptError(f"the vector of id {id_!r} isn't finite.")
-    refuse_duplicates(table)
+    ids_again = (ids for ids, _ in table.batches())
+    refuse_duplicates(keys.whole(), ids_again, table=f"the table of {table.entity}")
 
 
 def _sha256(files: "Files", path: str) -> str:

@@ -22,6 +22,7 @@ from pandas.util import hash_array
 
 from backstay.errors import InputError
 from backstay.registry.files import Files, open_files
+from backstay.registry.unique import refuse_duplicates
 
 logger = logging.getLogger("backstay.own_vectors")
 
@@ -126,7 +127,10 @@ def open_own_table(path: str | Path) -> OwnTable:
         dim=dim,
         keys=np.concatenate(keys),
     )
-    _refuse_duplicates(table)
+    # Two ids of one hash, met in 3 of 10⁶ tables of 10⁷ rows, are let through: the later row
+    # counts.
+    again = _read(files, parts, rows=_ID_ROWS, columns=("id",))
+    refuse_duplicates(table.keys, (batch.column("id") for _, batch in again), table=str(path))
     logger.info("%s: %s rows of %s dimensions", path, f"{len(table.keys):,}", dim)
     return table
 
@@ -248,31 +252,6 @@ def _keys(ids: Any) -> Keys:
         except pa.ArrowInvalid as error:
             raise InputError(f"an id doesn't fit 64 bits with a sign ({error}).") from error
     return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
-
-
-def _refuse_duplicates(table: OwnTable) -> None:
-    """InputError where an id stands in two rows.
-
-    Two ids of one hash, met in 3 of 10⁶ tables of 10⁷ rows, are let through: the later row counts.
-    """
-    order = np.argsort(table.keys, kind="stable")
-    twins = np.flatnonzero(table.keys[order[1:]] == table.keys[order[:-1]])
-    suspects = np.unique(np.concatenate([order[twins], order[twins + 1]]))
-    if not len(suspects):
-        return
-    first_row: dict[Any, int] = {}
-    done = 0
-    for _, batch in _read(table.files, table.parts, rows=_ID_ROWS, columns=("id",)):
-        here = suspects[(suspects >= done) & (suspects < done + len(batch))]
-        for row in here.tolist():
-            id_ = batch.column("id")[row - done].as_py()
-            if id_ in first_row:
-                raise InputError(
-                    f"{table.path} has id {id_!r} twice, in rows {first_row[id_]} and {row}. "
-                    "Ids are unique: keep one of them."
-                )
-            first_row[id_] = row
-        done += len(batch)
 
 
 def _said_version(table: OwnTable) -> int | None:
