@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from backstay.evaluation.plots.styles import INK, settings
+from backstay.evaluation.report.plots.styles import INK, settings
 
 INCHES = (4.2, 3.4)  # of a panel
 COLUMNS = 3

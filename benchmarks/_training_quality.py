@@ -19,7 +19,7 @@ from backstay.datasets.dataset import Dataset
 from backstay.datasets.ingest import Format, ingest
 from backstay.datasets.timeline import SLICES, step
 from backstay.engines.fit import recall_score
-from backstay.evaluation.figures import alignment_error
+from backstay.evaluation.metrics.alignment import alignment_error
 from backstay.training.config import FAST, PAPER, FitConfig, Recipe
 from backstay.training.progress import Progress
 from backstay.training.version import Predecessor, TrainedModel, VersionPlan, fit_version

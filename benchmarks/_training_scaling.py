@@ -20,8 +20,8 @@ from backstay.datasets.dataset import Attributes, Dataset, Interactions
 from backstay.datasets.marketplace import MarketplaceConfig, generate
 from backstay.datasets.timeline import SLICES, Step, step
 from backstay.engines.fit import recall_score
-from backstay.evaluation.figures import alignment_error
-from backstay.evaluation.memory import peak_memory
+from backstay.evaluation.comparison.memory import peak_memory
+from backstay.evaluation.metrics.alignment import alignment_error
 from backstay.models.architectures import build_model, model_weights
 from backstay.models.protocol import ModelConfig
 from backstay.training.alignment import Alignment, fresh_map

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _machine import header, machine
 
-from backstay.evaluation.own_vectors.compare import compare_tables
+from backstay.evaluation.table_maps.compare import compare_tables
 
 WAYS = ("in memory", "backstay")
 BATCH = 65_536

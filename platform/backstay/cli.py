@@ -253,15 +253,15 @@ def compare(
     """
     _refuse_misplaced(ctx, tables=tables)
     if tables:
-        from backstay.evaluation.own_vectors import compare as own_vectors
-        from backstay.evaluation.own_vectors import report
+        from backstay.evaluation.table_maps import compare as own_vectors
+        from backstay.evaluation.table_maps import report
 
         found = own_vectors.compare_tables(paths, out=out, **_given(options, only=_OF_TABLES))
         report.write_comparison(found, out)
         ctx.obj.tell(found, picture=report.terminal_picture(found))
         return
     from backstay.engines.compare import compare as run
-    from backstay.evaluation.report import terminal_table
+    from backstay.evaluation.report.report import terminal_table
 
     dataset = _DATASET.convert(paths[0], None, ctx)
     results = run(dataset, out=out, **_given(options))

@@ -17,8 +17,8 @@ from backstay.engines.convert import convert
 from backstay.engines.session import ray_session
 from backstay.engines.update import UpdateConfig, update
 from backstay.errors import InputError, ServiceError
-from backstay.evaluation.report import terminal_table
-from backstay.evaluation.results import Results
+from backstay.evaluation.comparison.results import Results
+from backstay.evaluation.report.report import terminal_table
 from backstay.registry.tables import open_table
 from backstay.serving.client import Client
 from backstay.serving.service import run as serve

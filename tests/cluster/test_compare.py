@@ -15,8 +15,8 @@ from backstay.engines import search as search_module
 from backstay.engines.compare import compare
 from backstay.engines.search import search
 from backstay.errors import InputError, TrainingError, UsageError
-from backstay.evaluation.plan import ComparePlan
-from backstay.evaluation.results import Failure, Results
+from backstay.evaluation.comparison.plan import ComparePlan
+from backstay.evaluation.comparison.results import Failure, Results
 
 SMALL = {"dims": (8, 12), "epochs": 2, "seeds": 1, "widths": (8,), "consumer_epochs": 3}
 OVER_RAY = ("fix-m0", "no-bc", "posthoc-ridge")

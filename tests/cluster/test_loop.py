@@ -7,10 +7,10 @@ from backstay.datasets.dataset import Dataset
 from backstay.datasets.ingest import ingest
 from backstay.datasets.timeline import SLICES, step, steps
 from backstay.engines.update import UpdateConfig, update
-from backstay.evaluation.consumer_fit import FAST, train_consumers
-from backstay.evaluation.consumers import judge
-from backstay.evaluation.labels import consumer_tasks
-from backstay.evaluation.tables import Tables
+from backstay.evaluation.consumers.inputs import Tables
+from backstay.evaluation.consumers.labels import consumer_tasks
+from backstay.evaluation.consumers.model import judge
+from backstay.evaluation.consumers.training import FAST, train_consumers
 from backstay.models.trained import TrainedModel
 from backstay.registry.store import Registry
 from backstay.serving.client import Client

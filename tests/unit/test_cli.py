@@ -453,7 +453,7 @@ def test_a_dataset_goes_to_the_engine_with_its_options(tmp_path, monkeypatch):
         taken.update(options, dataset=dataset)
 
     monkeypatch.setattr("backstay.engines.compare.compare", engine)
-    monkeypatch.setattr("backstay.evaluation.report.terminal_table", lambda _: "table")
+    monkeypatch.setattr("backstay.evaluation.report.report.terminal_table", lambda _: "table")
     words = ("--out", tmp_path / "run", "--methods", "no-bc", "--epochs", 3, "--workers", 1)
     assert run("compare", tmp_path, *words).exit_code == 0
     assert taken == {

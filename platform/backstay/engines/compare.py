@@ -16,13 +16,13 @@ from backstay.datasets.timeline import check_split, steps
 from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
 from backstay.errors import InputError
-from backstay.evaluation.cells import Data, fit_cell
-from backstay.evaluation.compare import compare_methods
-from backstay.evaluation.kept import FOLDER, Kept
-from backstay.evaluation.plan import ComparePlan, Profile
-from backstay.evaluation.report import write_report
-from backstay.evaluation.results import Results
-from backstay.evaluation.runner import Here, failure, run_cell
+from backstay.evaluation.comparison.cell_store import FOLDER, Kept
+from backstay.evaluation.comparison.cells import Data, fit_cell
+from backstay.evaluation.comparison.plan import ComparePlan, Profile
+from backstay.evaluation.comparison.results import Results
+from backstay.evaluation.comparison.run import compare_methods
+from backstay.evaluation.comparison.runner import Here, failure, run_cell
+from backstay.evaluation.report.report import write_report
 
 log = logging.getLogger("backstay.compare")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from backstay.errors import InputError
-from backstay.evaluation.files import write_whole
+from backstay.evaluation.comparison.files import write_whole
 
 PLAN_FILE = "plan.json"
 

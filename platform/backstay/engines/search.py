@@ -20,17 +20,17 @@ from backstay.engines.compare import RayTasks, read_data
 from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
 from backstay.errors import TrainingError, UsageError
-from backstay.evaluation.cells import Data
-from backstay.evaluation.compare import (
+from backstay.evaluation.analysis.summary import Cost, summarise
+from backstay.evaluation.comparison.cells import Data
+from backstay.evaluation.comparison.plan import ComparePlan, Profile
+from backstay.evaluation.comparison.results import MapFigures, Record, Replicates, Results, Summary
+from backstay.evaluation.comparison.run import (
     Ground,
     compare_methods,
     prepare_ground,
     refuse_failures,
 )
-from backstay.evaluation.figures import Cost, summarise
-from backstay.evaluation.plan import ComparePlan, Profile
-from backstay.evaluation.report import write_report
-from backstay.evaluation.results import MapFigures, Record, Replicates, Results, Summary
+from backstay.evaluation.report.report import write_report
 
 log = logging.getLogger("backstay.tune")
 

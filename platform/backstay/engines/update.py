@@ -19,8 +19,8 @@ from backstay.datasets.timeline import Step, step
 from backstay.engines.fit import CHECKPOINT_SECONDS, Problem, fit_here, fit_on_ray
 from backstay.engines.watch import watching
 from backstay.errors import NotFoundError, UsageError
-from backstay.evaluation.figures import alignment_error
-from backstay.evaluation.ranking import recall_score
+from backstay.evaluation.metrics.alignment import alignment_error
+from backstay.evaluation.metrics.ranking import recall_score
 from backstay.models.trained import TrainedModel
 from backstay.registry.files import open_files
 from backstay.registry.manifest import FIT_REPORT

@@ -19,7 +19,7 @@ from backstay.datasets.marketplace import (
 )
 from backstay.datasets.timeline import SLICES, steps
 from backstay.errors import UsageError
-from backstay.evaluation.labels import consumer_tasks
+from backstay.evaluation.consumers.labels import consumer_tasks
 
 
 def rows(config):

@@ -4,15 +4,15 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from backstay.evaluation.figures import Cost, summarise
-from backstay.evaluation.labels import TASKS
-from backstay.evaluation.results import (
+from backstay.evaluation.analysis.summary import Cost, summarise
+from backstay.evaluation.comparison.results import (
     SLICES_OF_ENTITIES,
     MapFigures,
     Record,
     Replicates,
     Results,
 )
+from backstay.evaluation.consumers.labels import TASKS
 
 # method: what the intended task loses, what consumers lose, alignment error
 COSTS = {

@@ -3,7 +3,7 @@
 import torch
 from tests.unit.models.snapshots import planted_snapshot
 
-from backstay.evaluation.ranking import RankingTask
+from backstay.evaluation.metrics.ranking import RankingTask
 from backstay.models.architectures import build_model
 from backstay.models.graph import full_graph
 from backstay.models.inference import embed

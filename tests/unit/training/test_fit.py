@@ -28,7 +28,7 @@ from torch import nn
 from backstay.compat.losses import multi_step, single_step
 from backstay.datasets.dataset import Attributes
 from backstay.errors import TrainingError, UsageError
-from backstay.evaluation.ranking import RankingTask
+from backstay.evaluation.metrics.ranking import RankingTask
 from backstay.models.architectures import build_model, model_weights
 from backstay.models.inference import embed
 from backstay.models.protocol import EmbeddingModel, ModelConfig

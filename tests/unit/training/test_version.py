@@ -14,7 +14,7 @@ from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.datasets.timeline import steps
 from backstay.errors import MapMismatchError, UsageError
-from backstay.evaluation.ranking import RankingTask
+from backstay.evaluation.metrics.ranking import RankingTask
 from backstay.training.alignment import Alignment
 from backstay.training.config import FitConfig
 from backstay.training.version import Predecessor, VersionPlan, fit_version, prepare

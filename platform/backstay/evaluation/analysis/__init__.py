@@ -1,0 +1,1 @@
+"""What a comparison's results mean, as figures and codes."""

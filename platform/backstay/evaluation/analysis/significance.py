@@ -1,0 +1,94 @@
+"""How sure the figures of methods are, and which methods can be told apart.
+
+Everything here is computed from bootstrap replicates whose number b stands for the same users,
+items and consumer seeds in every method: a figure of two methods is computed within each replicate
+first, and its interval is therefore paired.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from backstay.evaluation.comparison.results import Interval, Replicates, Results
+
+FIX_M0 = "fix-m0"
+"""What the unintended figure is compared with."""
+NO_BC = "no-bc"
+"""What the intended figure is compared with."""
+
+LEVEL = 0.95
+
+Figure = Literal["intended_pct", "unintended_pct", "total_pct"]
+FIGURES: tuple[Figure, ...] = ("intended_pct", "unintended_pct", "total_pct")
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """By how many points one method's figure is above another's."""
+
+    first: str
+    second: str
+    figure: Figure
+    difference: float  # first's minus second's, percentage points
+    interval: Interval
+
+    @property
+    def told_apart(self) -> bool:
+        """Zero, no difference, lies outside the interval."""
+        low, high = self.interval
+        return low > 0 or high < 0
+
+
+def interval(values: Sequence[float] | Floats) -> Interval:
+    """Where the middle 95 % of some replicates lie."""
+    low, high = np.quantile(np.asarray(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def percentages(replicates: Sequence[Replicates]) -> dict[Figure, dict[str, Floats]]:
+    """The percentages of every method in every replicate, as far as their baselines are there."""
+    by_method = {part.method: part for part in replicates}
+    found: dict[Figure, dict[str, Floats]] = {figure: {} for figure in FIGURES}
+    no_bc, fix_m0 = by_method.get(NO_BC), by_method.get(FIX_M0)
+    for method, part in by_method.items():
+        if no_bc and no_bc.recall and part.recall:
+            found["intended_pct"][method] = _percent(part.recall, no_bc.recall)
+        if fix_m0 and fix_m0.auc and part.auc:
+            found["unintended_pct"][method] = _percent(part.auc, fix_m0.auc)
+    for method, intended in found["intended_pct"].items():
+        if method in found["unintended_pct"]:
+            found["total_pct"][method] = intended + found["unintended_pct"][method]
+    return found
+
+
+def pairs(results: Results) -> tuple[Pair, ...]:
+    """Every two methods' difference in every figure, in the order of the summary."""
+    replicates = percentages(results.replicates)
+    made = []
+    for figure, by_method in replicates.items():
+        rows = [row for row in results.summary if row.method in by_method]
+        for first, second in combinations(rows, 2):
+            values = getattr(first, figure), getattr(second, figure)
+            if None in values:
+                continue
+            gaps = by_method[first.method] - by_method[second.method]
+            made.append(
+                Pair(
+                    first=first.method,
+                    second=second.method,
+                    figure=figure,
+                    difference=values[0] - values[1],
+                    interval=interval(gaps),
+                )
+            )
+    return tuple(made)
+
+
+def _percent(found: Sequence[float], baseline: Sequence[float]) -> Floats:
+    """How far each replicate lies above its baseline, in percent of it."""
+    return np.asarray(100 * (np.asarray(found) / np.asarray(baseline) - 1), np.float64)

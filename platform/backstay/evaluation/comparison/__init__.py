@@ -1,0 +1,1 @@
+"""A comparison of update methods: plan, cells, run, results."""

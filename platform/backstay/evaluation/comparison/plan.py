@@ -1,0 +1,120 @@
+"""What a comparison runs: profiles, and the flags that override them."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self, TypeVar
+
+from backstay.compat.methods import METHODS, find_method
+from backstay.datasets.timeline import SLICES
+from backstay.errors import UsageError
+from backstay.evaluation.consumers.training import FAST, PAPER, ConsumerConfig
+from backstay.training.config import FAST as FAST_FIT
+from backstay.training.config import PAPER as PAPER_FIT
+from backstay.training.config import FitConfig
+from backstay.training.version import VersionPlan
+
+Profile = Literal["fast", "paper"]
+_Config = TypeVar("_Config", FitConfig, ConsumerConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparePlan:
+    """Methods × versions × consumers."""
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    slices: tuple[float, ...] = SLICES  # T_0, T_1, …: one more than versions
+    dims: tuple[int, ...] = (256, 320, 384, 448, 512)  # D_0, D_1, …: one per version
+    layers: tuple[int, ...] = (2, 2, 3, 3, 3)  # one per version
+    fit: FitConfig = PAPER_FIT
+    map_epochs: int | None = None  # of post-hoc maps; None: as many as the model's
+    tuning_epochs: int | None = None  # of models that are trained on; None: as many as of others
+    consumers: ConsumerConfig = PAPER
+    profile: Profile = "paper"
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            find_method(method)
+        if len(set(self.methods)) < len(self.methods) or not self.methods:
+            raise UsageError(f"expected different methods, found {', '.join(self.methods)}.")
+        if len(self.slices) != len(self.dims) + 1 or len(self.layers) != len(self.dims):
+            raise UsageError(
+                f"{len(self.dims)} versions need as many layers and one more slice; "
+                f"found {len(self.layers)} layers and {len(self.slices)} slices."
+            )
+        if list(self.slices) != sorted(set(self.slices)):
+            raise UsageError(f"slices must rise, found {self.slices}.")
+
+    @classmethod
+    def of(
+        cls,
+        profile: Profile = "fast",
+        *,
+        methods: tuple[str, ...] | None = None,
+        dims: tuple[int, ...] | None = None,
+        layers: tuple[int, ...] | None = None,
+        slices: tuple[float, ...] | None = None,
+        epochs: int | None = None,
+        tuning_epochs: int | None = None,
+        map_epochs: int | None = None,
+        evaluate_every: int | None = None,
+        weight: float | None = None,
+        seed: int | None = None,
+        seeds: int | None = None,
+        widths: tuple[int, ...] | None = None,
+        dropouts: tuple[float, ...] | None = None,
+        consumer_epochs: int | None = None,
+    ) -> Self:
+        """A profile with some of its values replaced; the number of dims is that of versions.
+
+        `paper` is the published protocol to the letter, hours of it. `fast` is the same protocol
+        with narrower models, our recipe, and fewer consumers, for minutes.
+        """
+        plan = cls() if profile == "paper" else cls(**_FAST, profile="fast")
+        dims = dims or plan.dims[: len(slices) - 1 if slices else None]
+        layers = layers or (2, 2)
+        layers = (layers + (layers[0] if len(layers) == 1 else 3,) * len(dims))[: len(dims)]
+        fit = plan.fit.scaled(epochs)
+        return replace(
+            plan,
+            methods=methods or plan.methods,
+            dims=dims,
+            layers=layers,
+            slices=slices or SLICES[: len(dims) + 1],
+            fit=_with(fit, weight=weight, seed=seed, evaluate_every=evaluate_every),
+            map_epochs=map_epochs or plan.map_epochs,
+            tuning_epochs=tuning_epochs or plan.tuning_epochs,
+            consumers=_with(
+                plan.consumers,
+                seeds=seeds,
+                widths=widths,
+                dropouts=dropouts,
+                epochs=consumer_epochs,
+            ),
+        )
+
+    def version(self, method: str, version: int) -> VersionPlan:
+        """How one version is fitted by one method."""
+        return VersionPlan(
+            method=find_method(method),
+            dim=self.dims[version],
+            layers=self.layers[version],
+            fit=self.fit,
+            map_epochs=self.map_epochs,
+            tuning_epochs=self.tuning_epochs,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As results.json tells it."""
+        return asdict(self)
+
+
+def _with(config: _Config, **values: Any) -> _Config:
+    """The configuration with those of the values that are given."""
+    return replace(config, **{name: value for name, value in values.items() if value is not None})
+
+
+_FAST: dict[str, Any] = {
+    "dims": (128, 160, 192, 224, 256),
+    "fit": FAST_FIT,
+    "map_epochs": 20,
+    "consumers": FAST,
+}

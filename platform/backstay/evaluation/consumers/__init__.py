@@ -1,0 +1,1 @@
+"""Consumer models: tasks and labels, the network, its training and inputs."""

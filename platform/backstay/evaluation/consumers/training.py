@@ -1,0 +1,212 @@
+"""Training consumer models: once, on version 0 (design, section 2)."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from backstay.errors import TrainingError, UsageError
+from backstay.evaluation.consumers.inputs import Inputs, Tables, as_tensor
+from backstay.evaluation.consumers.labels import ConsumerTask
+from backstay.evaluation.consumers.model import Consumer, consumer_network, score
+from backstay.evaluation.metrics.roc_auc import roc_auc
+
+log = logging.getLogger("backstay.evaluation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsumerConfig:
+    """How consumers are trained: ConsumerConfig(**{**asdict(FAST), "seeds": 5}), or a preset."""
+
+    widths: tuple[int, ...]
+    """Units of each hidden layer; one is chosen on validation AUC."""
+    dropouts: tuple[float, ...]
+    """Dropout probabilities in [0, 1); one is chosen together with the width."""
+    seeds: int
+    """How many consumers are trained with the chosen width and dropout: seeds 0 … seeds - 1."""
+    epochs: int
+    """Most passes over the training examples; the best one on validation AUC is kept."""
+    patience: int | None = None
+    """Epochs without a better validation AUC before training ends; None: run all epochs."""
+    epoch_examples: int | None = None
+    """Most training examples in one epoch, drawn anew for each; None: all of them."""
+    batch: int = 2048
+    """Examples a step."""
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "widths": bool(self.widths) and min(self.widths) >= 1,
+            "dropouts": bool(self.dropouts) and all(0 <= p < 1 for p in self.dropouts),
+            "seeds": self.seeds >= 1,
+            "epochs": self.epochs >= 1,
+            "patience": self.patience is None or self.patience >= 1,
+            "epoch_examples": self.epoch_examples is None or self.epoch_examples >= self.batch,
+            "batch": self.batch >= 2,  # noqa: PLR2004 - batch norm needs two rows
+            "learning_rate": self.learning_rate > 0,
+        }
+        for field, fine in checks.items():
+            if not fine:
+                raise UsageError(
+                    f"{field} of a ConsumerConfig is out of range: {getattr(self, field)!r}; "
+                    "see the line under the field."
+                )
+
+
+PAPER = ConsumerConfig(
+    widths=(128, 256, 512, 1024), dropouts=(0.0, 0.25, 0.5), seeds=10, epochs=300
+)
+"""The published protocol."""
+
+FAST = ConsumerConfig(
+    widths=(128,),
+    dropouts=(0.0, 0.25),
+    seeds=3,
+    epochs=50,
+    patience=10,
+    epoch_examples=1 << 18,
+)
+"""Minutes instead of hours on two cores."""
+
+
+def train_consumers(
+    task: ConsumerTask, train: Tables, early_stop: Tables, *, config: ConsumerConfig = FAST
+) -> list[Consumer]:
+    """Choose width and dropout on seed 0, then train `config.seeds` consumers of the best.
+
+    Args:
+        task: what to learn.
+        train: M_0's tables of step 0.
+        early_stop: M_0's tables of step `task.early_stop_step`.
+        config: see ConsumerConfig.
+
+    Returns:
+        One consumer a seed, in the order of the seeds. They live on the tables' device.
+    """
+    candidates = [
+        train_consumer(task, train, early_stop, width=width, dropout=dropout, seed=0, config=config)
+        for dropout, width in product(config.dropouts, config.widths)
+    ]
+    best = max(candidates, key=lambda consumer: consumer.validation_auc)  # the first one on a tie
+    log.info(
+        "%s: width %d, dropout %g (validation AUC %.4f, best epoch %d)",
+        task.name,
+        best.width,
+        best.dropout,
+        best.validation_auc,
+        best.epoch,
+    )
+    return [
+        best,
+        *(
+            train_consumer(
+                task,
+                train,
+                early_stop,
+                width=best.width,
+                dropout=best.dropout,
+                seed=seed,
+                config=config,
+            )
+            for seed in range(1, config.seeds)
+        ),
+    ]
+
+
+def train_consumer(
+    task: ConsumerTask,
+    train: Tables,
+    early_stop: Tables,
+    *,
+    width: int,
+    dropout: float,
+    seed: int,
+    config: ConsumerConfig = FAST,
+) -> Consumer:
+    """Train one consumer and keep its best epoch on the early-stopping examples.
+
+    The seed alone decides initial weights, batches and dropout; the process's random state is
+    neither read nor moved. On a CPU it runs on one thread: these matrices are too small to share,
+    and sums don't depend on the number of cores then. To use more cores, train several at once.
+    """
+    inputs, validation = Inputs(train, task.train), Inputs(early_stop, task.early_stop)
+    if inputs.dim != validation.dim:
+        raise UsageError(
+            f"expected one dimension for training and early stopping, found {inputs.dim} and "
+            f"{validation.dim}; both take M_0's own vectors."
+        )
+    device = inputs.device
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), _one_thread():
+        torch.default_generator.manual_seed(seed)
+        for _ in cuda:
+            torch.cuda.manual_seed(seed)
+        network = consumer_network(inputs.dim, width, dropout).to(device)
+        epoch, auc = _fit(network, task, inputs, validation, config=config)
+    return Consumer(
+        task=task.name,
+        dim=inputs.dim,
+        width=width,
+        dropout=dropout,
+        seed=seed,
+        epoch=epoch,
+        validation_auc=auc,
+        network=network,
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fit(
+    network: nn.Sequential,
+    task: ConsumerTask,
+    inputs: Inputs,
+    validation: Inputs,
+    *,
+    config: ConsumerConfig,
+) -> tuple[int, float]:
+    """Train `network` in place and leave it at its best epoch, frozen: (epoch, validation AUC)."""
+    labels = as_tensor(task.train.labels).to(inputs.device, torch.float32)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
+    best_epoch, best_auc, best_state = 0, -1.0, network.state_dict()
+    for epoch in range(1, config.epochs + 1):
+        network.train()
+        order = torch.randperm(len(inputs))[: config.epoch_examples].to(inputs.device)
+        for rows in torch.split(order, config.batch):
+            if len(rows) == 1:
+                continue  # a left-over row has no batch statistics
+            optimizer.zero_grad()
+            logits = network(inputs[rows]).squeeze(1)
+            torch.autograd.backward(binary_cross_entropy_with_logits(logits, labels[rows]))
+            optimizer.step()
+        network.eval()
+        scores = score(network, validation)
+        if not np.isfinite(scores).all():
+            raise TrainingError(
+                f"the {task.name} consumer diverged in epoch {epoch}: its scores are not finite; "
+                "check that the vectors it was given are."
+            )
+        auc = roc_auc(scores, task.early_stop.labels)
+        if auc > best_auc:
+            best_epoch, best_auc, best_state = epoch, auc, deepcopy(network.state_dict())
+        elif config.patience is not None and epoch - best_epoch >= config.patience:
+            break
+    network.load_state_dict(best_state)
+    network.eval().requires_grad_(requires_grad=False)
+    return best_epoch, best_auc

@@ -1,0 +1,1 @@
+"""Figures computed from arrays: ranking, ROC-AUC, alignment distance, bootstrap."""

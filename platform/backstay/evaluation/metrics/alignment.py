@@ -1,0 +1,48 @@
+"""Alignment distance: how far converted vectors lie from the older model's own."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from backstay.errors import UsageError
+
+_BLOCK_ROWS = 1 << 15  # rows of float64 differences held at once
+
+Table = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+
+def distances(found: Table, reference: Table) -> Floats:
+    """‖z̃ − z*‖₂ of each entity: (n,) float64.
+
+    Args:
+        found: (n, D) float32, the vectors converted to an older version, z̃.
+        reference: (n, D) float32, that version's own vectors of the same entities, z*.
+    """
+    if found.shape != reference.shape:
+        raise UsageError(
+            f"expected a table of the reference's shape {reference.shape}, found {found.shape}; "
+            "both cover every entity of one step, in the older version's dimension."
+        )
+    norms = np.empty(len(found))
+    for start in range(0, len(found), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        gap = found[rows].astype(np.float64) - reference[rows]
+        np.sqrt(np.einsum("nd,nd->n", gap, gap), out=norms[rows])
+    return norms
+
+
+def alignment_error(found: Sequence[Table], reference: Sequence[Table]) -> float:
+    """Mean over entities of ‖z̃_0 − z_0*‖₂.
+
+    Args:
+        found: the version-0-compatible vectors z̃_0, one (n, D_0) float32 table an entity kind.
+        reference: z_0*, M_0 run on the same snapshot: tables of the same shapes.
+    """
+    if len(found) != len(reference) or not sum(len(table) for table in found):
+        raise UsageError(
+            f"expected {len(reference)} tables with every entity of one step, "
+            f"found {len(found)} with {sum(len(table) for table in found)} rows."
+        )
+    return float(np.concatenate([*map(distances, found, reference)]).mean())

@@ -1,7 +1,0 @@
-"""The report's plots: small panels, drawn once for the page and once for files beside it."""
-
-from backstay.evaluation.plots.drawing import Panel, figure_files, inline_svg
-from backstay.evaluation.plots.overview import panels
-from backstay.evaluation.plots.styles import Style, marker_svg, styles
-
-__all__ = ["Panel", "Style", "figure_files", "inline_svg", "marker_svg", "panels", "styles"]

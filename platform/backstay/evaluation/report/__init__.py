@@ -1,0 +1,1 @@
+"""Renders an analysis as a page, a text, plots and a table."""

@@ -1,0 +1,7 @@
+"""The report's plots: small panels, drawn once for the page and once for files beside it."""
+
+from backstay.evaluation.report.plots.drawing import Panel, figure_files, inline_svg
+from backstay.evaluation.report.plots.overview import panels
+from backstay.evaluation.report.plots.styles import Style, marker_svg, styles
+
+__all__ = ["Panel", "Style", "figure_files", "inline_svg", "marker_svg", "panels", "styles"]

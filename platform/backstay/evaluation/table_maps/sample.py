@@ -1,0 +1,127 @@
+"""Which ids maps are fitted on and judged on, and their vectors on disk.
+
+An id's hash decides for all pairs alike: every fifth hash is held out, in no fit of any pair, and
+of both kinds the least hashes are taken. So a chain is judged on ids that none of its maps has
+seen, and neither the order of rows nor the rows of one table alone move the choice.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+
+from backstay.compat.closed_form import BLOCK_ROWS, Moments
+from backstay.errors import InputError
+from backstay.evaluation.table_maps.tables import Float32, Keys, OwnTable
+
+HELD_OUT_SHARE = 5
+"""One id in so many is held out."""
+
+LEAST_JUDGED = 10
+"""Fewer held-out ids than this tell nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shared:
+    """What two tables share."""
+
+    source: int  # the newer table's version
+    target: int
+    common: int
+    only_newer: int
+    only_older: int
+    fitted: Keys  # increasing
+    judged: Keys  # increasing
+
+    @classmethod
+    def of(
+        cls, tables: Sequence[OwnTable], pair: tuple[int, int], *, fit: int, judge: int
+    ) -> "Shared":
+        """The pair (source, target) with at most `fit` and `judge` of the ids in both."""
+        newer, older = (tables[version].keys for version in pair)
+        common = np.intersect1d(newer, older)
+        held_out = common % np.uint64(HELD_OUT_SHARE) == 0
+        return cls(
+            source=pair[0],
+            target=pair[1],
+            common=len(common),
+            only_newer=len(newer) - len(common),
+            only_older=len(older) - len(common),
+            fitted=common[~held_out][:fit],
+            judged=common[held_out][:judge],
+        )
+
+    @property
+    def enough(self) -> bool:
+        """There are ids to fit and to judge on."""
+        return min(len(self.judged), len(self.fitted)) >= LEAST_JUDGED
+
+    def gallery(self, size: int) -> Keys:
+        """The judged ids, in their order, then so many of the others as `size` has room for."""
+        return np.concatenate([self.judged, self.fitted[: max(0, size - len(self.judged))]])
+
+
+def shared_ids(
+    tables: Sequence[OwnTable], *, fit: int, judge: int
+) -> dict[tuple[int, int], Shared]:
+    """Every pair (newer, older) of versions, short ways before the long ways that go over them.
+
+    Raises:
+        InputError: too few ids are in both tables of a step from one version to the next.
+    """
+    pairs = [(newer, older) for newer in range(1, len(tables)) for older in reversed(range(newer))]
+    found = {pair: Shared.of(tables, pair, fit=fit, judge=judge) for pair in pairs}
+    for (newer, older), shared in found.items():
+        if newer - older == 1 and not shared.enough:
+            raise InputError(
+                f"{tables[newer].path} and {tables[older].path} have {shared.common} ids in "
+                f"common, {len(shared.judged)} of them held out to judge on; expected "
+                f"{LEAST_JUDGED} of those, so {2 * LEAST_JUDGED * HELD_OUT_SHARE} common ids or "
+                "more. Check that both tables name rows alike."
+            )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Sampled vectors of one table, on disk."""
+
+    keys: Keys  # (n,) increasing
+    values: Float32  # (n, D) memory map
+
+    def rows(self, keys: Keys) -> Float32:
+        """The vectors of `keys`, all of which were sampled, in their order."""
+        return self.values[np.searchsorted(self.keys, keys)]
+
+
+def gather(
+    tables: Sequence[OwnTable], shared: Mapping[tuple[int, int], Shared], folder: Path
+) -> list[Gathered]:
+    """Write each table's sampled vectors into `folder` and map them."""
+    gathered = []
+    for version, table in enumerate(tables):
+        parts = [
+            keys
+            for pair, ids in shared.items()
+            if version in pair
+            for keys in (ids.fitted, ids.judged)
+        ]
+        wanted = np.unique(np.concatenate(parts))
+        gathered.append(Gathered(wanted, table.gather(wanted, folder / f"{version}.npy")))
+    return gathered
+
+
+def fitted_moments(gathered: Sequence[Gathered], shared: Shared) -> Moments:
+    """The moments of a pair's ids to fit on, a block of rows at a time."""
+    newer, older = gathered[shared.source], gathered[shared.target]
+    return reduce(
+        add, (Moments.of(newer.rows(keys), older.rows(keys)) for keys in _blocks(shared.fitted))
+    )
+
+
+def _blocks(keys: Keys) -> Iterator[Keys]:
+    for start in range(0, len(keys), BLOCK_ROWS):
+        yield keys[start : start + BLOCK_ROWS]

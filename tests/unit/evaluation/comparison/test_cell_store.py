@@ -1,0 +1,224 @@
+"""Finished cells as files: what comes back, and what doesn't count."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+from tests.unit.evaluation.comparison.small_comparison import small_comparison, small_data
+
+from backstay.errors import CorruptError
+from backstay.evaluation.comparison.cell_store import Kept
+from backstay.evaluation.comparison.cells import Fitted, Judgement
+
+LABELS = {
+    "nested": "fit version 2 by backstay",
+    "for-users-and-items": "fit version 2 by posthoc-low-rank",
+    "with-offset": "fit version 1 by posthoc-ridge",
+    "mapless": "fit version 1 by no-bc",
+    "first": "fit version 0",
+    "judgement": "judge version 2 by bc-aligner",
+    "first-judgement": "judge version 0 by no-bc",
+    "consumers": "train consumers of edge_rating",
+}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return small_comparison().cells
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return Kept(tmp_path / "cells")
+
+
+def check_fitted(found, expected):
+    data = small_data()
+    for name in ("version", "curves", "seconds", "peak_rss_mb"):
+        assert getattr(found, name) == getattr(expected, name)
+    step = data.steps[-1]
+    np.testing.assert_array_equal(
+        found.model.embed(step, data.attributes), expected.model.embed(step, data.attributes)
+    )
+    ours, theirs = found.model, expected.model
+    while theirs is not None:
+        assert (ours.config, ours.vocabulary) == (theirs.config, theirs.vocabulary)
+        ours, theirs = ours.base, theirs.base
+    assert ours is None
+    for ours, theirs in zip(found.backward, expected.backward, strict=True):
+        assert (ours.user is ours.item) == (theirs.user is theirs.item)
+        for kind in ("user", "item"):
+            for part in ("matrix", "offset"):
+                again, before = (getattr(getattr(maps, kind), part) for maps in (ours, theirs))
+                assert again.dtype == np.float32
+                np.testing.assert_array_equal(again, before)
+
+
+def check_judgement(found, expected):
+    assert (found.version, found.records, found.maps) == (
+        expected.version,
+        expected.records,
+        expected.maps,
+    )
+    np.testing.assert_array_equal(found.recall, expected.recall)
+    assert list(found.aucs) == list(expected.aucs)  # the last bit of their mean depends on it
+    for task, replicates in expected.aucs.items():
+        np.testing.assert_array_equal(found.aucs[task], replicates)
+
+
+def check_consumers(found, expected):
+    x = np.random.default_rng(0).normal(size=(5, expected[0].dim)).astype(np.float32)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours.scores(x), theirs.scores(x))
+        for name in ("task", "dim", "width", "dropout", "seed", "epoch", "validation_auc"):
+            assert getattr(ours, name) == getattr(theirs, name)
+
+
+CHECKS = {Fitted: check_fitted, Judgement: check_judgement, list: check_consumers}
+
+
+@pytest.mark.parametrize("label", LABELS.values(), ids=LABELS)
+def test_a_cell_comes_back_as_it_was(kept, cells, label):
+    kept.save(label, cells[label])
+    found = Kept(kept.folder).find(label)
+    assert type(found) is type(cells[label])
+    CHECKS[type(found)](found, cells[label])
+
+
+def test_the_cells_looked_at_are_of_every_kind(cells):
+    nested, maps = cells[LABELS["nested"]].model, cells[LABELS["for-users-and-items"]].backward[0]
+    assert nested.base.base is not None
+    assert maps.user is not maps.item
+    assert cells[LABELS["with-offset"]].backward[0].user.offset.any()
+    assert {type(cells[label]) for label in LABELS.values()} == set(CHECKS)
+
+
+def test_every_cell_has_a_place_of_its_own(kept, cells):
+    assert all(kept.find(label) is None for label in cells)
+    assert len({kept._place(label) for label in cells}) == len(cells)
+    first, second = "fit version 1 by no-bc", "fit version 1 by finetune"
+    kept.save(first, cells[first])
+    assert kept.find(second) is None
+    kept.save(second, cells[second])
+    check_fitted(kept.find(first), cells[first])
+
+
+def test_a_cell_is_told_from_others_by_who_looks_into_the_folder(kept, cells):
+    label = LABELS["nested"]
+    kept.save(label, cells[label])
+    (place,) = kept.folder.iterdir()
+    assert place.name == "fit-version-2-by-backstay"
+    assert json.loads((place / "cell.json").read_text())["cell"] == label
+
+
+@pytest.mark.parametrize("label", LABELS.values(), ids=LABELS)
+def test_a_cell_that_was_cut_off_counts_for_nothing_and_is_made_anew(kept, cells, label):
+    kept.save(label, cells[label])
+    (place,) = kept.folder.iterdir()
+    (place / "cell.json").unlink()
+    (place / "left-over").write_bytes(b"half")
+    assert kept.find(label) is None
+    kept.save(label, cells[label])
+    assert not (place / "left-over").exists()
+    CHECKS[type(cells[label])](kept.find(label), cells[label])
+
+
+def test_the_file_that_says_a_cell_is_finished_is_the_last_one(kept, cells, monkeypatch):
+    written = []
+
+    def note(path, content):
+        written.append(path.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    for module in ("kept", "consumers"):
+        monkeypatch.setattr(f"backstay.evaluation.{module}.write_whole", note)
+    for label in LABELS.values():
+        kept.save(label, cells[label])
+    assert written.count("cell.json") == len(LABELS)
+    assert written[-1] == "cell.json"
+    for place in kept.folder.iterdir():
+        files = {path.name for path in place.iterdir()} - {"cell.json"}
+        end = [n for n, name in enumerate(written) if name == "cell.json"]
+        assert files <= set(written[: end[-1]])
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def lost(path):
+    path.unlink()
+
+
+def no_safetensors(path):
+    path.write_bytes(b"not tensors at all, and long enough to have a header")
+
+
+@pytest.mark.parametrize(
+    ("label", "file"),
+    [
+        (LABELS["nested"], "model.safetensors"),
+        (LABELS["nested"], "maps.safetensors"),
+        (LABELS["judgement"], "replicates.safetensors"),
+        (LABELS["consumers"], "consumer-1.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("damage", [truncated, empty, lost, no_safetensors])
+def test_a_damaged_file_is_told_with_its_folder_and_what_to_do(kept, cells, label, file, damage):
+    kept.save(label, cells[label])
+    (place,) = kept.folder.iterdir()
+    damage(place / file)
+    with pytest.raises(
+        CorruptError, match="remove the folder and run the comparison again"
+    ) as told:
+        kept.find(label)
+    assert str(told.value).startswith(f"{place} holds a finished cell")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("nested", lambda about: about.pop("kind")),
+        ("nested", lambda about: about.update(maps=3)),  # more than there are
+        ("nested", lambda about: about.pop("seconds")),
+        ("judgement", lambda about: about.pop("records")),
+        ("judgement", lambda about: about["records"][0].update(metric="magic")),
+        ("judgement", lambda about: about["records"][0].update(value=None)),
+        ("judgement", lambda about: about.update(tasks=["edge_rating", "magic"])),
+        ("consumers", lambda about: about.update(count=3)),
+    ],
+)
+def test_a_cell_that_says_what_cannot_be_is_damaged_too(kept, cells, name, change):
+    label = LABELS[name]
+    kept.save(label, cells[label])
+    (place,) = kept.folder.iterdir()
+    about = json.loads((place / "cell.json").read_text())
+    change(about)
+    (place / "cell.json").write_text(json.dumps(about))
+    with pytest.raises(CorruptError, match="remove the folder"):
+        kept.find(label)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '"kind"', "\N{SNOWMAN}", "{}"])
+def test_a_damaged_description_is_told_as_well(kept, cells, text):
+    label = LABELS["consumers"]
+    kept.save(label, cells[label])
+    (place,) = kept.folder.iterdir()
+    (place / "cell.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CorruptError, match="train-consumers-of-edge_rating"):
+        kept.find(label)
+
+
+def test_files_hold_arrays_and_text_alone(kept, cells):
+    for label in LABELS.values():
+        kept.save(label, cells[label])
+    suffixes = {path.suffix for path in kept.folder.rglob("*") if path.is_file()}
+    assert suffixes == {".safetensors", ".json"}
+    for place, marker in product(kept.folder.iterdir(), (b"pickle", b"__reduce__")):
+        assert not any(marker in path.read_bytes() for path in place.iterdir())

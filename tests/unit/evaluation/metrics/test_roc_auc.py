@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backstay.errors import TrainingError, UsageError
+from backstay.evaluation.metrics.roc_auc import roc_auc
+
+
+def slow_auc(scores, labels):
+    pairs = [(p, n) for p in scores[labels] for n in scores[~labels]]
+    return sum((p > n) + (p == n) / 2 for p, n in pairs) / len(pairs)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40))
+def test_counts_the_pairs_that_are_in_order(rows):
+    scores = np.array([score for score, _ in rows], np.float32)
+    labels = np.array([label for _, label in rows])
+    if labels.all() or not labels.any():
+        with pytest.raises(UsageError, match="positive and negative"):
+            roc_auc(scores, labels)
+        return
+    assert roc_auc(scores, labels) == pytest.approx(slow_auc(scores, labels), abs=1e-12)
+    assert roc_auc(-scores, labels) == pytest.approx(1 - roc_auc(scores, labels), abs=1e-12)
+    assert roc_auc(np.exp(scores), labels) == roc_auc(scores, labels)
+
+
+def test_known_answers():
+    labels = np.array([False, False, True, True])
+    assert roc_auc(np.array([1.0, 2.0, 3.0, 4.0]), labels) == 1
+    assert roc_auc(np.array([4.0, 3.0, 2.0, 1.0]), labels) == 0
+    assert roc_auc(np.zeros(4), labels) == 0.5
+    assert roc_auc(np.array([1.0, 3.0, 2.0, 4.0]), labels) == 0.75
+
+
+def test_refuses_what_has_no_order():
+    with pytest.raises(TrainingError, match="not a number"):
+        roc_auc(np.array([0.0, np.nan]), np.array([True, False]))
+    with pytest.raises(UsageError, match="one score a label"):
+        roc_auc(np.zeros(3), np.array([True, False]))
