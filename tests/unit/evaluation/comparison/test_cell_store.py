@@ -132,7 +132,7 @@ def test_the_file_that_says_a_cell_is_finished_is_the_last_one(kept, cells, monk
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
-    for module in ("kept", "consumers"):
+    for module in ("comparison.cell_store", "consumers.model"):
         monkeypatch.setattr(f"backstay.evaluation.{module}.write_whole", note)
     for label in LABELS.values():
         kept.save(label, cells[label])
