@@ -7,7 +7,7 @@ from backstay.datasets.dataset import Dataset
 from backstay.datasets.ingest import ingest
 from backstay.datasets.timeline import SLICES, step, steps
 from backstay.engines.update import UpdateConfig, update
-from backstay.evaluation.consumers.inputs import Tables
+from backstay.evaluation.consumers.inputs import StepVectors
 from backstay.evaluation.consumers.labels import consumer_tasks
 from backstay.evaluation.consumers.model import judge
 from backstay.evaluation.consumers.training import FAST, train_consumers
@@ -61,7 +61,7 @@ def test_a_consumer_of_version_0_lives_on_the_newest_table(registry, dataset):
     split = snapshot.n_users
 
     def tables(z):
-        return Tables.of(z[:split], z[split:])
+        return StepVectors.of(z[:split], z[split:])
 
     with serve(registry, port=0, blocking=False) as service, Client(service.url) as client:
         found = [
@@ -71,7 +71,7 @@ def test_a_consumer_of_version_0_lives_on_the_newest_table(registry, dataset):
                 ("item", interactions.item_ids[: snapshot.n_items]),
             )
         ]
-    served = Tables.of(found[0][1], found[1][1])
+    served = StepVectors.of(found[0][1], found[1][1])
     chain = Registry(registry).space("films").chain(NEWEST, 0).matrix
     _, newest = Registry(registry).space("films").table(NEWEST, "item").read()
     expected = np.stack([chain @ row for row in newest])
@@ -79,7 +79,7 @@ def test_a_consumer_of_version_0_lives_on_the_newest_table(registry, dataset):
     raw = own_vectors(registry, dataset, NEWEST, snapshot)[:, : DIMS[0]]
     reference = tables(own_vectors(registry, dataset, 0, snapshot))
     first = own_vectors(registry, dataset, 0, timeline[0])
-    first_tables = Tables.of(first[: timeline[0].n_users], first[timeline[0].n_users :])
+    first_tables = StepVectors.of(first[: timeline[0].n_users], first[timeline[0].n_users :])
 
     (task,) = [t for t in consumer_tasks(timeline)[0] if t.name == "edge_rating"]
     consumers = train_consumers(task, first_tables, first_tables, config=FAST)

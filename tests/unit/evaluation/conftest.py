@@ -5,14 +5,9 @@ import numpy as np
 import pytest
 
 from backstay.evaluation.analysis.summary import Cost, summarise
-from backstay.evaluation.comparison.results import (
-    SLICES_OF_ENTITIES,
-    MapFigures,
-    Record,
-    Replicates,
-    Results,
-)
+from backstay.evaluation.comparison.results import MapFigures, Record, Replicates, Results
 from backstay.evaluation.consumers.labels import TASKS
+from backstay.evaluation.metrics.compatibility import SLICES_OF_ENTITIES
 
 # method: what the intended task loses, what consumers lose, alignment error
 COSTS = {

@@ -4,15 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from backstay.evaluation.analysis.significance import FIX_M0, NO_BC, interval
+from backstay.evaluation.analysis.significance import FIX_M0, NO_BC
 from backstay.evaluation.analysis.summary import mean_over_tasks, values_of
-from backstay.evaluation.comparison.results import (
-    RECOMMENDATION,
-    RETRIEVAL,
-    Interval,
-    Record,
-    Results,
-)
+from backstay.evaluation.comparison.results import RECOMMENDATION, RETRIEVAL, Record, Results
+from backstay.evaluation.metrics.bootstrap import Interval, interval
 
 
 @dataclass(frozen=True)

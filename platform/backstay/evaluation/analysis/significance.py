@@ -13,14 +13,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from backstay.evaluation.comparison.results import Interval, Replicates, Results
+from backstay.evaluation.comparison.results import Replicates, Results
+from backstay.evaluation.metrics.bootstrap import Interval, interval
 
 FIX_M0 = "fix-m0"
 """What the unintended figure is compared with."""
 NO_BC = "no-bc"
 """What the intended figure is compared with."""
-
-LEVEL = 0.95
 
 Figure = Literal["intended_pct", "unintended_pct", "total_pct"]
 FIGURES: tuple[Figure, ...] = ("intended_pct", "unintended_pct", "total_pct")
@@ -42,12 +41,6 @@ class Pair:
         """Zero, no difference, lies outside the interval."""
         low, high = self.interval
         return low > 0 or high < 0
-
-
-def interval(values: Sequence[float] | Floats) -> Interval:
-    """Where the middle 95 % of some replicates lie."""
-    low, high = np.quantile(np.asarray(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
 
 
 def percentages(replicates: Sequence[Replicates]) -> dict[Figure, dict[str, Floats]]:

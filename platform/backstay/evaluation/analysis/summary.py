@@ -5,16 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from backstay.evaluation.analysis.significance import FIX_M0, NO_BC, interval, percentages
+from backstay.evaluation.analysis.significance import FIX_M0, NO_BC, percentages
 from backstay.evaluation.comparison.results import (
     ALIGNMENT,
     RECOMMENDATION,
-    Interval,
     Metric,
     Record,
     Replicates,
     Summary,
 )
+from backstay.evaluation.metrics.bootstrap import Interval, interval
 
 
 @dataclass(frozen=True, kw_only=True)

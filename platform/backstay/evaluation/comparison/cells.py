@@ -15,7 +15,6 @@ from backstay.compat.maps import EntityMaps, chain_entity_maps
 from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Attributes
 from backstay.datasets.timeline import Step
-from backstay.evaluation.comparison.memory import peak_memory
 from backstay.evaluation.comparison.results import (
     ALIGNMENT,
     RECOMMENDATION,
@@ -24,7 +23,7 @@ from backstay.evaluation.comparison.results import (
     MapFigures,
     Record,
 )
-from backstay.evaluation.consumers.inputs import Tables
+from backstay.evaluation.consumers.inputs import StepVectors
 from backstay.evaluation.consumers.labels import ConsumerTask, Examples
 from backstay.evaluation.consumers.model import Consumer
 from backstay.evaluation.consumers.training import ConsumerConfig, train_consumers
@@ -33,7 +32,7 @@ from backstay.evaluation.metrics.bootstrap import (
     Resamples,
     Units,
     auc_replicates,
-    interval_of,
+    defined_interval,
     mean_over_seeds,
     mean_replicates,
 )
@@ -51,6 +50,7 @@ from backstay.evaluation.metrics.ranking import (
 )
 from backstay.evaluation.metrics.roc_auc import roc_auc
 from backstay.models.trained import TrainedModel
+from backstay.training.memory import peak_memory
 from backstay.training.version import Predecessor, VersionPlan, fit_version
 
 log = logging.getLogger("backstay.compare")
@@ -173,14 +173,14 @@ def judge_cell(
         value=0.0,
     )
     recall, recalls = _recall(ranking, step, z, z, resamples)
-    records = [replace(about, value=recall.mean, interval=interval_of(recalls))]
+    records = [replace(about, value=recall.mean, interval=defined_interval(recalls))]
     compatible = _compatible(newest, z, reference.shape[1], n_users=step.n_users)
     records += _aligned(about, data, step, compatible, reference)
     aucs: dict[str, Floats] = {}
     if newest.version:
         cross, replicates = _recall(ranking, step, compatible, reference, resamples)
         record = replace(about, task=RETRIEVAL, value=cross.mean)
-        records.append(replace(record, interval=interval_of(replicates)))
+        records.append(replace(record, interval=defined_interval(replicates)))
     for task, trained in zip(tasks, consumers, strict=True):
         if newest.version in task.judge and isinstance(trained, list):
             found, aucs[task.name] = _consumed(
@@ -233,20 +233,20 @@ def _consumed(
     examples: Examples,
     consumers: Sequence[Consumer],
     *,
-    old: Tables,
-    new: Tables,
+    old: StepVectors,
+    new: StepVectors,
     resamples: Resamples,
 ) -> tuple[list[Record], Floats]:
     """What the consumers of one task make of compatible vectors, beside M_0's own."""
     records, replicates = [], []
-    units, labels = Units.of(examples), examples.labels
+    units, labels = examples.units, examples.labels
     for seed, consumer in enumerate(consumers):
         before, after = (consumer.logits(examples, tables) for tables in (old, new))
         drawn = auc_replicates(after, labels, units, resamples)
         replicates.append(drawn)
         auc = roc_auc(after, labels)
         record = replace(about, task=consumer.task, seed=seed, metric="roc_auc", value=auc)
-        records.append(replace(record, interval=interval_of(drawn)))
+        records.append(replace(record, interval=defined_interval(drawn)))
         flips = flip_rates(before, after, labels)
         kept = retention(auc, roc_auc(before, labels))
         figures: dict[Any, float | None] = {
@@ -293,5 +293,5 @@ def _maps(
         )
 
 
-def _tables(step: Step, z: Float32) -> Tables:
-    return Tables.of(z[: step.n_users], z[step.n_users :])
+def _tables(step: Step, z: Float32) -> StepVectors:
+    return StepVectors.of(z[: step.n_users], z[step.n_users :])

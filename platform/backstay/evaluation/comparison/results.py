@@ -25,14 +25,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from backstay.errors import InputError, UsageError
 from backstay.evaluation.comparison.files import write_whole
+from backstay.evaluation.metrics.bootstrap import Interval
 
 RECOMMENDATION = "recommendation"
 ALIGNMENT = "alignment"
 
 RETRIEVAL = "retrieval"
-SLICES_OF_ENTITIES = ("users", "items", "head_items", "tail_items", "new")
-"""Users, items, the tenth of known items with most training interactions, the half with fewest,
-and users and items that were not there when version 0 was trained."""
 
 Metric = Literal[
     "recall@50",
@@ -42,8 +40,6 @@ Metric = Literal[
     "retention",
     "alignment_error",
 ]
-Interval = tuple[float, float]
-"""Where 95 of 100 bootstrap replicates lie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +143,7 @@ class Results:
     """A whole comparison."""
 
     dataset: dict[str, Any]  # what DatasetInfo says
-    protocol: dict[str, Any]  # slices, dims, epochs, consumers …; `left_out` lists LeftOut entries
+    protocol: dict[str, Any]  # of the ComparePlan; `left_out` lists the SkippedTask entries
     summary: tuple[Summary, ...]
     records: tuple[Record, ...]
     maps: tuple[MapFigures, ...] = ()

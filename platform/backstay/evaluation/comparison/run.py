@@ -18,10 +18,10 @@ from backstay.evaluation.comparison.cells import (
     train_cell,
 )
 from backstay.evaluation.comparison.plan import ComparePlan
+from backstay.evaluation.comparison.replicates import collect_replicates
 from backstay.evaluation.comparison.results import Failure, Results
 from backstay.evaluation.comparison.runner import CONSUMERS, Here, Runner
 from backstay.evaluation.consumers.labels import ConsumerTask, TaskName, consumer_tasks
-from backstay.evaluation.metrics.bootstrap import collect_replicates
 
 log = logging.getLogger("backstay.compare")
 

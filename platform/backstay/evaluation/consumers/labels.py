@@ -1,8 +1,8 @@
-"""The five unintended tasks: who is asked what, and the true answers (design, section 2).
+"""The five unintended tasks: their examples and true labels.
 
 The window i→i+1 is the time between T_i and T_{i+1}, so its edges are the validation edges of
-step i. A consumer is trained on M_0's vectors of step 0; it stops early on M_0's vectors of
-`early_stop_step`; it is judged on version-0-compatible vectors of each step in `judge`:
+step i. A consumer trains on M_0's vectors of step 0, stops early on M_0's vectors of
+`early_stop_step`, and is judged on version-0-compatible vectors of each step in `judge`:
 
     task                     trains on                      stops early on              judged on
     user_activity            step 0, window 0→1             step 1, window 1→2          steps 2 …
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from backstay.datasets.timeline import Step
 from backstay.errors import UsageError
+from backstay.evaluation.metrics.bootstrap import Units
 
 TaskName = Literal[
     "user_activity",
@@ -32,13 +33,13 @@ TaskName = Literal[
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 
 POSITIVE_RATING = 4.0
-"""Of 5: a rating from here on is a positive one."""
+"""A rating of at least this, of 5, is positive."""
 
 MIN_ITEM_RATINGS = 10
-"""Items with fewer ratings have no reliable mean or spread and are not asked about."""
+"""Items with fewer ratings are no examples: their mean and spread are not reliable."""
 
 WIDE_SPREAD = 1.0
-"""Standard deviation of the ratings, of 5, from which an item divides opinions."""
+"""An item is a positive example of spread if its ratings' standard deviation is at least this."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,17 @@ class Examples:
         return len(self.labels)
 
     @property
+    def units(self) -> Units:
+        """The units that a bootstrap draws: users, or items if the examples have no user."""
+        if self.users is not None:
+            return Units("user", self.users)
+        if self.items is not None:
+            return Units("item", self.items)
+        raise UsageError("expected examples of users or of items, found neither.")
+
+    @property
     def defect(self) -> str | None:
-        """Why ROC-AUC is undefined on these examples; None where it is defined."""
+        """Why ROC-AUC is undefined on these examples; None if it is defined."""
         positives = int(self.labels.sum())
         if 0 < positives < len(self):
             return None
@@ -75,19 +85,19 @@ class ConsumerTask:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A task, or one version of it, that can't be judged on these data."""
+class SkippedTask:
+    """A task, or one version of it, whose ROC-AUC is undefined on these data."""
 
     task: TaskName
     version: int | None  # None: the whole task
     reason: str
 
 
-def consumer_tasks(steps: Sequence[Step]) -> tuple[list[ConsumerTask], list[LeftOut]]:
-    """The unintended tasks of a timeline, and what had to be left out of them with the reason.
+def consumer_tasks(steps: Sequence[Step]) -> tuple[list[ConsumerTask], list[SkippedTask]]:
+    """The unintended tasks of a timeline, and the skipped ones with the reason.
 
     Args:
-        steps: step k is judged as version k; from step 0 on.
+        steps: from step 0 on; step k belongs to version k.
     """
     if [step.index for step in steps] != list(range(len(steps))) or not steps:
         raise UsageError(
@@ -95,21 +105,21 @@ def consumer_tasks(steps: Sequence[Step]) -> tuple[list[ConsumerTask], list[Left
             f"found steps {[step.index for step in steps]}."
         )
     tasks: list[ConsumerTask] = []
-    left_out: list[LeftOut] = []
+    skipped: list[SkippedTask] = []
     median = _median_mean(steps[0])
     for name in TASKS:
-        task = _task(name, steps, left_out, median=median)
+        task = _task(name, steps, skipped, median=median)
         if isinstance(task, str):
-            left_out.append(LeftOut(name, None, task))
+            skipped.append(SkippedTask(name, None, task))
         else:
             tasks.append(task)
-    return tasks, left_out
+    return tasks, skipped
 
 
 def _task(
-    name: TaskName, steps: Sequence[Step], left_out: list[LeftOut], *, median: float
+    name: TaskName, steps: Sequence[Step], skipped: list[SkippedTask], *, median: float
 ) -> ConsumerTask | str:
-    """The task, or why there is none; versions without a defined AUC go to `left_out`."""
+    """The task, or why it is skipped; versions with an undefined AUC go to `skipped`."""
     activity = name in ("user_activity", "positive_user_activity")
     early_stop_step = 1 if activity else 0
     if len(steps) < early_stop_step + 2:
@@ -123,23 +133,23 @@ def _task(
         if found.defect:
             return f"for {use}, {found.defect}"
     judge: dict[int, Examples] = {}
-    undefined: list[LeftOut] = []
+    undefined: list[SkippedTask] = []
     for step in steps[early_stop_step + 1 :]:
         found = _examples(name, step, judged=True, median=median)
         if found.defect:
-            undefined.append(LeftOut(name, step.index, found.defect))
+            undefined.append(SkippedTask(name, step.index, found.defect))
         else:
             judge[step.index] = found
     if not judge:
         return f"at every version it would be judged on, {undefined[0].reason}"
-    left_out.extend(undefined)
+    skipped.extend(undefined)
     return ConsumerTask(
         name=name, train=train, early_stop=early_stop, early_stop_step=early_stop_step, judge=judge
     )
 
 
 def _examples(name: TaskName, step: Step, *, judged: bool, median: float) -> Examples:
-    """The examples of a step, to train on or to judge (and stop early) on."""
+    """The examples of a step: for training, or for judging and early stopping (`judged`)."""
     match name:
         case "user_activity":
             return _active(step, rating=-np.inf)
@@ -161,7 +171,7 @@ def _examples(name: TaskName, step: Step, *, judged: bool, median: float) -> Exa
 
 
 def _active(step: Step, *, rating: float) -> Examples:
-    """Every user of the step: does any of their validation edges reach `rating`?"""
+    """All users of the step; positive if a validation edge is rated at least `rating`."""
     labels = np.zeros(step.n_users, np.bool_)
     labels[step.validation.users[step.validation.ratings >= rating]] = True
     return Examples(np.arange(step.n_users), None, labels)
@@ -169,7 +179,7 @@ def _active(step: Step, *, rating: float) -> Examples:
 
 @dataclass(frozen=True)
 class _Ratings:
-    """Moments of the ratings of some items, float64 and exact for ratings in halves."""
+    """Moments of the ratings of some items, float64: exact for ratings in steps of 0.5."""
 
     count: npt.NDArray[np.float64]
     total: npt.NDArray[np.float64]
@@ -181,19 +191,19 @@ class _Ratings:
 
     @property
     def is_spread(self) -> npt.NDArray[np.bool_]:
-        """Is the sample standard deviation at least WIDE_SPREAD?
+        """Whether the sample standard deviation is at least WIDE_SPREAD.
 
-        Compared without a division or a root, so that ratings in halves which lie exactly on the
-        threshold are not moved by rounding: n·Σr² − (Σr)² ≥ n(n − 1)·WIDE_SPREAD².
+        Compares n·Σr² − (Σr)² ≥ n(n − 1)·WIDE_SPREAD², without division or root. So rounding does
+        not move ratings in steps of 0.5 that lie exactly on the threshold.
         """
         scatter = self.count * self.squares - self.total**2
         return np.asarray(scatter >= self.count * (self.count - 1) * WIDE_SPREAD**2)
 
 
 def _item_ratings(step: Step, *, judged: bool) -> tuple[npt.NDArray[np.int64], _Ratings]:
-    """Items with enough ratings (ascending) and the moments of these.
+    """Items with enough ratings, ascending, and the moments of their ratings.
 
-    Over training edges when a consumer is trained; over all edges of the step when it is judged.
+    Uses training edges for training, and all edges of the step for judging.
     """
     parts = (step.train, step.validation) if judged else (step.train,)
     items = np.concatenate([part.items for part in parts])
@@ -207,6 +217,6 @@ def _item_ratings(step: Step, *, judged: bool) -> tuple[npt.NDArray[np.int64], _
 
 
 def _median_mean(first: Step) -> float:
-    """The median of the items' mean ratings at version 0; NaN where no item has enough of them."""
+    """The median of the items' mean ratings at version 0; NaN if no item has enough ratings."""
     items, ratings = _item_ratings(first, judged=False)
     return float(np.median(ratings.mean)) if len(items) else float("nan")

@@ -1,7 +1,7 @@
-"""Consumer models: trained once on version 0's vectors, frozen, and judged ever after.
+"""Consumer models: trained once on version 0's vectors, then frozen.
 
-A consumer is an MLP with two hidden layers of equal width, batch norm after both, ReLU after the
-first only, and dropout, as published.
+A consumer is the published MLP: two hidden layers of equal width, batch norm and dropout after
+both, ReLU after the first only.
 """
 
 import json
@@ -18,16 +18,17 @@ from torch import nn
 
 from backstay.errors import InputError, UsageError
 from backstay.evaluation.comparison.files import write_whole
-from backstay.evaluation.consumers.inputs import Inputs, Tables, as_tensor
+from backstay.evaluation.consumers.inputs import Inputs, StepVectors
 from backstay.evaluation.consumers.labels import Examples, TaskName
 from backstay.evaluation.metrics.roc_auc import roc_auc
+from backstay.models.tensors import as_tensor
 
 _SCORING_ROWS = 1 << 15  # rows scored at once
 _FORMAT = "backstay-consumer-1"
 
 
 def consumer_network(dim: int, width: int, dropout: float) -> nn.Sequential:
-    """An untrained consumer: rows of `dim` dimensions in, one logit out."""
+    """An untrained consumer: (n, dim) input rows to (n, 1) logits."""
     return nn.Sequential(
         nn.Linear(dim, width),
         nn.BatchNorm1d(width),
@@ -42,14 +43,14 @@ def consumer_network(dim: int, width: int, dropout: float) -> nn.Sequential:
 
 @dataclass(frozen=True, kw_only=True)
 class Consumer:
-    """A trained consumer model. Its weights never change again."""
+    """A trained consumer model with frozen weights."""
 
     task: TaskName
     dim: int  # width of the input rows it was trained on
     width: int
     dropout: float
     seed: int
-    epoch: int  # the epoch kept, from 1 on
+    epoch: int  # the selected epoch, from 1 on
     validation_auc: float  # ROC-AUC on the early-stopping examples at that epoch
     network: nn.Sequential
 
@@ -64,18 +65,18 @@ class Consumer:
         device = next(self.network.parameters()).device
         return score(self.network, x.to(device, torch.float32))
 
-    def logits(self, examples: Examples, tables: Tables) -> npt.NDArray[np.float32]:
-        """Logits (n,) of `examples`, read out of the tables of their step."""
-        inputs = Inputs(tables, examples)
+    def logits(self, examples: Examples, vectors: StepVectors) -> npt.NDArray[np.float32]:
+        """Logits (n,) of `examples`, whose step `vectors` cover."""
+        inputs = Inputs(vectors, examples)
         if inputs.dim != self.dim:
             raise UsageError(
                 f"the {self.task} consumer takes {self.dim} dimensions, found {inputs.dim}; "
-                "convert the tables to version 0 first."
+                "convert the vectors to version 0 first."
             )
         return score(self.network, inputs)
 
     def save(self, path: Path) -> None:
-        """Write the consumer to a safetensors file, whole or not at all."""
+        """Write the consumer to a safetensors file, atomically."""
         about = {
             field.name: json.dumps(getattr(self, field.name))
             for field in fields(self)
@@ -86,10 +87,10 @@ class Consumer:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a consumer that `save` wrote; nothing is unpickled.
+        """Read a consumer that `save` wrote. Nothing is unpickled.
 
         Raises:
-            InputError: the file is missing, damaged or of another kind.
+            InputError: the file is missing, damaged or holds something else.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -104,12 +105,12 @@ class Consumer:
             return cls(network=network, **values)
         except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{path} can't be read as a consumer ({error}); train it anew or restore the file."
+                f"{path} can't be read as a consumer ({error}); restore the file or train it again."
             ) from error
 
 
 def score(network: nn.Sequential, inputs: Inputs | torch.Tensor) -> npt.NDArray[np.float32]:
-    """Logits (n,) of a network in evaluation mode, a block of input rows at a time."""
+    """Logits (n,) of a network in evaluation mode, computed in blocks of input rows."""
     logits = np.empty(len(inputs), np.float32)
     with torch.inference_mode():
         for start in range(0, len(inputs), _SCORING_ROWS):
@@ -118,6 +119,6 @@ def score(network: nn.Sequential, inputs: Inputs | torch.Tensor) -> npt.NDArray[
     return logits
 
 
-def judge(consumer: Consumer, examples: Examples, tables: Tables) -> float:
-    """The consumer's ROC-AUC on `examples`, fed version-0-compatible `tables` of their step."""
-    return roc_auc(consumer.logits(examples, tables), examples.labels)
+def judge(consumer: Consumer, examples: Examples, vectors: StepVectors) -> float:
+    """The consumer's ROC-AUC on `examples`, given version-0-compatible vectors of their step."""
+    return roc_auc(consumer.logits(examples, vectors), examples.labels)

@@ -1,4 +1,4 @@
-"""Training consumer models: once, on version 0 (design, section 2)."""
+"""Training of consumer models, once, on version 0."""
 
 import logging
 from collections.abc import Iterator
@@ -13,32 +13,33 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from backstay.errors import TrainingError, UsageError
-from backstay.evaluation.consumers.inputs import Inputs, Tables, as_tensor
+from backstay.evaluation.consumers.inputs import Inputs, StepVectors
 from backstay.evaluation.consumers.labels import ConsumerTask
 from backstay.evaluation.consumers.model import Consumer, consumer_network, score
 from backstay.evaluation.metrics.roc_auc import roc_auc
+from backstay.models.tensors import as_tensor
 
 log = logging.getLogger("backstay.evaluation")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConsumerConfig:
-    """How consumers are trained: ConsumerConfig(**{**asdict(FAST), "seeds": 5}), or a preset."""
+    """How consumers are trained: a preset, or `replace(FAST, seeds=5)`."""
 
     widths: tuple[int, ...]
-    """Units of each hidden layer; one is chosen on validation AUC."""
+    """Candidate widths of the hidden layers; the best on validation AUC is chosen."""
     dropouts: tuple[float, ...]
-    """Dropout probabilities in [0, 1); one is chosen together with the width."""
+    """Candidate dropout probabilities in [0, 1), chosen together with the width."""
     seeds: int
-    """How many consumers are trained with the chosen width and dropout: seeds 0 … seeds - 1."""
+    """Number of consumers trained with the chosen width and dropout: seeds 0 … seeds - 1."""
     epochs: int
-    """Most passes over the training examples; the best one on validation AUC is kept."""
+    """Most passes over the training examples; the best on validation AUC is selected."""
     patience: int | None = None
-    """Epochs without a better validation AUC before training ends; None: run all epochs."""
+    """Training ends after this many epochs without a better validation AUC; None: never early."""
     epoch_examples: int | None = None
-    """Most training examples in one epoch, drawn anew for each; None: all of them."""
+    """Most training examples per epoch, drawn again for each; None: all of them."""
     batch: int = 2048
-    """Examples a step."""
+    """Examples per step."""
     learning_rate: float = 1e-3
     """Adam's step size."""
 
@@ -74,28 +75,32 @@ FAST = ConsumerConfig(
     patience=10,
     epoch_examples=1 << 18,
 )
-"""Minutes instead of hours on two cores."""
+"""Takes minutes instead of hours on two cores."""
 
 
 def train_consumers(
-    task: ConsumerTask, train: Tables, early_stop: Tables, *, config: ConsumerConfig = FAST
+    task: ConsumerTask,
+    train: StepVectors,
+    early_stop: StepVectors,
+    *,
+    config: ConsumerConfig = FAST,
 ) -> list[Consumer]:
-    """Choose width and dropout on seed 0, then train `config.seeds` consumers of the best.
+    """Choose width and dropout on seed 0, then train `config.seeds` consumers with them.
 
     Args:
-        task: what to learn.
-        train: M_0's tables of step 0.
-        early_stop: M_0's tables of step `task.early_stop_step`.
+        task: examples to learn and to stop early on.
+        train: M_0's vectors of step 0.
+        early_stop: M_0's vectors of step `task.early_stop_step`.
         config: see ConsumerConfig.
 
     Returns:
-        One consumer a seed, in the order of the seeds. They live on the tables' device.
+        One consumer per seed, in the order of the seeds, on the vectors' device.
     """
     candidates = [
         train_consumer(task, train, early_stop, width=width, dropout=dropout, seed=0, config=config)
         for dropout, width in product(config.dropouts, config.widths)
     ]
-    best = max(candidates, key=lambda consumer: consumer.validation_auc)  # the first one on a tie
+    best = max(candidates, key=lambda consumer: consumer.validation_auc)  # the first on a tie
     log.info(
         "%s: width %d, dropout %g (validation AUC %.4f, best epoch %d)",
         task.name,
@@ -123,25 +128,26 @@ def train_consumers(
 
 def train_consumer(
     task: ConsumerTask,
-    train: Tables,
-    early_stop: Tables,
+    train: StepVectors,
+    early_stop: StepVectors,
     *,
     width: int,
     dropout: float,
     seed: int,
     config: ConsumerConfig = FAST,
 ) -> Consumer:
-    """Train one consumer and keep its best epoch on the early-stopping examples.
+    """Train one consumer and select its best epoch on the early-stopping examples.
 
-    The seed alone decides initial weights, batches and dropout; the process's random state is
-    neither read nor moved. On a CPU it runs on one thread: these matrices are too small to share,
-    and sums don't depend on the number of cores then. To use more cores, train several at once.
+    Only the seed decides initial weights, batches and dropout. The process's random state is
+    neither read nor changed. On a CPU it uses one thread: the matrices are too small for more, and
+    sums do not depend on the number of cores then. To use more cores, train several consumers at
+    once.
     """
     inputs, validation = Inputs(train, task.train), Inputs(early_stop, task.early_stop)
     if inputs.dim != validation.dim:
         raise UsageError(
             f"expected one dimension for training and early stopping, found {inputs.dim} and "
-            f"{validation.dim}; both take M_0's own vectors."
+            f"{validation.dim}; pass M_0's own vectors for both."
         )
     device = inputs.device
     cuda = [device] if device.type == "cuda" else []
@@ -181,7 +187,7 @@ def _fit(
     *,
     config: ConsumerConfig,
 ) -> tuple[int, float]:
-    """Train `network` in place and leave it at its best epoch, frozen: (epoch, validation AUC)."""
+    """Train `network` in place and restore its best epoch, frozen: (epoch, validation AUC)."""
     labels = as_tensor(task.train.labels).to(inputs.device, torch.float32)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     best_epoch, best_auc, best_state = 0, -1.0, network.state_dict()
@@ -190,7 +196,7 @@ def _fit(
         order = torch.randperm(len(inputs))[: config.epoch_examples].to(inputs.device)
         for rows in torch.split(order, config.batch):
             if len(rows) == 1:
-                continue  # a left-over row has no batch statistics
+                continue  # a batch of one row has no batch statistics
             optimizer.zero_grad()
             logits = network(inputs[rows]).squeeze(1)
             torch.autograd.backward(binary_cross_entropy_with_logits(logits, labels[rows]))
@@ -200,7 +206,7 @@ def _fit(
         if not np.isfinite(scores).all():
             raise TrainingError(
                 f"the {task.name} consumer diverged in epoch {epoch}: its scores are not finite; "
-                "check that the vectors it was given are."
+                "check that its input vectors are."
             )
         auc = roc_auc(scores, task.early_stop.labels)
         if auc > best_auc:

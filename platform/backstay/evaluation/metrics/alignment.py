@@ -1,4 +1,4 @@
-"""Alignment distance: how far converted vectors lie from the older model's own."""
+"""Alignment distance: how far converted vectors lie from the older model's own vectors."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from backstay.errors import UsageError
 
 _BLOCK_ROWS = 1 << 15  # rows of float64 differences held at once
 
-Table = npt.NDArray[np.float32]
+Floats32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 
-def distances(found: Table, reference: Table) -> Floats:
+def distances(found: Floats32, reference: Floats32) -> Floats:
     """‖z̃ − z*‖₂ of each entity: (n,) float64.
 
     Args:
-        found: (n, D) float32, the vectors converted to an older version, z̃.
-        reference: (n, D) float32, that version's own vectors of the same entities, z*.
+        found: z̃, (n, D) float32, vectors converted to an older version.
+        reference: z*, (n, D) float32, that version's own vectors of the same entities.
     """
     if found.shape != reference.shape:
         raise UsageError(
@@ -33,11 +33,11 @@ def distances(found: Table, reference: Table) -> Floats:
     return norms
 
 
-def alignment_error(found: Sequence[Table], reference: Sequence[Table]) -> float:
+def alignment_error(found: Sequence[Floats32], reference: Sequence[Floats32]) -> float:
     """Mean over entities of ‖z̃_0 − z_0*‖₂.
 
     Args:
-        found: the version-0-compatible vectors z̃_0, one (n, D_0) float32 table an entity kind.
+        found: z̃_0, the version-0-compatible vectors, one (n, D_0) float32 table per entity kind.
         reference: z_0*, M_0 run on the same snapshot: tables of the same shapes.
     """
     if len(found) != len(reference) or not sum(len(table) for table in found):

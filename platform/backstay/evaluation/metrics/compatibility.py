@@ -1,4 +1,4 @@
-"""What an update breaks: flipped decisions, maps that stretch or lose, and who is hit hardest."""
+"""Compatibility of an update: flipped decisions, retention, map spectra, errors by slice."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,11 @@ from backstay.errors import UsageError
 from backstay.evaluation.metrics.alignment import Floats
 
 CHANCE = 0.5
-"""ROC-AUC of a consumer that knows nothing."""
+"""ROC-AUC of a random guess."""
+
+SLICES_OF_ENTITIES = ("users", "items", "head_items", "tail_items", "new")
+"""Users; items; the 10 % of known items with most training interactions; the 50 % with fewest;
+users and items that did not exist when version 0 was trained."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,12 @@ class FlipRates:
 def flip_rates(
     old: npt.NDArray[np.floating], new: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]
 ) -> FlipRates:
-    """How one consumer's decisions changed (arXiv 2011.09161).
+    """How often one consumer's decisions changed (arXiv 2011.09161).
 
     Args:
-        old: (n,) logits on the vectors it was trained for; above 0 it decides for a positive.
-        new: (n,) logits on the vectors that replace them.
-        labels: (n,) the truth.
+        old: (n,) logits on the vectors it was trained for; a logit above 0 predicts a positive.
+        new: (n,) logits on the vectors that replace those.
+        labels: (n,) true classes.
     """
     if not old.shape == new.shape == labels.shape or not len(labels):
         raise UsageError(
@@ -44,23 +48,23 @@ def flip_rates(
 
 
 def retention(new_auc: float, old_auc: float) -> float | None:
-    """The share of ROC-AUC above chance that is left; None where there was none to keep."""
+    """The share of the ROC-AUC above 0.5 that remains; None if the old one was not above 0.5."""
     return (new_auc - CHANCE) / (old_auc - CHANCE) if old_auc > CHANCE else None
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What a matrix does to lengths."""
+    """Spectral norm and condition number of a matrix."""
 
-    norm: float  # spectral: the greatest factor by which it stretches a vector
-    condition: float | None  # greatest by least singular value; None: rank-deficient
+    norm: float  # greatest singular value: the most by which the matrix stretches a vector
+    condition: float | None  # greatest over least singular value; None: rank-deficient
 
 
 def spectrum(matrix: npt.NDArray[np.floating]) -> Spectrum:
     """The spectral norm and condition number of a (D_target, D_source) matrix.
 
-    Of its min(D_target, D_source) singular values. It is rank-deficient where the least can't be
-    told from zero in the matrix's own precision.
+    It has min(D_target, D_source) singular values. It counts as rank-deficient if the least one is
+    zero within the precision of the matrix's dtype.
     """
     values = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
     greatest, least = float(values[0]), float(values[-1])
@@ -71,13 +75,13 @@ def spectrum(matrix: npt.NDArray[np.floating]) -> Spectrum:
 def error_by_slice(
     distances: Floats, step: Step, *, known_users: int, known_items: int
 ) -> dict[str, float]:
-    """The mean distance of the entities of each slice that has any, see `SLICES_OF_ENTITIES`.
+    """The mean distance in each slice of `SLICES_OF_ENTITIES` that has entities.
 
     Args:
-        distances: (n_users + n_items,) of the step's entities, see `alignment.distances`.
-        step: whose training edges tell the head of the catalogue from its tail.
-        known_users: how many users version 0 knew: `n_known_users` of step 0.
-        known_items: how many items version 0 knew.
+        distances: (n_users + n_items,) per entity of the step, see `alignment.distances`.
+        step: its training edges decide which items are head and which are tail.
+        known_users: number of users version 0 was trained on: `n_known_users` of step 0.
+        known_items: the same for items.
     """
     if len(distances) != step.n_users + step.n_items:
         raise UsageError(
@@ -87,7 +91,7 @@ def error_by_slice(
     users, items = distances[: step.n_users], distances[step.n_users :]
     known = step.n_known_items
     popularity = np.bincount(step.train.items, minlength=step.n_items)[:known]
-    by_popularity = np.argsort(-popularity, kind="stable")  # equal ones: by first appearance
+    by_popularity = np.argsort(-popularity, kind="stable")  # ties in order of first appearance
     slices = {
         "users": users,
         "items": items,

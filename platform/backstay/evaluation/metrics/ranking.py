@@ -1,4 +1,4 @@
-"""The intended task: Recall@K of recommending a step's validation items (design, section 2)."""
+"""The intended task: Recall@K of a step's validation items."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ import torch
 
 from backstay.datasets.timeline import Edges, Step
 from backstay.errors import TrainingError, UsageError
-from backstay.evaluation.consumers.inputs import as_tensor
+from backstay.models.tensors import as_tensor
 
 K = 50
 """The paper's cut-off."""
 
 JUDGED_USERS = 20_000
-"""Most users who judge a fit on its way; their mean recall has a standard error below 0.003."""
+"""Most users in an evaluation during a fit; the mean recall's standard error is below 0.003."""
 
 BLOCK_SCORES = 1 << 24
-"""Scores held at once: 64 MiB of float32, however many users and items there are."""
+"""Scores held at once: 64 MiB of float32, whatever the numbers of users and items."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class RecallResult:
 
     @cached_property
     def mean(self) -> float:
-        """Recall@K of the step; NaN where no user has a validation edge."""
+        """Recall@K of the step; NaN if no user has a validation edge."""
         return float(self.values.mean()) if len(self.values) else float("nan")
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Distinct items per judged user, as sparse rows."""
+    """Distinct items of each judged user, as sparse rows."""
 
     indptr: npt.NDArray[np.int64]  # (n + 1,)
-    rows: npt.NDArray[np.int64]  # (E,) position of the user among the judged ones, ascending
+    rows: npt.NDArray[np.int64]  # (E,) position of the user among the judged users, ascending
     items: npt.NDArray[np.int64]  # (E,)
 
     @classmethod
@@ -57,7 +57,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class RankingTask:
-    """The intended task of one step, indexed once and judged as often as a fit likes."""
+    """The intended task of one step: indexed once, evaluated any number of times."""
 
     n_users: int
     n_items: int
@@ -67,7 +67,7 @@ class RankingTask:
 
     @classmethod
     def of(cls, step: Step, *, most_users: int | None = None) -> Self:
-        """Index the edges of `step`, for all users or for a fixed sample of at most so many."""
+        """Index the edges of `step`, for all users or a fixed sample of at most `most_users`."""
         users = np.unique(step.validation.users).astype(np.int64)
         if most_users is not None and len(users) > most_users:
             users = np.sort(np.random.default_rng(0).choice(users, most_users, replace=False))
@@ -84,21 +84,21 @@ class RankingTask:
         k: int = K,
         block_scores: int = BLOCK_SCORES,
     ) -> RecallResult:
-        """Rank every item for each judged user by dot product and count the hits.
+        """Rank all items for each judged user by dot product, and count the hits.
 
         Args:
             users_z: (n_users, D) float32, on any device.
             items_z: (n_items, D) float32, on the same device.
-            k: how many items are recommended.
-            block_scores: most scores to hold at once.
+            k: number of items recommended.
+            block_scores: most scores held at once.
 
-        A user's distinct validation items are the denominator. One that is also a training item
-        can't be hit. Items that tie at rank k share its places evenly, so neither the order of the
-        items nor the sorting algorithm moves the figure.
+        The denominator is the number of a user's distinct validation items. A validation item that
+        is also a training item is never a hit. Items that tie at rank k share the remaining places
+        evenly, so the figure does not depend on item order or sorting algorithm.
 
         Raises:
-            UsageError: the vectors aren't those of this step's users and items.
-            TrainingError: a vector isn't finite.
+            UsageError: the shapes do not fit this step's users and items.
+            TrainingError: a vector is not finite.
         """
         users_z, items_z = as_tensor(users_z), as_tensor(items_z)
         self._check(users_z, items_z, k=k)
@@ -132,19 +132,19 @@ class RankingTask:
             raise UsageError(
                 f"expected vectors of {self.n_users} users and {self.n_items} items in one "
                 f"dimension, found shapes {tuple(users_z.shape)} and {tuple(items_z.shape)}; "
-                "pass the vectors of the step that the task was made of."
+                "pass the vectors of the step that this task indexes."
             )
         if not (torch.isfinite(users_z).all() and torch.isfinite(items_z).all()):
             raise TrainingError(
-                "found vectors that are not finite: the model has diverged; lower its learning "
-                "rate or its compatibility weight."
+                "found vectors that are not finite: training has diverged; lower the learning "
+                "rate or the compatibility weight."
             )
 
 
 def _hits(scores: torch.Tensor, rows: torch.Tensor, items: torch.Tensor, *, k: int) -> torch.Tensor:
-    """How much of each wanted (row, item) is among the k best of its row: (E,) float64.
+    """The share of each wanted (row, item) that is in the top k of its row: (E,) float64.
 
-    `scores` is (block, n_items), -inf where an item is no candidate.
+    `scores` is (block, n_items), -inf for items that are not candidates.
     """
     wanted = scores[rows, items]
     candidate = wanted > -torch.inf
@@ -175,9 +175,9 @@ def recall_at_k(
 
 
 def recall_score(step: Step) -> Callable[[torch.Tensor], float] | None:
-    """Validation Recall@50 of a step as a function of all vectors, users first, for a fit to see.
+    """A function from all vectors, users first, to the step's validation Recall@50.
 
-    Where more than `JUDGED_USERS` could be judged it asks a sample of them; None where nobody can.
+    Uses a sample of at most `JUDGED_USERS` users. None if no user has a validation edge.
     """
     task = RankingTask.of(step, most_users=JUDGED_USERS)
     if not len(task.users):

@@ -7,21 +7,21 @@ from backstay.errors import TrainingError, UsageError
 
 
 def roc_auc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]) -> float:
-    """The chance that a positive scores above a negative, ties counting half.
+    """The probability that a positive scores above a negative; ties count half.
 
     Args:
         scores: (n,) higher means more likely positive.
         labels: (n,) with at least one of each class.
 
     Raises:
-        UsageError: there is one class only, so that the figure is undefined.
-        TrainingError: a score isn't a number.
+        UsageError: all labels are of one class, so the figure is undefined.
+        TrainingError: a score is NaN.
     """
     scores, labels = checked(scores, labels)
     positives = int(labels.sum())
     negatives = len(labels) - positives
     _, level, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    # A tie shares the mean of the ranks 1 … n that it covers (Mann and Whitney's U).
+    # Tied scores share the mean of their ranks 1 … n (Mann and Whitney's U).
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[level]
     wins = ranks[labels].sum() - positives * (positives + 1) / 2
     return float(wins / positives / negatives)
@@ -30,7 +30,7 @@ def roc_auc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]) -> 
 def checked(
     scores: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
-    """Scores and labels whose ROC-AUC is defined; raises as `roc_auc` where it isn't."""
+    """Scores and labels whose ROC-AUC is defined; raises the errors of `roc_auc` otherwise."""
     scores, labels = np.asarray(scores), np.asarray(labels, np.bool_)
     if scores.shape != labels.shape or scores.ndim != 1:
         raise UsageError(
@@ -44,5 +44,7 @@ def checked(
             f"found {positives} positive and {negatives} negative ones."
         )
     if np.isnan(scores).any():
-        raise TrainingError("found scores that are not a number: the consumer has diverged.")
+        raise TrainingError(
+            "found scores that are not a number: the consumer's training has diverged."
+        )
     return scores, labels

@@ -31,7 +31,8 @@ from backstay.evaluation.analysis.decision import TOLERATED, Verdict, verdict
 from backstay.evaluation.analysis.groups import groups
 from backstay.evaluation.analysis.significance import pairs
 from backstay.evaluation.comparison.files import write_whole
-from backstay.evaluation.comparison.results import Interval, Results
+from backstay.evaluation.comparison.results import Results
+from backstay.evaluation.metrics.bootstrap import Interval
 from backstay.evaluation.report import words
 from backstay.evaluation.report.tables import comparable, sheets
 from backstay.evaluation.report.templates import write_pages

@@ -13,12 +13,12 @@ from backstay.evaluation.analysis.summary import mean_over_tasks, values_of
 from backstay.evaluation.comparison.results import (
     ALIGNMENT,
     RETRIEVAL,
-    SLICES_OF_ENTITIES,
     MapFigures,
     Metric,
     Results,
     Summary,
 )
+from backstay.evaluation.metrics.compatibility import SLICES_OF_ENTITIES
 from backstay.evaluation.report import words
 
 NONE = "–"

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from backstay.evaluation.analysis.significance import FIX_M0, NO_BC
-from backstay.evaluation.comparison.results import RETRIEVAL, Interval
+from backstay.evaluation.comparison.results import RETRIEVAL
+from backstay.evaluation.metrics.bootstrap import Interval
 
 METHODS = {
     "fix-m0": "The first model for ever: nothing breaks, and nothing gets better.",

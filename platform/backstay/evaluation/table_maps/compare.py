@@ -12,7 +12,7 @@ import numpy as np
 from backstay.compat.closed_form import Moments, procrustes, ridge, similarity
 from backstay.compat.maps import AffineMap, chain_affine
 from backstay.errors import UsageError
-from backstay.evaluation.analysis.significance import interval
+from backstay.evaluation.metrics.bootstrap import interval
 from backstay.evaluation.table_maps.judge import NEIGHBOURS, Float64, Judged, judge
 from backstay.evaluation.table_maps.results import (
     LeftOut,

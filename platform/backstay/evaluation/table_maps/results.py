@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from backstay.evaluation.comparison.results import Interval
+from backstay.evaluation.metrics.bootstrap import Interval
 
 Route = Literal["direct", "chain"]
 """One map fitted for the pair itself, or the maps of the steps between one after another."""

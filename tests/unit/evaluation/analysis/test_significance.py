@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backstay.evaluation.analysis.significance import Pair, interval, pairs, percentages
+from backstay.evaluation.analysis.significance import Pair, pairs, percentages
 from backstay.evaluation.comparison.results import Replicates, Results, Summary
+from backstay.evaluation.metrics.bootstrap import interval
 
 B = 200
 

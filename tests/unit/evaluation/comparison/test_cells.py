@@ -16,7 +16,7 @@ from tests.unit.evaluation.comparison.small_comparison import (
 from backstay.evaluation.comparison import cells as module
 from backstay.evaluation.comparison.cells import fit_cell, judge_cell, train_cell
 from backstay.evaluation.comparison.results import Failure
-from backstay.evaluation.metrics.bootstrap import REPLICATES, interval_of
+from backstay.evaluation.metrics.bootstrap import REPLICATES, defined_interval
 from backstay.evaluation.metrics.ranking import RankingTask, recall_at_k
 from backstay.evaluation.metrics.roc_auc import roc_auc
 
@@ -260,7 +260,7 @@ def test_the_same_vectors_give_the_same_replicates_whoever_they_are_of(judgement
     assert [replace(r, method=METHOD) for r in again.records] == list(judgement.records)
 
 
-def test_each_figure_of_users_or_items_has_the_interval_of_its_replicates(judgement):
+def test_each_figure_of_users_or_items_has_the_defined_interval_its_replicates(judgement):
     for record in judgement.records:
         resampled = record.metric in {"recall@50", "roc_auc"}
         assert (record.interval is not None) == resampled
@@ -268,7 +268,7 @@ def test_each_figure_of_users_or_items_has_the_interval_of_its_replicates(judgem
             low, high = record.interval
             assert low < record.value < high
     recall = next(r for r in judgement.records if r.task == "recommendation")
-    assert recall.interval == interval_of(judgement.recall)
+    assert recall.interval == defined_interval(judgement.recall)
 
 
 # Fitting

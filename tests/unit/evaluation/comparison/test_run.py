@@ -22,9 +22,10 @@ from backstay.compat.methods import METHODS
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.analysis.significance import pairs
 from backstay.evaluation.comparison.cell_store import Kept
-from backstay.evaluation.comparison.results import RETRIEVAL, SLICES_OF_ENTITIES, Failure
+from backstay.evaluation.comparison.results import RETRIEVAL, Failure
 from backstay.evaluation.comparison.run import Ground, compare_methods, prepare_ground
 from backstay.evaluation.consumers.labels import TASKS
+from backstay.evaluation.metrics.compatibility import SLICES_OF_ENTITIES
 from backstay.evaluation.metrics.ranking import recall_at_k
 
 VERSIONS = range(len(DIMS))

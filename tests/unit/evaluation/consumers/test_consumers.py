@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from backstay.errors import InputError, UsageError
-from backstay.evaluation.consumers.inputs import Tables
+from backstay.evaluation.consumers.inputs import StepVectors
 from backstay.evaluation.consumers.labels import ConsumerTask, Examples
 from backstay.evaluation.consumers.model import Consumer, judge
 from backstay.evaluation.consumers.training import (
@@ -26,7 +26,7 @@ QUICK = ConsumerConfig(widths=(16,), dropouts=(0.0,), seeds=2, epochs=4, batch=6
 @pytest.fixture(scope="module")
 def tables():
     rng = np.random.default_rng(0)
-    return Tables.of(
+    return StepVectors.of(
         rng.normal(size=(300, DIM)).astype(np.float32),
         rng.normal(size=(200, DIM)).astype(np.float32),
     )
@@ -224,7 +224,7 @@ def test_a_left_over_row_is_no_batch(tables):
 def test_read_only_arrays_are_read_in_place(consumer, tables):
     shared = tables.users.numpy().copy()
     shared.flags.writeable = False
-    taken = Tables.of(shared, tables.items)
+    taken = StepVectors.of(shared, tables.items)
     assert taken.users.numpy().ctypes.data == shared.ctypes.data
     pairs = np.zeros((3, 2 * DIM), np.float32)
     pairs.flags.writeable = False
@@ -285,13 +285,13 @@ def test_refuses_what_is_no_consumer(tmp_path, consumer):
 def test_refuses_vectors_of_another_dimension(task, tables, consumer):
     with pytest.raises(UsageError, match="12 dimensions"):
         consumer.scores(np.zeros((2, 5), np.float32))
-    wide = Tables(torch.zeros(300, 9), torch.zeros(200, 9))
+    wide = StepVectors(torch.zeros(300, 9), torch.zeros(200, 9))
     with pytest.raises(UsageError, match="found 18"):
         judge(consumer, task.judge[1], wide)
     with pytest.raises(UsageError, match="M_0's own"):
         train_consumer(task, tables, wide, width=4, dropout=0.0, seed=0, config=QUICK)
     with pytest.raises(UsageError, match="own step"):
-        judge(consumer, task.judge[1], Tables(tables.users[:5], tables.items))
+        judge(consumer, task.judge[1], StepVectors(tables.users[:5], tables.items))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from backstay.datasets.dataset import Interactions
 from backstay.datasets.timeline import Edges, Step, steps
 from backstay.errors import UsageError
-from backstay.evaluation.consumers.labels import TASKS, consumer_tasks
+from backstay.evaluation.consumers.labels import TASKS, Examples, consumer_tasks
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +197,13 @@ def test_refuses_a_timeline_with_a_gap(timeline):
         consumer_tasks([timeline[0], timeline[2]])
     with pytest.raises(UsageError, match="step 0"):
         consumer_tasks([])
+
+
+def test_examples_are_drawn_by_user_and_by_item_where_there_is_none():
+    index, labels = np.arange(3), np.ones(3, np.bool_)
+    assert Examples(index, index + 1, labels).units.index is index
+    assert Examples(index, None, labels).units.kind == "user"
+    of_items = Examples(None, index, labels).units
+    assert (of_items.kind, of_items.index) == ("item", index)
+    with pytest.raises(UsageError, match="users or of items"):
+        assert Examples(None, None, labels).units

@@ -9,17 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import TrainingError, UsageError
-from backstay.evaluation.analysis.significance import percentages
-from backstay.evaluation.analysis.summary import mean_over_tasks, values_of
-from backstay.evaluation.comparison.results import Record
-from backstay.evaluation.consumers.labels import Examples
 from backstay.evaluation.metrics.bootstrap import (
     _POISSON,
     Resamples,
     Units,
     auc_replicates,
-    collect_replicates,
-    interval_of,
+    defined_interval,
     mean_over_seeds,
     mean_replicates,
 )
@@ -151,64 +146,13 @@ def test_consumer_seeds_are_drawn_with_replacement_and_alike_for_every_method():
     )
 
 
-def test_figures_of_replicates_are_made_as_the_figures_themselves():
-    rng = np.random.default_rng(4)
-    cover = {"edge_rating": (1, 2, 3), "user_activity": (2, 3)}
-    recalls = {"m": {version: rng.random(12) for version in range(4)}}
-    aucs = {"m": {task: {k: rng.random(12) for k in versions} for task, versions in cover.items()}}
-    (found,) = collect_replicates(recalls, aucs)
-    for b in range(12):
-        records = [
-            Record(method="m", version=k, task=task, metric=metric, seed=0, value=float(row[b]))
-            for metric, tasks in (
-                ("recall@50", {"recommendation": recalls["m"]}),
-                ("roc_auc", aucs["m"]),
-            )
-            for task, versions in tasks.items()
-            for k, row in versions.items()
-        ]
-        for metric, replicates in (("recall@50", found.recall), ("roc_auc", found.auc)):
-            point = mean_over_tasks(values_of(records, metric)["m"])
-            assert replicates[b] == pytest.approx(point, abs=1e-12)
-
-
-def test_an_undefined_replicate_is_left_out_for_all_methods_alike():
-    rows = {name: {0: np.arange(1.0, 9.0) + n} for n, name in enumerate(("no-bc", "fix-m0"))}
-    aucs = {"fix-m0": {"edge_rating": {1: np.where(np.arange(8) == 2, np.nan, 0.5)}}}
-    first, second = collect_replicates(rows, aucs)
-    assert first.recall == (1, 2, 4, 5, 6, 7, 8)
-    assert second.recall == (2, 3, 5, 6, 7, 8, 9)
-    assert (first.auc, second.auc) == ((), (0.5,) * 7)
-    assert set(percentages((first, second))["intended_pct"]) == {"no-bc", "fix-m0"}
-    hardly_any = {"fix-m0": {"edge_rating": {1: np.where(np.arange(8) < 5, np.nan, 0.5)}}}
-    assert collect_replicates(rows, hardly_any) == ()
-    assert collect_replicates({}, {}) == ()
-
-
-def test_a_method_without_results_is_a_row_without_replicates():
-    assert collect_replicates({"a": {}}, {"a": {}}) == ()
-    empty, full = collect_replicates({"a": {}, "b": {0: np.ones(4)}}, {"a": {}})
-    assert (empty.method, empty.recall, empty.auc) == ("a", (), ())
-    assert (full.recall, full.auc) == ((1.0,) * 4, ())
-
-
 def test_an_interval_leaves_out_undefined_replicates_and_refuses_to_guess():
     values = np.linspace(0, 1, 41)
-    assert interval_of(values) == pytest.approx((0.025, 0.975))
-    assert interval_of(np.append(values, np.nan)) == interval_of(values)
-    assert interval_of(np.array([1.0, np.nan])) == (1.0, 1.0)
-    assert interval_of(np.array([1.0, np.nan, np.nan])) is None
-    assert interval_of(np.array([])) is None
-
-
-def test_examples_are_drawn_by_user_and_by_item_where_there_is_none():
-    index, labels = np.arange(3), np.ones(3, np.bool_)
-    assert Units.of(Examples(index, index + 1, labels)).index is index
-    assert Units.of(Examples(index, None, labels)).kind == "user"
-    of_items = Units.of(Examples(None, index, labels))
-    assert (of_items.kind, of_items.index) == ("item", index)
-    with pytest.raises(UsageError, match="users or of items"):
-        Units.of(Examples(None, None, labels))
+    assert defined_interval(values) == pytest.approx((0.025, 0.975))
+    assert defined_interval(np.append(values, np.nan)) == defined_interval(values)
+    assert defined_interval(np.array([1.0, np.nan])) == (1.0, 1.0)
+    assert defined_interval(np.array([1.0, np.nan, np.nan])) is None
+    assert defined_interval(np.array([])) is None
 
 
 def test_refuses_what_does_not_belong_together():
@@ -243,7 +187,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(simulated):
         assert means[0] == pytest.approx(
             mean_replicates(values[0], Units("user", index), resamples)
         )
-        intervals = [interval_of(row) for row in means]
+        intervals = [defined_interval(row) for row in means]
         covered[name] = fmean(low <= 0 <= high for low, high in intervals)
     assert 0.9 <= covered["user"] <= 0.99
     assert covered["edge"] < 0.7

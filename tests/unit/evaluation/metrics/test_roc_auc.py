@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.metrics.roc_auc import roc_auc
@@ -23,6 +24,16 @@ def test_counts_the_pairs_that_are_in_order(rows):
     assert roc_auc(scores, labels) == pytest.approx(slow_auc(scores, labels), abs=1e-12)
     assert roc_auc(-scores, labels) == pytest.approx(1 - roc_auc(scores, labels), abs=1e-12)
     assert roc_auc(np.exp(scores), labels) == roc_auc(scores, labels)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 6])
+@pytest.mark.parametrize("share", [0.002, 0.3, 0.9])
+def test_agrees_with_scikit_learn(decimals, share):
+    """On many examples, from nearly all scores tied to none."""
+    rng = np.random.default_rng(7)
+    labels = rng.random(5_000) < share
+    scores = (rng.normal(size=5_000) + 0.5 * labels).round(decimals).astype(np.float32)
+    assert roc_auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
 def test_known_answers():

@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 
 from backstay.evaluation.analysis.decision import TOLERATED
 from backstay.evaluation.analysis.significance import FIX_M0, NO_BC
-from backstay.evaluation.comparison.results import Interval, Results, Summary
+from backstay.evaluation.comparison.results import Results, Summary
+from backstay.evaluation.metrics.bootstrap import Interval
 from backstay.evaluation.report.plots.drawing import Panel
 from backstay.evaluation.report.plots.styles import INK, LINE, Style, marker_size
 from backstay.evaluation.report.words import percent
