@@ -1,10 +1,10 @@
 """Backstay: keep updating embeddings, break no consumer.
 
-Importing this package loads neither Ray nor torch; what needs them loads them.
+Importing this package loads neither Ray nor torch. A public name is imported on first use.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backstay import errors
 
@@ -27,7 +27,7 @@ __all__ = ["BackwardMap", "Client", "Dataset", "Registry", "Vectors", "compose",
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

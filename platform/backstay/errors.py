@@ -1,17 +1,18 @@
-"""Every error Backstay raises on purpose.
+"""All errors that Backstay raises on purpose.
 
-    BackstayError                what the command line reports in one line, exit 1
-    ├── UsageError               a call that can't be meant: exit 2
+    BackstayError                base; the command line prints one line and exits 1
+    ├── UsageError               invalid arguments; the command line exits 2
     ├── InputError               a file or table that breaks its format
-    ├── MapMismatchError         a map applied to a space or version that isn't its source
-    ├── RegistryError            what the registry holds doesn't fit what was asked
+    ├── MapMismatchError         a map applied to a space or version that is not its source
+    ├── RegistryError            a request that the registry's content does not allow
     │   ├── NotFoundError        no such space, version, entity or id
-    │   ├── VersionExistsError   someone else published that version first
-    │   └── CorruptError         a file doesn't match its manifest
-    ├── TrainingError            a fit that can't go on
-    └── ServiceError             the look-up service refused or can't be reached
+    │   │   └── MissingMapError  a chain with a version that has no backward map
+    │   ├── VersionExistsError   a version that another process published or is publishing
+    │   └── CorruptError         a stored file that does not match its manifest
+    ├── TrainingError            a fit that cannot continue
+    └── ServiceError             the look-up service refused a request or cannot be reached
 
-A message says what was expected, what was found and what to do.
+A message states what was expected, what was found and what to do.
 """
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "CorruptError",
     "InputError",
     "MapMismatchError",
+    "MissingMapError",
     "NotFoundError",
     "RegistryError",
     "ServiceError",
@@ -29,11 +31,11 @@ __all__ = [
 
 
 class BackstayError(Exception):
-    """Base of every error raised on purpose."""
+    """Base of all errors raised on purpose."""
 
 
 class UsageError(BackstayError):
-    """A call that can't be meant, such as an unknown method or a negative dimension."""
+    """Invalid arguments, such as an unknown method or a negative dimension."""
 
 
 class InputError(BackstayError):
@@ -45,15 +47,19 @@ class MapMismatchError(BackstayError):
 
 
 class RegistryError(BackstayError):
-    """What the registry holds does not fit what was asked of it."""
+    """The registry's content does not allow the request."""
 
 
 class NotFoundError(RegistryError):
     """No such space, version, entity or id."""
 
 
+class MissingMapError(NotFoundError):
+    """The chain to an older version contains a version that has no backward map."""
+
+
 class VersionExistsError(RegistryError):
-    """The version is published, or being published, by someone else."""
+    """Another process published this version, or is publishing it."""
 
 
 class CorruptError(RegistryError):
@@ -61,7 +67,7 @@ class CorruptError(RegistryError):
 
 
 class TrainingError(BackstayError):
-    """A fit that cannot go on, such as a loss that is no longer finite."""
+    """A fit that cannot continue, for example because its loss is not finite."""
 
 
 class ServiceError(BackstayError):

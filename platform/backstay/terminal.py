@@ -1,18 +1,19 @@
-"""What every command shares: options, errors in one line, logs on stderr, answers on stdout.
+"""Shared by all commands: --json and --debug, one-line errors, logs on stderr, answers on stdout.
 
-A command returns its answer as a value. With --json it is printed as one document; otherwise as
-lines and tables for people. Whatever else is printed while it runs goes to stderr.
+A command returns its answer as a value. With --json it is printed as one document, otherwise as
+lines and tables. All other output goes to stderr while the command runs.
 """
 
 import contextlib
 import json
 import logging
 import math
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeGuard
 
 import click
 
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended, as shells have it."""
+"""Exit code after Ctrl-C, as in shells."""
 
-_PIPE_WIDTH = 200  # columns where no terminal says how many; lines there are for grep
+_PIPE_WIDTH = 200  # columns of output that does not go to a terminal
+
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
 
 class Command(click.Command):
-    """A command with --json and --debug, which prints what its function returns.
+    """A command with --json and --debug that prints the value its function returns.
 
     It exits 0 on success, 2 on wrong usage, 1 on a failure that it explains in one line, and 130
     when interrupted.
@@ -46,12 +49,12 @@ class Command(click.Command):
             click.Option(
                 ["--debug"],
                 is_flag=True,
-                help="Log in detail; show the traceback of a failure.",
+                help="Log in detail, with Ray's messages; show the traceback of a failure.",
             ),
         ]
 
     def invoke(self, ctx: click.Context) -> None:
-        """Run the command and print what it answers."""
+        """Run the command and print its answer."""
         debug = ctx.params.pop("debug")
         ctx.obj = output = Output(stream=sys.stdout, as_json=ctx.params.pop("as_json"))
         try:
@@ -63,13 +66,33 @@ class Command(click.Command):
             raise
         except KeyboardInterrupt as error:
             raise _Interrupted("interrupted") from error
-        except Exception as error:  # the one place where failures become words
+        except Exception as error:  # the one place that turns exceptions into messages
             if debug:
                 traceback.print_exc()
             cause = _cause(error)
             if isinstance(cause, UsageError):
-                raise click.UsageError(_joined(cause), ctx) from error
+                raise click.UsageError(_with_flags(_joined(cause), self), ctx) from error
             raise click.ClickException(_explain(cause)) from error
+
+
+def flags(command: click.Command) -> dict[str, str]:
+    """Each option's parameter name, and its flag as the user types it."""
+    return {
+        option.name: max(option.opts, key=len)
+        for option in command.params
+        if isinstance(option, click.Option) and option.name
+    }
+
+
+def _with_flags(message: str, command: click.Command) -> str:
+    """The message of the package with flags in place of Python's parameter names.
+
+    Replaces names that cannot be prose: those with an underscore, and those before "must".
+    """
+    for name, flag in flags(command).items():
+        where = rf"(?<![\w-]){re.escape(name)}\b"
+        message = re.sub(where if "_" in name else rf"{where}(?= must\b)", flag, message)
+    return message
 
 
 class _Interrupted(click.ClickException):
@@ -80,13 +103,13 @@ class _Interrupted(click.ClickException):
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """Where answers go; a command that goes on after its answer finds it in `ctx.obj`."""
+    """Prints answers. A command that runs on after its answer takes it from `ctx.obj`."""
 
     stream: TextIO
     as_json: bool
 
-    def tell(self, answer: Any, *, picture: "RenderableType | None" = None) -> None:
-        """Print an answer, at once; for people, as the `picture` where there is one."""
+    def tell(self, answer: object, *, picture: "RenderableType | None" = None) -> None:
+        """Print an answer at once: as JSON with --json, else as `picture`, if given."""
         if self.as_json:
             text = json.dumps(plain(answer), indent=2, ensure_ascii=False, allow_nan=False)
             click.echo(text, file=self.stream)
@@ -101,8 +124,8 @@ class Output:
             _show(console, plain(answer))
 
 
-def plain(value: Any) -> Any:
-    """The value in JSON's own types; a number that is not finite becomes null."""
+def plain(value: object) -> Json:
+    """The value in JSON's types. A number that is not finite becomes null."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     elif hasattr(value, "tolist"):  # an array, or a scalar of numpy or torch
@@ -116,11 +139,11 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, Iterable) else str(value)
 
 
-def _show(console: "Console", value: Any, *, title: str = "") -> None:
-    """Print a JSON value for people: scalars as lines, lists of objects as tables."""
+def _show(console: "Console", value: Json, *, title: str = "") -> None:
+    """Print a JSON value: scalars as lines, lists of objects as tables."""
     from rich.table import Table
 
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         scalars = dict(_flat(value))
         width = max(map(len, scalars), default=0)
         for key, item in scalars.items():
@@ -141,20 +164,20 @@ def _show(console: "Console", value: Any, *, title: str = "") -> None:
         console.print(_cell(value) if value != [] else "nothing")
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """The scalars of nested objects, under dotted names."""
+def _flat(value: Mapping[str, Json], prefix: str = "") -> Iterable[tuple[str, Json]]:
+    """The scalars of nested objects, with dotted names."""
     for key, item in value.items():
-        if isinstance(item, dict):
+        if isinstance(item, Mapping):
             yield from _flat(item, f"{prefix}{key}.")
         elif not _is_rows(item):
             yield f"{prefix}{key}", item
 
 
-def _is_rows(value: Any) -> bool:
+def _is_rows(value: Json) -> TypeGuard[list[dict[str, Json]]]:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Json) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
@@ -166,16 +189,24 @@ def _cell(value: Any) -> str:
 
 @contextlib.contextmanager
 def _log_on_stderr(*, debug: bool) -> Iterator[None]:
-    """Send the package's log to stderr: milestones, and on a terminal the progress between them."""
+    """Send the package's log to stderr: milestones; on a terminal also progress.
+
+    Ray's messages are logged by `backstay.ray` at level DEBUG, and shown only with --debug.
+    """
     logger = logging.getLogger("backstay")
     before = logger.handlers[:], logger.propagate, logger.level
     logger.handlers[:] = [_handler(debug=debug)]
     logger.propagate = False
     logger.setLevel(logging.DEBUG if debug or sys.stderr.isatty() else logging.INFO)
+    ray = logging.getLogger("backstay.ray")
+    rays_level = ray.level
+    ray.setLevel(logging.DEBUG if debug else logging.WARNING)
     try:
         yield
     finally:
-        logger.handlers[:], logger.propagate, logger.level = before
+        logger.handlers[:], logger.propagate, level = before
+        logger.setLevel(level)
+        ray.setLevel(rays_level)
 
 
 def _handler(*, debug: bool) -> logging.Handler:
@@ -190,15 +221,15 @@ def _handler(*, debug: bool) -> logging.Handler:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error to explain: Ray wraps those of its workers, in layers."""
-    remote = getattr(error, "cause", None)  # of a failed task; the wrapper may pass for its class
+    """The error to explain. Ray wraps the errors of its workers, sometimes several times."""
+    remote = getattr(error, "cause", None)  # of a failed task; its wrapper subclasses the error too
     if isinstance(remote, BaseException):
         return _cause(remote)
     if isinstance(error, BackstayError):
         return error
     layers = [
         error.__cause__,
-        getattr(error, "_base_exc", None),  # these three: how Ray Train passes errors on
+        getattr(error, "_base_exc", None),  # this and the next two: wrappers of Ray Train
         getattr(error, "controller_failure", None),
         *getattr(error, "worker_failures", {}).values(),
     ]
@@ -210,13 +241,13 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _explain(error: BaseException) -> str:
-    """One line that says what failed."""
+    """One line about the failure."""
     if isinstance(error, BackstayError):
         return _joined(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
-        return "out of memory; give it less data, fewer workers or a smaller model."
+        return "out of memory. Use less data, fewer workers or a smaller model."
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first} (--debug shows where)"
 

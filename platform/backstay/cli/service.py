@@ -1,0 +1,40 @@
+"""`backstay serve`."""
+
+import click
+
+from backstay.cli import options
+from backstay.terminal import Command, Output
+
+
+@click.command(cls=Command, example="backstay serve --registry registry --port 8000")
+@options.registry
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0: all interfaces.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    help="Port to listen on; 0: any free one.",
+)
+@click.option(
+    "--replicas", type=options.POSITIVE, default=1, help="Processes that answer requests."
+)
+@click.option("--cache", type=options.FOLDER, help="Local folder for copies of the newest tables.")
+@click.option(
+    "--refresh-seconds",
+    type=options.SECONDS,
+    default=5.0,
+    help="Seconds between two checks for new versions.",
+)
+@click.option("--max-ids", type=options.POSITIVE, default=10_000, help="Most ids in one request.")
+@click.pass_obj
+def serve(output: Output, /, registry: str, **settings: object) -> None:
+    """Serve look-ups over HTTP until interrupted.
+
+    Answers for every version from the newest table. Prints the URL when the service is ready.
+    """
+    from backstay.serving.service import run
+
+    run(registry, on_ready=lambda url: output.tell({"url": url}), **options.given(settings))
+
+
+COMMANDS = (serve,)
