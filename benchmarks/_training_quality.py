@@ -18,11 +18,12 @@ from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.ingest import Format, ingest
 from backstay.datasets.timeline import SLICES, step
-from backstay.engines.fit import recall_score
 from backstay.evaluation.metrics.alignment import alignment_error
+from backstay.evaluation.metrics.ranking import recall_score
+from backstay.models.trained import TrainedModel
 from backstay.training.config import FAST, PAPER, FitConfig, Recipe
 from backstay.training.progress import Progress
-from backstay.training.version import Predecessor, TrainedModel, VersionPlan, fit_version
+from backstay.training.version import Predecessor, VersionPlan, fit_version
 
 METHOD = "bc-aligner"
 FORMATS: dict[str, Format] = {"ml-100k": "recbole", "movietweetings-100k": "movietweetings"}

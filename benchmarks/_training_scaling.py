@@ -19,16 +19,17 @@ from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Attributes, Dataset, Interactions
 from backstay.datasets.marketplace import MarketplaceConfig, generate
 from backstay.datasets.timeline import SLICES, Step, step
-from backstay.engines.fit import recall_score
 from backstay.evaluation.metrics.alignment import alignment_error
+from backstay.evaluation.metrics.ranking import recall_score
 from backstay.models.architectures import build_model, model_weights
 from backstay.models.protocol import ModelConfig
+from backstay.models.trained import TrainedModel
 from backstay.training.alignment import Alignment, fresh_map
 from backstay.training.clock import Clock
 from backstay.training.config import FAST
 from backstay.training.learner import Learner
 from backstay.training.memory import peak_memory
-from backstay.training.version import Predecessor, Prepared, TrainedModel, VersionPlan, prepare
+from backstay.training.version import Predecessor, Prepared, VersionPlan, prepare
 from backstay.training.warm_start import inherit, keep_first
 from backstay.training.workers import ALONE, Workers, current_workers
 

@@ -72,7 +72,8 @@ def bare_loop(folder: Path) -> None:
                 use_dictionary=False,
             )
             writer.write_table(out)
-        writer.close()
+        if writer:
+            writer.close()
 
 
 def run(folder: Path, way: str) -> float:
@@ -81,8 +82,15 @@ def run(folder: Path, way: str) -> float:
     if way == "bare loop":
         bare_loop(folder)
     else:
-        where = {"registry": str(folder / "registry"), "space": SPACE, "source": 1, "target": 0}
-        convert(**where, input=folder / "input", output=folder / way, engine=way)
+        convert(
+            registry=str(folder / "registry"),
+            space=SPACE,
+            source=1,
+            target=0,
+            input=str(folder / "input"),
+            output=str(folder / way),
+            engine="ray" if way == "ray" else "local",
+        )
     return time.perf_counter() - began
 
 
@@ -100,7 +108,8 @@ def measure(folder: Path, way: str) -> tuple[float, float]:
             time.sleep(0.05)
         if child.returncode:
             raise SystemExit(f"{way} failed")
-        return json.loads(child.stdout.read())["seconds"], peak
+        output, _ = child.communicate()
+        return float(json.loads(output)["seconds"]), peak
 
 
 def memory(mark: bytes) -> float:

@@ -143,6 +143,7 @@ def serve(kind: str, root: str, scratch: str, *, port: int) -> None:
     if kind == "serve":
         run(Path(root), port=port, cache=cache)
         return
+    app: Starlette
     if kind == "app":
         app = build_app(Lookup(root, cache=cache))
     else:

@@ -26,7 +26,6 @@ from torch.nn import functional
 from backstay.datasets.dataset import Attributes, Dataset
 from backstay.datasets.ingest import Format, ingest
 from backstay.datasets.timeline import Step, steps
-from backstay.models.architectures import build_model
 from backstay.models.graph import full_graph
 from backstay.models.pinsage import PinSAGE
 from backstay.models.protocol import ModelConfig
@@ -48,17 +47,19 @@ class Textbook(nn.Module):
     def __init__(self, ours: PinSAGE, step: Step, attributes: Attributes) -> None:
         super().__init__()
         dim = ours.config.dim
-        user, *tables = ours.table.detach().split([1, *ours.config.values])
+        user, *tables = torch.split(ours.table.detach(), [1, *ours.config.values])
         self.user = nn.Parameter(user.clone())
         self.tables = nn.ParameterList(table.clone() for table in tables)
         self.from_neighbours = nn.ModuleList(nn.Linear(dim, dim) for _ in ours.layers)
         self.from_self = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in ours.layers)
         self.norms = nn.ModuleList(nn.BatchNorm1d(dim) for _ in ours.layers)
-        for depth, layer in enumerate(ours.layers):
-            from_neighbours, from_self = layer.weight.detach().chunk(2)
-            self.from_neighbours[depth].weight.data.copy_(from_neighbours)
-            self.from_neighbours[depth].bias.data.zero_()
-            self.from_self[depth].weight.data.copy_(from_self)
+        for depth, (neighbours, own) in enumerate(
+            zip(self.from_neighbours, self.from_self, strict=True)
+        ):
+            from_neighbours, from_self = ours.weight(depth).detach().chunk(2)
+            neighbours.get_parameter("weight").data.copy_(from_neighbours)
+            neighbours.get_parameter("bias").data.zero_()
+            own.get_parameter("weight").data.copy_(from_self)
 
         self.n_users, self.n_items = step.n_users, step.n_items
         users = torch.from_numpy(step.train.users).long()
@@ -73,10 +74,11 @@ class Textbook(nn.Module):
 
     def forward(self) -> Tensor:
         """Embed every node: (N, D) float32."""
-        items = sum(
+        means = [
             mean_over(owners, table.index_select(0, values), self.n_items)
             for (owners, values), table in zip(self.owned, self.tables, strict=True)
-        )
+        ]
+        items = torch.stack(means).sum(0)
         z = torch.cat([self.user.expand(self.n_users, -1), items])
         hearers, senders = self.edges
         for depth, (from_neighbours, from_self, norm) in enumerate(
@@ -111,7 +113,7 @@ def textbook_step(model: Textbook, snapshot: Snapshot, config: FitConfig) -> Cal
         for rows in (users, positives, negatives):
             loss = loss + config.regularisation * 0.5 * rows.square().sum(1)
         optimiser.zero_grad()
-        loss.mean().backward()
+        loss.mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
     return take
@@ -153,7 +155,8 @@ def compare(step: Step, attributes: Attributes, *, dim: int, layers: int, repeat
     vocabulary = attributes.vocabulary(items=step.n_known_items)
     attributes = attributes.reindexed(vocabulary)
     sizes = tuple(len(values) for values in vocabulary.values())
-    ours = build_model(ModelConfig(dim=dim, layers=layers, values=sizes), seed=0)
+    torch.manual_seed(0)
+    ours = PinSAGE(ModelConfig(dim=dim, layers=layers, values=sizes))
     rival = Textbook(ours, step, attributes)
     snapshot = Snapshot.of(step, attributes)
     with torch.no_grad():
