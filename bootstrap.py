@@ -34,9 +34,10 @@ STAMP = VENV / "backstay-stamp"  # what was installed; written last
 
 PIP = (22, 3)  # the first that can install into another environment
 CHECKS = (
-    ("-m", "ruff", "check"),
-    ("-m", "ruff", "format", "--check"),
-    ("-m", "mypy"),
+    "ruff check",
+    "ruff format --check",
+    "mypy",
+    "lint-imports --no-logo",
 )
 
 
@@ -50,8 +51,9 @@ def main() -> None:
     if command == "test":
         os.chdir(ROOT)
         for check in CHECKS:
-            say(f"{check[1]}: " + " ".join(check[2:]))
-            subprocess.run([PYTHON, *check], check=True)
+            say(check)
+            name, *options = check.split()
+            subprocess.run([VENV / "bin" / name, *options], check=True)
         chosen = arguments[arguments[:1] == ["--"] :]
         if not chosen:
             say("pytest: what needs no Ray, on every core")
@@ -133,8 +135,9 @@ def pip(*arguments: str | Path, check: bool = True, show_errors: bool = True) ->
     environment = {**os.environ, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     command = [sys.executable, "-m", "pip", "--python", PYTHON, *arguments]
     command += ["-qq", "--progress-bar=off"] if arguments[0] == "install" else []
-    streams = {"stdout": sys.stderr, "stderr": None if show_errors else subprocess.DEVNULL}
-    return subprocess.run(command, check=check, env=environment, **streams).returncode
+    errors = None if show_errors else subprocess.DEVNULL
+    done = subprocess.run(command, check=check, env=environment, stdout=sys.stderr, stderr=errors)
+    return done.returncode
 
 
 def run(*arguments: str) -> None:

@@ -4,12 +4,14 @@ import ast
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import backstay
 
@@ -160,6 +162,58 @@ def test_there_is_a_job_for_each_command_that_a_cluster_runs():
         "tune_weight",
         "update_version",
     ]
+
+
+# The checks.
+
+
+def bootstrap_checks() -> list[str]:
+    tree = ast.parse((ROOT / "bootstrap.py").read_text(encoding="utf-8"))
+    (checks,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CHECKS"
+    )
+    return list(ast.literal_eval(checks))
+
+
+def test_pre_commit_runs_the_same_checks_and_downloads_nothing():
+    settings = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (repository,) = settings["repos"]
+    hooks = repository["hooks"]
+    assert repository["repo"] == "local"
+    assert [hook["entry"] for hook in hooks] == [
+        f".venv/bin/{check}" for check in bootstrap_checks()
+    ]
+    assert {(hook["language"], hook["pass_filenames"]) for hook in hooks} == {("system", False)}
+
+
+def test_an_import_that_goes_up_breaks_the_contract(tmp_path):
+    """Also where it stands inside a function or under TYPE_CHECKING."""
+    shutil.copytree(ROOT / "platform" / "backstay", tmp_path / "backstay")
+    maps = tmp_path / "backstay" / "compat" / "maps.py"
+    maps.write_text(
+        maps.read_text(encoding="utf-8")
+        + "\n\nif TYPE_CHECKING:\n    from backstay.registry import store\n"
+        + "\n\ndef upwards():\n    import ray\n",
+        encoding="utf-8",
+    )
+    result = subprocess.run(
+        [
+            Path(sys.executable).with_name("lint-imports"),
+            "--no-cache",
+            str(ROOT / "pyproject.toml"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 1
+    assert "data flows downwards BROKEN" in result.stdout
+    assert "only engines and serving import Ray BROKEN" in result.stdout
+    assert "backstay.compat.maps -> backstay.registry.store" in result.stdout
+    assert "backstay.compat.maps -> ray" in result.stdout
 
 
 # bootstrap.py, as far as it goes without installing anything.
