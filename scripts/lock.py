@@ -34,7 +34,7 @@ TORCH_CPU_WHEELS = {
 }
 
 UV_COMPILE = (
-    *("pip", "compile", "pyproject.toml", "--extra", "aws", "--extra", "s3", "--group", "dev"),
+    *("pip", "compile", "pyproject.toml", "--all-extras", "--group", "dev"),
     *("--constraint", "-"),
     *("--no-config", "--universal", "--python-version", "3.11", "--generate-hashes"),
     *("--no-header", "--no-annotate", "--quiet"),
