@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from backstay.engines import convert as module
 from backstay.engines.convert import convert
-from backstay.engines.output import open_output
 from backstay.errors import InputError, MapMismatchError, NotFoundError
-from backstay.registry.files import open_files
 from backstay.registry.store import Registry
 from backstay.registry.table_writer import write_table_parts
 from backstay.registry.tables import open_table
+from backstay.storage.files import open_files
+from backstay.storage.folders import new_folder
 
 DIMS = (3, 5, 8)
 
@@ -328,12 +328,12 @@ def test_a_driver_that_is_killed_leaves_no_output(registry, tmp_path, short_fold
         env={**environment(), "RAY_TMPDIR": short_folder},
         stderr=subprocess.PIPE,
     ) as driver:
-        until(lambda: len(list(tmp_path.glob(".out.*/part-*"))) >= 3, alive=driver)
+        until(lambda: len(list(tmp_path.glob(".out.*/content/part-*"))) >= 3, alive=driver)
         driver.kill()
     mark = f"RAY_TMPDIR={short_folder}\0".encode()
     until(lambda: not kill_all(mark))  # Ray follows by itself, which takes up to a minute
     staging = list(tmp_path.glob(".out.*"))
-    assert len(list(staging[0].glob("part-*"))) < 40
+    assert len(list(staging[0].glob("content/part-*"))) < 40
     assert not (tmp_path / "out").exists()
     run(registry, tmp_path / "in", tmp_path / "out")
     assert open_table(tmp_path / "out").rows == 40_000
@@ -342,11 +342,14 @@ def test_a_driver_that_is_killed_leaves_no_output(registry, tmp_path, short_fold
 
 def test_a_conversion_that_runs_is_not_taken_for_a_dead_one(registry, tmp_path):
     write_input(tmp_path / "in", vectors(3))
-    with open_output(str(tmp_path / "out")) as first:
-        run(registry, tmp_path / "in", tmp_path / "out")
-        assert Path(first.files.root).is_dir()
-        with pytest.raises(InputError, match="someone else wrote there"):
-            first.finish({})
+
+    def convert_within_a_conversion():
+        with new_folder(tmp_path / "out") as first:
+            run(registry, tmp_path / "in", tmp_path / "out")
+            assert first.path.is_dir()
+
+    with pytest.raises(InputError, match="someone else wrote there"):
+        convert_within_a_conversion()
     assert open_table(tmp_path / "out").rows == 3
     assert list(tmp_path.glob(".out.*")) == []
 
@@ -361,7 +364,7 @@ def test_a_part_whose_worker_is_killed_is_done_again(registry, tmp_path, monkeyp
     def kill():
         """Kill the worker that has a part half-written."""
         while not killed and not (tmp_path / "out").exists():
-            for open_file in tmp_path.glob(".out.*/.tmp-*"):
+            for open_file in tmp_path.glob(".out.*/content/.tmp-*"):
                 pid = writer_of(open_file)
                 if pid is None:
                     continue

@@ -9,6 +9,7 @@ from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.registry.store import Registry
 from backstay.registry.table_writer import write_table_parts
 from backstay.registry.tables import open_table
+from backstay.registry.verify import verify
 
 ROWS = 17_000  # × 1024 dimensions: enough for Ray Data to be used
 
@@ -58,7 +59,7 @@ def test_submitted_jobs_fit_on_the_clusters_workers_and_publish(job_cluster, tmp
     assert second.returncode == 0, second.stdout + second.stderr
     space = Registry(tmp_path / "registry").space("market")
     assert space.versions() == [0, 1]
-    assert space.verify(1) == []
+    assert verify(space, 1) == []
     assert space.chain(1, 0).matrix.shape == (8, 12)
     assert space.metrics(1)["alignment_error"]["to_version_0"] < 1e-4
 

@@ -13,6 +13,7 @@ from tests.cluster.processes import Job
 from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.registry.store import Registry
+from backstay.registry.verify import verify
 
 EPOCHS = 80  # of a step each
 
@@ -85,7 +86,7 @@ def test_killed_workers_and_a_killed_driver_cost_nothing_but_time(dataset, tmp_p
     told = re.search(r"model: epoch (\d+) of", second.read_text())
     assert int(told[1]) > place  # an epoch of so little data is one step
     assert space.versions() == [0]
-    assert space.verify(0) == []
+    assert verify(space, 0) == []
     assert not list(registry.glob("market/runs/*"))
     expected = Registry(undisturbed).space("market")
     # Two workers add their gradients in another order than one process does. Undisturbed ones too

@@ -535,7 +535,7 @@ def registry(tmp_path):
             dataset_fingerprint="f",
             until=0.5 + version / 10,
         )
-    return space.registry.uri
+    return space.uri
 
 
 def ask(verb: str, registry: str, *arguments: object) -> Any:

@@ -124,13 +124,15 @@ def verify(output: Output, /, registry: str, space: str, version: int | None) ->
 
     Checks one version, or all. Exits 1 if a file is missing or differs from its manifest.
     """
+    from backstay.registry import verify as checks
+
     opened = _open(registry, space)
     opened.latest()
     chosen = opened.versions() if version is None else [version]
     problems = [
-        {"version": number, **asdict(problem)}
+        {"version": number, **asdict(defect)}
         for number in chosen
-        for problem in opened.verify(number)
+        for defect in checks.verify(opened, number)
     ]
     output.tell({"space": space, "verified": chosen, "problems": problems})
     if problems:

@@ -15,8 +15,7 @@ from backstay.datasets.movietweetings import open_movietweetings
 from backstay.datasets.reading import Tables
 from backstay.datasets.recbole import open_recbole
 from backstay.datasets.rows import TimeUnit
-from backstay.datasets.staging import check_target
-from backstay.datasets.writer import write_dataset
+from backstay.datasets.writer import check_target, write_dataset
 from backstay.errors import InputError, UsageError
 
 Format = Literal["amazon", "movielens", "movietweetings", "recbole", "table"]

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from backstay.datasets.dataset import INFO_FILE, INTERACTIONS_FILE, ITEMS_FILE, DatasetInfo
 from backstay.datasets.fingerprint import Fingerprint
-from backstay.datasets.staging import staged
 from backstay.errors import BackstayError, InputError, UsageError
+from backstay.storage.folders import new_folder
 
 logger = logging.getLogger("backstay.datasets")
 
@@ -89,7 +89,10 @@ def write_dataset(
         InputError: There is no interaction.
         BackstayError: Memory or disk space ran out.
     """
-    with staged(out) as folder:
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow a link in place of out
+    check_target(out)
+    with new_folder(out) as new:
+        folder = new.path
         work = folder / "work"
         work.mkdir()
         fingerprint = Fingerprint()
@@ -124,6 +127,17 @@ def write_dataset(
         )
         (folder / INFO_FILE).write_text(info.to_json(), encoding="utf-8")
     return info
+
+
+def check_target(out: Path) -> None:
+    """Refuse a target that is anything but absent or an empty folder."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() or out.is_symlink():
+        raise UsageError(
+            f"{out} is there already and not empty; nothing is ever overwritten. "
+            "Name another folder, or remove this one first."
+        )
 
 
 class _Passed:

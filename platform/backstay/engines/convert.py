@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from backstay.compat.maps import BackwardMap, Vectors
-from backstay.engines.output import Output, open_output
 from backstay.errors import BackstayError, InputError
 from backstay.registry.store import Registry
 from backstay.registry.table_writer import GROUP_BYTES, PARQUET_OPTIONS
@@ -30,6 +29,8 @@ from backstay.registry.tables import (
     record_batch,
     table_schema,
 )
+from backstay.storage.folders import NewFolder, new_folder
+from backstay.storage.parquet_parts import open_part
 
 _log = logging.getLogger("backstay.convert")
 
@@ -66,7 +67,7 @@ class _Job:
     table: EmbeddingTable
     chain: BackwardMap
     schema: pa.Schema  # of the output, extra columns included, in the input's order
-    output: Output
+    output: NewFolder
     batch_rows: int  # converted at once, and in a row group of the output
 
 
@@ -142,7 +143,7 @@ def convert(
         *(table.rows, space, source, target, len(parts)),
         "in this process" if engine == "local" else "over Ray Data",
     )
-    with open_output(output) as place:
+    with new_folder(output) as place:
         job = _Job(
             table=table,
             chain=chain,
@@ -152,7 +153,7 @@ def convert(
         )
         results = _locally(job, parts) if engine == "local" else _over_ray(job, parts, workers)
         done = _collect(results, parts=len(parts))
-        place.finish({part.name: part.size for part in done})
+        place.check_parts({part.name: part.size for part in done})
     seconds = time.perf_counter() - began
     return ConvertReport(
         space=space,
@@ -182,7 +183,7 @@ def _survey(table: EmbeddingTable) -> tuple[list[_RowGroup], pa.Schema]:
     schema: pa.Schema | None = None
     first_row = 0
     for path in table.parts:
-        with table.files.source(path) as source, pq.ParquetFile(source) as file:
+        with open_part(table.files, path) as file:
             found = file.schema_arrow.remove_metadata()
             schema = found if schema is None else schema
             if found.names != schema.names or found.types != schema.types:
@@ -298,7 +299,7 @@ def _convert_part(job: _Job, groups: list[_RowGroup], *, number: int) -> _Done:
     return _Done(
         name=name,
         rows=sum(group.rows for group in groups),
-        size=sink.entry.size,
+        size=sink.digest.size,
         faulty=faults.count,
         fault=faults.first,
     )
@@ -336,10 +337,7 @@ def _converted(job: _Job, groups: list[_RowGroup], faults: _Faults) -> Iterator[
     table = job.table
     for group in groups:
         first_row = group.first_row
-        with (
-            table.files.source(group.path) as source,
-            pq.ParquetFile(source, buffer_size=_READ_AHEAD) as file,
-        ):
+        with open_part(table.files, group.path, read_ahead=_READ_AHEAD) as file:
             # The task has one CPU; Arrow's threads would take others'.
             for batch in file.iter_batches(
                 job.batch_rows, row_groups=[group.index], use_threads=False

@@ -18,7 +18,7 @@ from backstay.datasets.timeline import Step
 from backstay.engines.watch import relay
 from backstay.errors import BackstayError, TrainingError
 from backstay.evaluation.metrics.ranking import recall_score
-from backstay.registry.files import Files
+from backstay.storage.files import Files
 from backstay.training.fit import FitState
 from backstay.training.memory import peak_memory
 from backstay.training.progress import Watch

@@ -22,9 +22,9 @@ from backstay.errors import NotFoundError, UsageError
 from backstay.evaluation.metrics.alignment import alignment_error
 from backstay.evaluation.metrics.ranking import recall_score
 from backstay.models.trained import TrainedModel
-from backstay.registry.files import open_files
 from backstay.registry.manifest import FIT_REPORT
 from backstay.registry.store import Registry, Space
+from backstay.storage.files import open_files
 from backstay.training.config import RECIPES, FitConfig, Recipe, Sampling
 from backstay.training.version import FittedVersion, Predecessor, VersionPlan
 

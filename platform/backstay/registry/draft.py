@@ -1,25 +1,17 @@
 """A version in the making: staged out of readers' sight, then published whole or not at all.
 
-    staging/<run_id>/staged.json     what is complete; anything else there is a leftover
-    staging/<run_id>/files/…         laid out as the version will be
-    versions/<k>/claim.json          whose files may be put there; created exclusively
-
 `publish` claims the number, places the staged files, and creates the manifest last. Killed at any
 point, it leaves no version; the same run does it again from the start.
 """
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 import backstay
 from backstay.compat.maps import BackwardMap
 from backstay.errors import InputError, MapMismatchError, RegistryError, VersionExistsError
-from backstay.registry.files import is_running, this_process
 from backstay.registry.manifest import (
     BACKWARD,
     CLAIM,
@@ -29,19 +21,17 @@ from backstay.registry.manifest import (
     MODEL,
     DatasetEntry,
     EntityEntry,
-    FileEntry,
     Manifest,
-    canonical_json,
     check_name,
     now,
-    parse_object,
 )
+from backstay.registry.space_files import SpaceFiles, holder_name
+from backstay.registry.staging import StagedFiles
 from backstay.registry.table_writer import write_parts
 from backstay.registry.tables import Batch, EmbeddingTable, open_parts
-from backstay.registry.tensors import StoredModel, decode_map, encode_map, encode_model
-
-if TYPE_CHECKING:
-    from backstay.registry.store import Space
+from backstay.registry.tensors import Array, StoredModel, decode_map, encode_map, encode_model
+from backstay.storage.documents import canonical_json
+from backstay.storage.files import FileDigest
 
 _log = logging.getLogger("backstay.registry")
 
@@ -53,33 +43,32 @@ class Draft:
     returns. One process at a time works on a run's draft.
     """
 
-    def __init__(self, space: "Space", *, version: int, run_id: str) -> None:
+    def __init__(self, space: SpaceFiles, *, version: int, run_id: str) -> None:
         self.space = space
         self.version = version
         self.run_id = check_name(run_id, what="a run")
         self._files = space.files
-        self._folder = f"{space.name}/staging/{run_id}"
-        self._staged = self._load()
+        self._staged = StagedFiles(space, version=version, run_id=run_id)
 
     @property
     def location(self) -> str:
         """Where the staged files are."""
-        return self._files.full(self._folder)
+        return self._staged.location
 
     @property
-    def staged(self) -> dict[str, FileEntry]:
+    def staged(self) -> dict[str, FileDigest]:
         """The files that are complete: path within the version -> size and hash."""
-        return dict(self._staged)
+        return dict(self._staged.complete)
 
     def write_model(
         self,
-        config: Mapping[str, Any],
-        weights: Mapping[str, npt.NDArray[Any]],
+        config: Mapping[str, object],
+        weights: Mapping[str, Array],
         vocabulary: Mapping[str, tuple[str, ...]],
     ) -> None:
         """Stage the model: JSON-able config, numeric arrays, and attribute values by kind."""
         model = StoredModel(dict(config), dict(weights), dict(vocabulary))
-        self._write(MODEL, encode_model(model))
+        self._staged.write(MODEL, encode_model(model))
 
     def write_backward(self, backward: BackwardMap) -> None:
         """Stage B_k, float32 (D_{k-1}, D_k), from this version to the one before."""
@@ -92,41 +81,41 @@ class Draft:
             )
         if backward.matrix.dtype != np.float32:
             raise InputError(f"{backward} must be float32; found {backward.matrix.dtype}.")
-        self._write(BACKWARD, encode_map(backward))
+        self._staged.write(BACKWARD, encode_map(backward))
 
     def write_table(
         self, entity: str, batches: Iterable[Batch], *, part_rows: int | None = None
     ) -> None:
         """Stage the table of an entity; `batches` and errors as in `write_table_parts`."""
         folder = f"tables/{check_name(entity, what='an entity')}"
-        self._forget(folder)
+        self._staged.forget(folder)
         written = write_parts(
             self._files,
-            self._path(folder),
+            self._staged.path(folder),
             batches,
             space=self.space.name,
             entity=entity,
             version=self.version,
             part_rows=part_rows,
         )
-        self._files.settle(self._path(folder))
-        self._record({f"{folder}/{name}": entry for name, entry in written.files.items()})
+        self._files.sync(self._staged.path(folder))
+        self._staged.record({f"{folder}/{name}": entry for name, entry in written.files.items()})
         _log.info("staged %d rows of %s in %d parts", written.rows, entity, len(written.files))
 
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+    def write_metrics(self, metrics: Mapping[str, object]) -> None:
         """Stage the metrics, a JSON object."""
-        self._write(METRICS, canonical_json(dict(metrics), what="metrics"))
+        self._staged.write(METRICS, canonical_json(dict(metrics), what="metrics"))
 
-    def write_fit_report(self, report: Mapping[str, Any]) -> None:
+    def write_fit_report(self, report: Mapping[str, object]) -> None:
         """Stage how the fit went, a JSON object."""
-        self._write(FIT_REPORT, canonical_json(dict(report), what="fit report"))
+        self._staged.write(FIT_REPORT, canonical_json(dict(report), what="fit report"))
 
     def publish(
         self,
         *,
         parent: int | None,
         method: str,
-        config: Mapping[str, Any],
+        config: Mapping[str, object],
         dataset_fingerprint: str,
         dataset_name: str | None = None,
         until: float | None = None,
@@ -153,7 +142,7 @@ class Draft:
         """
         published = self._published()
         if published:
-            self._clear()
+            self._staged.clear()
             return published
         previous = self._previous(parent)
         tables = self._tables()
@@ -169,7 +158,7 @@ class Draft:
             dims={**(previous.dims if previous else {}), self.version: dim},
             entities={t.entity: EntityEntry(rows=t.rows, id_type=t.id_type) for t in tables},
             dataset=DatasetEntry(fingerprint=dataset_fingerprint, name=dataset_name, until=until),
-            files=self._staged,
+            files=self.staged,
             created=now(),
             backstay=backstay.__version__,
         )
@@ -181,7 +170,7 @@ class Draft:
         if not self._files.create(self._target(MANIFEST), data):
             raise VersionExistsError(self._lost("another run has just published it"))
         _log.info("published %s version %d", self.space.name, self.version)
-        self._clear()
+        self._staged.clear()
         return Manifest.from_json(data)
 
     def discard(self) -> None:
@@ -189,59 +178,10 @@ class Draft:
         claim = self.space.claim(self.version)
         if claim and claim["run_id"] == self.run_id:
             self.space.release_claim(self.version, force=True)
-        self._clear()
-
-    # --- staging
-
-    def _path(self, name: str) -> str:
-        return f"{self._folder}/files/{name}"
+        self._staged.clear()
 
     def _target(self, name: str) -> str:
-        return f"{self.space.name}/versions/{self.version}/{name}"
-
-    def _load(self) -> dict[str, FileEntry]:
-        path = f"{self._folder}/staged.json"
-        try:
-            raw = parse_object(self._files.read(path), path=path)
-        except FileNotFoundError:
-            return {}
-        if raw["version"] != self.version:
-            raise RegistryError(
-                f"run {self.run_id} has staged version {raw['version']} of {self.space.name} in "
-                f"{self.location}, not version {self.version}. Use another run id, or discard that "
-                "draft first."
-            )
-        return {name: FileEntry(**entry) for name, entry in raw["files"].items()}
-
-    def _save(self) -> None:
-        raw = {
-            "version": self.version,
-            "files": {name: asdict(entry) for name, entry in self._staged.items()},
-        }
-        self._files.write(f"{self._folder}/staged.json", canonical_json(raw, what="staged.json"))
-
-    def _record(self, entries: Mapping[str, FileEntry]) -> None:
-        self._staged = {**self._staged, **entries}
-        self._save()
-
-    def _forget(self, folder: str) -> None:
-        kept = {k: v for k, v in self._staged.items() if not k.startswith(f"{folder}/")}
-        if kept != self._staged:
-            self._staged = kept
-            self._save()
-        self._files.remove(self._path(folder))
-
-    def _write(self, name: str, data: bytes) -> None:
-        with self._files.writer(self._path(name)) as sink:
-            sink.write(data)
-        self._record({name: sink.entry})
-
-    def _clear(self) -> None:
-        self._files.remove(f"{self._folder}/staged.json")
-        self._files.remove(self._folder)
-        self._staged = {}
-
-    # --- publishing
+        return self.space.path(self.version, name)
 
     def _published(self) -> Manifest | None:
         """The manifest if this very run has published; VersionExistsError if another has."""
@@ -250,7 +190,7 @@ class Draft:
         manifest = self.space.manifest(self.version)
         if manifest.run_id != self.run_id:
             raise VersionExistsError(self._lost(f"run {manifest.run_id} has published it"))
-        if not self._staged.items() <= manifest.files.items():
+        if not self._staged.complete.items() <= manifest.files.items():
             raise VersionExistsError(
                 self._lost("this run has published it already, with other files")
             )
@@ -282,17 +222,21 @@ class Draft:
         return None if expected is None else self.space.manifest(expected)
 
     def _tables(self) -> list[EmbeddingTable]:
-        if not any(name == MODEL or name.startswith("tables/") for name in self._staged):
+        if not any(name == MODEL or name.startswith("tables/") for name in self._staged.complete):
             raise RegistryError(
                 f"version {self.version} of {self.space.name} has neither a model nor a table "
                 "staged; write one before publishing."
             )
-        entities = sorted({n.split("/")[1] for n in self._staged if n.startswith("tables/")})
+        entities = sorted(
+            {n.split("/")[1] for n in self._staged.complete if n.startswith("tables/")}
+        )
         return [
             open_parts(
                 self._files,
                 tuple(
-                    self._path(n) for n in sorted(self._staged) if n.startswith(f"tables/{entity}/")
+                    self._staged.path(n)
+                    for n in sorted(self._staged.complete)
+                    if n.startswith(f"tables/{entity}/")
                 ),
                 space=self.space.name,
                 version=self.version,
@@ -306,8 +250,8 @@ class Draft:
     ) -> int:
         """D_k, once the staged tables and map agree on it."""
         dims = {f"table {table.entity}": table.dim for table in tables}
-        if BACKWARD in self._staged and previous:
-            path = self._path(BACKWARD)
+        if BACKWARD in self._staged.complete and previous:
+            path = self._staged.path(BACKWARD)
             shape = decode_map(self._files.read(path), path=path).matrix.shape
             if shape[0] != previous.dim:
                 raise MapMismatchError(
@@ -327,41 +271,29 @@ class Draft:
 
     def _claim(self) -> bytes:
         """Take the number for this run; the claim's bytes."""
-        claim = canonical_json(
-            {"run_id": self.run_id, **this_process(), "time": now()}, what="a claim"
-        )
-        path = self._target(CLAIM)
-        if self._files.create(path, claim):
+        claim = self.space.take_claim(self.version, run_id=self.run_id)
+        if isinstance(claim, bytes):
             return claim
-        owner = parse_object(self._files.read(path), path=path)
-        who = f"run {owner['run_id']} (host {owner['host']}, process {owner['pid']})"
-        if owner["run_id"] != self.run_id:
-            self._published()  # it may have finished since we looked
-            raise VersionExistsError(
-                self._lost(f"{who} claimed it at {owner['time']} and has not finished")
-                + " If that run is dead, start it again to finish it, or free the number with "
-                f"Space.release_claim({self.version})."
-            )
-        if is_running(owner):
-            raise RegistryError(
-                f"{who} is publishing this very draft; let it finish or stop it first."
-            )
-        self._files.write(path, claim)
-        return claim
+        self._published()  # the other run may have finished meanwhile
+        raise VersionExistsError(
+            self._lost(f"{holder_name(claim)} claimed it at {claim['time']} and has not finished")
+            + " If that run is dead, start it again to finish it, or free the number with "
+            f"Space.release_claim({self.version})."
+        )
 
     def _place(self) -> None:
-        folder = self._target("").rstrip("/")
+        folder = self._target("")
         for name in self._files.find(folder):
-            if name != CLAIM and name not in self._staged:
+            if name != CLAIM and name not in self._staged.complete:
                 self._files.remove(self._target(name))
-        for name, entry in self._staged.items():
-            self._files.place(self._path(name), self._target(name))
+        for name, entry in self._staged.complete.items():
+            self._files.place(self._staged.path(name), self._target(name))
             _log.debug("placed %s, %d bytes", name, entry.size)
         sizes = self._files.find(folder)
-        for name, entry in self._staged.items():
+        for name, entry in self._staged.complete.items():
             if sizes.get(name) != entry.size:
                 raise RegistryError(
-                    f"{self._path(name)} should have {entry.size} bytes; found {sizes.get(name)}. "
-                    "Write it anew and publish again."
+                    f"{self._staged.path(name)} should have {entry.size} bytes; found "
+                    f"{sizes.get(name)}. Write it anew and publish again."
                 )
-        self._files.settle(folder)
+        self._files.sync(folder)

@@ -1,13 +1,17 @@
 """The manifest: what a published version is, and the hashes that prove it."""
 
 import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Self, cast
+from typing import ClassVar
 
-from backstay.errors import CorruptError, InputError, RegistryError, UsageError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from backstay.errors import CorruptError, RegistryError, UsageError
+from backstay.storage.documents import JsonObject, canonical_json, first_fault
+from backstay.storage.files import FileDigest
+from backstay.storage.ids import IdType
 
 FORMAT = 1
 """Of the manifest; a reader refuses a newer one."""
@@ -15,8 +19,6 @@ FORMAT = 1
 MANIFEST, CLAIM, RETIRED = "manifest.json", "claim.json", "retired.json"
 MODEL, BACKWARD = "model.safetensors", "backward.safetensors"
 METRICS, FIT_REPORT = "metrics.json", "fit_report.json"
-
-IdType = Literal["string", "int64"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -28,14 +30,6 @@ def check_name(name: str, *, what: str) -> str:
             f"{name!r} can't name {what}: expected letters, digits and -_. with no - or . in front."
         )
     return name
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileEntry:
-    """One file of a version."""
-
-    size: int  # bytes
-    sha256: str  # hexadecimal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +46,28 @@ class DatasetEntry:
 
     fingerprint: str  # DatasetInfo.fingerprint
     name: str | None
-    until: float | None  # position on the timeline, 0 to 1, up to which it was seen
+    # Position on the timeline, 0 to 1, up to which it was seen. An int stays one, for the hash.
+    until: float | int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What `manifest.json` says. Immutable once it is there."""
+    """The content of `manifest.json`. Immutable once it is there."""
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
+
+    format: int = FORMAT
     space: str
     version: int
     run_id: str  # the run that published it
     parent: int | None  # version - 1; None for version 0
     parent_manifest_sha256: str | None
     method: str
-    config: dict[str, Any]
+    config: JsonObject
     dims: dict[int, int]  # version -> D_version, of this version and all before it
     entities: dict[str, EntityEntry]
     dataset: DatasetEntry
-    files: dict[str, FileEntry]  # path within the version's folder
+    files: dict[str, FileDigest]  # path within the version's folder
     created: str  # UTC, ISO 8601
     backstay: str  # version of the package that published it
 
@@ -90,52 +88,38 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`: equal manifests give equal bytes."""
-        return canonical_json({"format": FORMAT, **asdict(self)}, what="a manifest")
+        return canonical_json(asdict(self), what="a manifest")
 
     @classmethod
-    def from_json(cls, data: bytes, *, path: str = "manifest.json") -> Self:
-        """Parse the bytes of `manifest.json`; `path` is for messages."""
+    def from_json(cls, data: bytes, *, path: str = "manifest.json") -> "Manifest":
+        """Parse the bytes of `manifest.json`; `path` is for messages.
+
+        Raises:
+            RegistryError: Its format is newer than this package.
+            CorruptError: It is no manifest: a field is missing, unknown or of another type.
+        """
         try:
-            raw = json.loads(data)
-            found = raw.pop("format")
+            found = _header.validate_json(data).format
             if found > FORMAT:
                 raise RegistryError(
                     f"{path} has format {found}; this Backstay reads up to {FORMAT}. Upgrade it."
                 )
-            raw["dims"] = {int(version): dim for version, dim in raw["dims"].items()}
-            raw["entities"] = {k: EntityEntry(**v) for k, v in raw["entities"].items()}
-            raw["dataset"] = DatasetEntry(**raw["dataset"])
-            raw["files"] = {k: FileEntry(**v) for k, v in raw["files"].items()}
-            return cls(**raw)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return _manifest.validate_json(data)
+        except ValidationError as error:
             raise CorruptError(
-                f"{path} is no manifest ({error!r}). It was changed after publishing: "
+                f"{path} is no manifest ({first_fault(error)}). It was changed after publishing: "
                 "restore it from a copy."
             ) from error
+
+
+@dataclass(frozen=True)
+class _Header:
+    format: int
+
+
+_header, _manifest = TypeAdapter(_Header), TypeAdapter(Manifest)
 
 
 def now() -> str:
     """The time, UTC, as manifests write it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def canonical_json(value: Any, *, what: str) -> bytes:
-    """Sorted, indented UTF-8 JSON; InputError where `value`, named `what`, has no JSON form."""
-    try:
-        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{what} must be JSON: finite numbers, strings, lists, dicts ({error})."
-        ) from error
-    return (text + "\n").encode()
-
-
-def parse_object(data: bytes, *, path: str) -> dict[str, Any]:
-    """A JSON object out of a stored file; CorruptError where it is none."""
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise CorruptError(f"{path} is no JSON ({error}); restore it from a copy.") from error
-    if not isinstance(value, dict):
-        raise CorruptError(f"{path} must hold a JSON object; found {type(value).__name__}.")
-    return cast("dict[str, Any]", value)

@@ -14,29 +14,25 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from backstay.compat.maps import BackwardMap, compose, identity
 from backstay.errors import MapMismatchError, NotFoundError, RegistryError
 from backstay.registry.draft import Draft
-from backstay.registry.files import Files, is_running, open_files
 from backstay.registry.manifest import (
     BACKWARD,
-    CLAIM,
     FIT_REPORT,
-    MANIFEST,
     METRICS,
     MODEL,
     RETIRED,
-    Manifest,
-    canonical_json,
     check_name,
     now,
-    parse_object,
 )
+from backstay.registry.space_files import SpaceFiles, spaces
+from backstay.registry.staging import StagedDraft, staged_drafts
 from backstay.registry.tables import EmbeddingTable
 from backstay.registry.tensors import StoredModel, decode_map, decode_model
-from backstay.registry.verify import Problem, verify
+from backstay.storage.documents import JsonObject, canonical_json, parse_object
+from backstay.storage.files import open_files
 
 _log = logging.getLogger("backstay.registry")
 
@@ -49,7 +45,7 @@ class Registry:
     """
 
     def __init__(
-        self, uri: str | Path, *, storage_options: Mapping[str, Any] | None = None
+        self, uri: str | Path, *, storage_options: Mapping[str, object] | None = None
     ) -> None:
         self.uri = str(uri)
         self.files = open_files(uri, storage_options=storage_options)
@@ -59,15 +55,11 @@ class Registry:
 
     def spaces(self) -> list[str]:
         """The spaces with at least one published version."""
-        return [
-            name
-            for name in self.files.folders("")
-            if not name.startswith(".") and Space(self, name).versions()
-        ]
+        return spaces(self.files, self.uri)
 
     def space(self, name: str) -> "Space":
         """A space, which need not hold a version yet."""
-        return Space(self, check_name(name, what="a space"))
+        return Space(self.files, check_name(name, what="a space"), self.uri)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,54 +72,11 @@ class Retirement:
     freed: int  # bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class StagedDraft:
-    """A draft that is staged and not published."""
-
-    run_id: str
-    version: int | None  # None where nothing of it is complete
-    size: int  # bytes
-    location: str
-
-
-class Space:
-    """One named family of versions. `Registry.space` makes it."""
-
-    def __init__(self, registry: Registry, name: str) -> None:
-        self.registry = registry
-        self.name = name
-        self.files: Files = registry.files
+class Space(SpaceFiles):
+    """One named family of versions. `Registry.space` makes it. Can be pickled."""
 
     def __repr__(self) -> str:
-        return f"Space({self.name!r} of {self.registry.uri})"
-
-    def versions(self) -> list[int]:
-        """The published versions, ascending; retired ones too."""
-        found = [v for v in self.files.folders(f"{self.name}/versions") if v.isdecimal()]
-        return sorted(int(v) for v in found if self.files.exists(self.path(int(v), MANIFEST)))
-
-    def latest(self) -> int:
-        """The newest version; NotFoundError where nothing is published."""
-        versions = self.versions()
-        if not versions:
-            known = ", ".join(self.registry.spaces()) or "none"
-            raise NotFoundError(
-                f"{self.registry.uri} has no published version of {self.name} (spaces: {known}). "
-                f"Publish one with `backstay update --registry {self.registry.uri} "
-                f"--space {self.name} …`, or correct the name."
-            )
-        return versions[-1]
-
-    def manifest(self, version: int) -> Manifest:
-        """What a version is."""
-        path = self.path(version, MANIFEST)
-        try:
-            return Manifest.from_json(self.files.read(path), path=self.files.full(path))
-        except FileNotFoundError:
-            self.latest()
-            raise NotFoundError(
-                f"{self.name} has no version {version}; published are {self.versions()}."
-            ) from None
+        return f"Space({self.name!r} of {self.uri})"
 
     def model(self, version: int) -> StoredModel:
         """The model of a version: config, weights, vocabulary."""
@@ -135,12 +84,12 @@ class Space:
             self._read(version, MODEL, what="model"), path=self._full(version, MODEL)
         )
 
-    def metrics(self, version: int) -> dict[str, Any]:
+    def metrics(self, version: int) -> JsonObject:
         """The metrics that were published with a version."""
         data = self._read(version, METRICS, what="metrics")
         return parse_object(data, path=self._full(version, METRICS))
 
-    def fit_report(self, version: int) -> dict[str, Any]:
+    def fit_report(self, version: int) -> JsonObject:
         """How the fit of a version went."""
         data = self._read(version, FIT_REPORT, what="fit report")
         return parse_object(data, path=self._full(version, FIT_REPORT))
@@ -213,50 +162,7 @@ class Space:
 
     def drafts(self) -> list[StagedDraft]:
         """What is staged and not published: runs in progress, refused or dead."""
-        found = []
-        for run_id in self.files.folders(f"{self.name}/staging"):
-            folder = f"{self.name}/staging/{run_id}"
-            path = f"{folder}/staged.json"
-            try:
-                version = parse_object(self.files.read(path), path=path)["version"]
-            except FileNotFoundError:
-                version = None
-            size = sum(self.files.find(folder).values())
-            found.append(
-                StagedDraft(
-                    run_id=run_id, version=version, size=size, location=self.files.full(folder)
-                )
-            )
-        return found
-
-    def claim(self, version: int) -> dict[str, Any] | None:
-        """Which run holds a number that is not published yet: run_id, host, pid, time."""
-        path = self.path(version, CLAIM)
-        try:
-            claim = parse_object(self.files.read(path), path=path)
-        except FileNotFoundError:
-            return None
-        return None if self.files.exists(self.path(version, MANIFEST)) else claim
-
-    def release_claim(self, version: int, *, force: bool = False) -> None:
-        """Free a number that a dead run has claimed; what that run staged stays staged.
-
-        Make sure that the run is dead: one that still publishes from another host can't be seen
-        from here. `force` releases the claim of a process that runs on this host.
-        """
-        claim = self.claim(version)
-        if claim is None:
-            raise NotFoundError(f"{self.name} has no unfinished claim on version {version}.")
-        if is_running(claim) and not force:
-            raise RegistryError(
-                f"run {claim['run_id']} (process {claim['pid']} of this host) is publishing "
-                f"version {version} of {self.name}; let it finish or stop it first."
-            )
-        for name in self.files.find(self.path(version)):
-            if name != CLAIM:
-                self.files.remove(self.path(version, name))
-        self.files.remove(self.path(version, CLAIM))  # last: until then nobody else comes in
-        _log.info("released the claim of run %s on version %d", claim["run_id"], version)
+        return staged_drafts(self)
 
     def retired(self, version: int) -> Retirement | None:
         """When, why and what, if a version is retired."""
@@ -307,14 +213,6 @@ class Space:
         self.files.remove(self.path(version, "tables"))
         _log.info("retired %s version %d: %d bytes", self.name, version, retirement.freed)
         return retirement
-
-    def verify(self, version: int) -> list[Problem]:
-        """Everything about a version that is not as it was published; empty when all is well."""
-        return verify(self, version)
-
-    def path(self, version: int, name: str = "") -> str:
-        """A version's folder, or a file in it, as a path in `files`."""
-        return f"{self.name}/versions/{version}/{name}".rstrip("/")
 
     def _full(self, version: int, name: str) -> str:
         return self.files.full(self.path(version, name))

@@ -4,18 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, cast
-from uuid import uuid4
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backstay.errors import InputError
-from backstay.registry.files import Files, open_files
-from backstay.registry.manifest import FileEntry, IdType
 from backstay.registry.tables import (
-    ID_TYPES,
     Batch,
     EmbeddingTable,
     Float32,
@@ -23,10 +19,20 @@ from backstay.registry.tables import (
     record_batch,
     table_schema,
 )
-from backstay.registry.unique import IdKeys, refuse_duplicates
+from backstay.storage.files import FileDigest, Files
+from backstay.storage.folders import new_folder
+from backstay.storage.ids import ID_TYPES, IdKeys, IdType, refuse_duplicates
 
-PARQUET_OPTIONS: dict[str, Any] = {"compression": "none", "use_dictionary": False}
-"""How a table's parts are written, for `pyarrow.parquet.ParquetWriter`."""
+
+class ParquetOptions(TypedDict):
+    """Arguments of `pyarrow.parquet.ParquetWriter`."""
+
+    compression: str
+    use_dictionary: bool
+
+
+PARQUET_OPTIONS: ParquetOptions = {"compression": "none", "use_dictionary": False}
+"""How a table's parts are written."""
 
 GROUP_BYTES = 32 << 20  # of vectors in a row group, which is what a reader holds at once
 PART_BYTES = 256 << 20  # of vectors in a part, about two blocks of Ray Data
@@ -34,12 +40,12 @@ PART_BYTES = 256 << 20  # of vectors in a part, about two blocks of Ray Data
 
 @dataclass(frozen=True, kw_only=True)
 class TableFiles:
-    """What writing a table left behind."""
+    """The size and files of a table that was written."""
 
     rows: int
     dim: int
     id_type: IdType
-    files: Mapping[str, FileEntry]  # path within the table's folder
+    files: Mapping[str, FileDigest]  # path within the table's folder
 
 
 def write_table_parts(
@@ -50,12 +56,12 @@ def write_table_parts(
     entity: str,
     version: int,
     part_rows: int | None = None,
-    storage_options: Mapping[str, Any] | None = None,
+    storage_options: Mapping[str, object] | None = None,
 ) -> TableFiles:
     """Write a stand-alone table into a new folder, holding one part's row group in memory.
 
-    A local folder appears when it is whole. An object store has no such step: there, a reader must
-    wait for the writer, and a writer that fails removes what it wrote.
+    A local folder appears when it is whole; on an object store it is whole once it holds
+    `_SUCCESS`. A writer that fails removes what it wrote.
 
     Args:
         folder: A path or fsspec URL; must not hold anything yet.
@@ -69,32 +75,10 @@ def write_table_parts(
     Raises:
         InputError: on a duplicate or null id, a vector that isn't finite, a shape that changes.
     """
-    files = open_files(folder, storage_options=storage_options)
-    if files.find(""):
-        raise InputError(f"{folder} is not empty; name a new folder for the table.")
-    if not files.is_local:
+    with new_folder(folder, storage_options=storage_options) as new:
         return write_parts(
-            files, "", batches, space=space, entity=entity, version=version, part_rows=part_rows
+            new.files, "", batches, space=space, entity=entity, version=version, part_rows=part_rows
         )
-    final = Path(files.root)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    beside = open_files(final.parent)
-    partial = f".{final.name}.{uuid4().hex}.partial"
-    try:
-        written = write_parts(
-            beside,
-            partial,
-            batches,
-            space=space,
-            entity=entity,
-            version=version,
-            part_rows=part_rows,
-        )
-        beside.settle(partial)
-        Path(beside.full(partial)).rename(final)
-    finally:
-        beside.remove(partial)
-    return written
 
 
 def write_parts(
@@ -120,7 +104,7 @@ def write_parts(
     schema = table_schema(dim, id_type, space=space, entity=entity, version=version)
     part_rows = part_rows or max(1, PART_BYTES // (4 * dim))
     group_rows = min(part_rows, max(1, GROUP_BYTES // (4 * dim)))
-    written: dict[str, FileEntry] = {}
+    written: dict[str, FileDigest] = {}
     keys = IdKeys()
     try:
         groups = _row_groups(chain([first], batches), schema=schema, rows=group_rows, keys=keys)
@@ -135,7 +119,7 @@ def write_parts(
             ):
                 for batch in chain([group], islice(groups, part_rows // group_rows - 1)):
                     writer.write_batch(batch, row_group_size=group_rows)
-            written[name] = sink.entry
+            written[name] = sink.digest
         table = EmbeddingTable(
             space=space,
             entity=entity,
@@ -156,7 +140,7 @@ def write_parts(
 
 def _row_groups(
     batches: Iterator[Batch], *, schema: pa.Schema, rows: int, keys: IdKeys
-) -> Iterator[Any]:
+) -> Iterator[pa.RecordBatch]:
     """Regroup batches of any size into record batches of `rows`; at least one, if an empty one."""
     buffer = np.empty((rows, schema.field("embedding").type.list_size), np.float32)
     pending: list[pa.Array] = []
@@ -181,7 +165,7 @@ def _row_groups(
 def _id_type(ids: pa.Array) -> IdType:
     for name, type_ in ID_TYPES.items():
         if ids.type == type_:
-            return cast("IdType", name)
+            return name
     raise InputError(f"ids must be an Arrow array of string or int64; found {ids.type}.")
 
 

@@ -9,25 +9,24 @@ with space, entity and version in the schema's metadata.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from pyarrow.parquet import ParquetFile
 
 from backstay.compat.maps import Vectors
 from backstay.errors import InputError
-from backstay.registry.files import Files, open_files
-from backstay.registry.manifest import IdType
+from backstay.storage.files import Files, open_files
+from backstay.storage.ids import ID_TYPES, IdType
+from backstay.storage.parquet_parts import open_part, part_names
 
 Float32 = npt.NDArray[np.float32]
 Batch = tuple[pa.Array, Float32]
 """Ids (n,) and their vectors (n, D)."""
 
-ID_TYPES = {"string": pa.string(), "int64": pa.int64()}
 _SPACE, _ENTITY, _VERSION = b"backstay.space", b"backstay.entity", b"backstay.version"
 
 
@@ -64,13 +63,11 @@ class EmbeddingTable:
         """
         done = 0
         for part in self.parts:
-            with (
-                self.files.source(part) as source,
-                _open_part(source, self.files.full(part)) as file,
-            ):
-                _check_part(file, self, self.files.full(part))
+            path = self.files.full(part)
+            with open_part(self.files, part) as file:
+                _check_part(file, self, path)
                 for batch in file.iter_batches(batch_rows, columns=["id", "embedding"]):
-                    yield _columns(batch, self, part=self.files.full(part), first_row=done)
+                    yield _columns(batch, self, part=path, first_row=done)
                     done += len(batch)
 
     def read(self) -> Batch:
@@ -101,7 +98,7 @@ def table_schema(dim: int, id_type: IdType, *, space: str, entity: str, version:
     )
 
 
-def record_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema) -> Any:
+def record_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema) -> pa.RecordBatch:
     """Rows of a table as an Arrow record batch that shares the memory of `values`.
 
     Args:
@@ -121,7 +118,7 @@ def open_table(
     version: int | None = None,
     entity: str | None = None,
     extra_columns: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
+    storage_options: Mapping[str, object] | None = None,
 ) -> EmbeddingTable:
     """Open a Parquet file, or a folder of them, that has the layout of a table.
 
@@ -137,14 +134,7 @@ def open_table(
         InputError: The layout is another, or the table says it is of another space or version.
     """
     files = open_files(path, storage_options=storage_options)
-    if files.fs.isfile(files.root):
-        parts: tuple[str, ...] = ("",)
-    else:
-        parts = tuple(
-            name
-            for name in files.find("")
-            if name.endswith(".parquet") and not PurePosixPath(name).name.startswith(("_", "."))
-        )
+    parts = part_names(files)
     if not parts:
         raise InputError(
             f"{path} holds no table: expected a Parquet file, or a folder of *.parquet files."
@@ -168,7 +158,7 @@ def open_parts(
     rows = 0
     for part in parts:
         path = files.full(part)
-        with files.source(part) as source, _open_part(source, path) as file:
+        with open_part(files, part) as file:
             if table is None:
                 table = _describe(
                     file, path, files, parts, (space, version, entity), extra_columns=extra_columns
@@ -212,15 +202,8 @@ def check_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema, first_row:
         )
 
 
-def _open_part(source: Any, path: str) -> Any:
-    try:
-        return pq.ParquetFile(source)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} is no whole Parquet file ({error}).") from error
-
-
 def _describe(
-    file: Any,
+    file: ParquetFile,
     path: str,
     files: Files,
     parts: tuple[str, ...],
@@ -279,7 +262,7 @@ def _check_layout(schema: pa.Schema, path: str, *, extra_columns: bool) -> tuple
     raise InputError(f"{path} must hold id as string or integer; found {ids}.")
 
 
-def _check_part(file: Any, table: EmbeddingTable, path: str) -> None:
+def _check_part(file: ParquetFile, table: EmbeddingTable, path: str) -> None:
     id_type, dim = _check_layout(file.schema_arrow, path, extra_columns=table.extra_columns)
     if (id_type, dim) != (table.id_type, table.dim):
         raise InputError(
@@ -299,7 +282,7 @@ def _check_part(file: Any, table: EmbeddingTable, path: str) -> None:
             )
 
 
-def _columns(batch: Any, table: EmbeddingTable, *, part: str, first_row: int) -> Batch:
+def _columns(batch: pa.RecordBatch, table: EmbeddingTable, *, part: str, first_row: int) -> Batch:
     """A record batch as ids of the table's id type and a (n, D) view of its vectors."""
     ids, vectors = batch.column("id"), batch.column("embedding")
     flat = vectors.flatten()

@@ -12,7 +12,10 @@ from safetensors.numpy import load, save
 
 from backstay.compat.maps import BackwardMap
 from backstay.errors import CorruptError, InputError
-from backstay.registry.manifest import canonical_json
+from backstay.storage.documents import JsonObject, canonical_json
+
+Array = npt.NDArray[Any]
+"""Of any shape and any number type."""
 
 _WEIGHTS = "weights/"
 _VOCABULARY = "vocabulary/"
@@ -20,10 +23,10 @@ _VOCABULARY = "vocabulary/"
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What makes an embedding model again."""
+    """All that an embedding model is rebuilt from."""
 
-    config: dict[str, Any]  # as JSON gives it back: tuples have become lists
-    weights: dict[str, npt.NDArray[Any]]
+    config: JsonObject  # as JSON gives it back: tuples have become lists
+    weights: dict[str, Array]
     vocabulary: dict[str, tuple[str, ...]]  # attribute kind -> values, in embedding-row order
 
 
@@ -84,14 +87,14 @@ def decode_map(data: bytes, *, path: str) -> BackwardMap:
         raise CorruptError(f"{path} holds no backward map ({error!r}).") from error
 
 
-def _save(tensors: dict[str, npt.NDArray[Any]], metadata: dict[str, str]) -> bytes:
+def _save(tensors: dict[str, Array], metadata: dict[str, str]) -> bytes:
     for name, array in tensors.items():
         if array.dtype.hasobject:
             raise InputError(f"{name} must be an array of numbers; found dtype {array.dtype}.")
     return bytes(save(tensors, metadata=metadata))
 
 
-def _load(data: bytes, *, path: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+def _load(data: bytes, *, path: str) -> tuple[dict[str, Array], dict[str, str]]:
     try:
         tensors = load(data)
     except SafetensorError as error:

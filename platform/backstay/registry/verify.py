@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,18 +18,16 @@ from backstay.registry.manifest import (
     RETIRED,
     Manifest,
 )
+from backstay.registry.store import Space
 from backstay.registry.tables import EmbeddingTable, open_parts
-from backstay.registry.unique import IdKeys, refuse_duplicates
-
-if TYPE_CHECKING:
-    from backstay.registry.files import Files
-    from backstay.registry.store import Space
+from backstay.storage.files import Files
+from backstay.storage.ids import IdKeys, refuse_duplicates
 
 _CHUNK = 8 << 20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class Defect:
     """One thing about a version that isn't as it was published."""
 
     kind: Literal["missing", "changed", "stray", "parent", "content"]
@@ -37,45 +35,45 @@ class Problem:
     message: str
 
 
-def verify(space: "Space", version: int) -> list[Problem]:
-    """All problems of a version; see `Space.verify`."""
+def verify(space: Space, version: int) -> list[Defect]:
+    """Everything about a version that is not as it was published; empty when all is well."""
     try:
         manifest = space.manifest(version)
     except CorruptError as error:
-        return [Problem(kind="changed", path=MANIFEST, message=str(error))]
-    problems = [*_manifest(space, manifest, version), *_files(space, manifest, version)]
-    if not problems:  # content that isn't what was published says nothing about publishing
-        problems += _content(space, manifest)
-    return problems
+        return [Defect(kind="changed", path=MANIFEST, message=str(error))]
+    defects = [*_manifest(space, manifest, version), *_files(space, manifest, version)]
+    if not defects:  # content that isn't what was published says nothing about publishing
+        defects += _content(space, manifest)
+    return defects
 
 
-def _manifest(space: "Space", manifest: Manifest, version: int) -> Iterator[Problem]:
+def _manifest(space: Space, manifest: Manifest, version: int) -> Iterator[Defect]:
     """Whether the manifest is this version's, unchanged, and follows from all before it."""
     if (manifest.space, manifest.version) != (space.name, version):
         message = f"says it is version {manifest.version} of {manifest.space}."
-        yield Problem(kind="changed", path=MANIFEST, message=message)
+        yield Defect(kind="changed", path=MANIFEST, message=message)
         return
     if space.files.read(space.path(version, MANIFEST)) != manifest.to_json():
         message = "isn't written as Backstay writes it: someone has edited it."
-        yield Problem(kind="changed", path=MANIFEST, message=message)
+        yield Defect(kind="changed", path=MANIFEST, message=message)
     child = manifest
     while child.parent is not None:
         try:
             parent = space.manifest(child.parent)
         except (CorruptError, NotFoundError) as error:
-            yield Problem(kind="parent", path=MANIFEST, message=str(error))
+            yield Defect(kind="parent", path=MANIFEST, message=str(error))
             return
         if parent.sha256 != child.parent_manifest_sha256:
             message = (
                 f"version {child.version} was published on a version {child.parent} whose manifest "
                 f"had SHA-256 {child.parent_manifest_sha256}; found {parent.sha256}."
             )
-            yield Problem(kind="parent", path=MANIFEST, message=message)
+            yield Defect(kind="parent", path=MANIFEST, message=message)
             return
         child = parent
 
 
-def _files(space: "Space", manifest: Manifest, version: int) -> Iterator[Problem]:
+def _files(space: Space, manifest: Manifest, version: int) -> Iterator[Defect]:
     """Whether exactly the files of the manifest are there, with their sizes and hashes."""
     retired = space.retired(version)
     expected = {k: v for k, v in manifest.files.items() if not retired or k not in retired.removed}
@@ -83,23 +81,23 @@ def _files(space: "Space", manifest: Manifest, version: int) -> Iterator[Problem
     for name, entry in sorted(expected.items()):
         if name not in found:
             message = "is in the manifest but not there."
-            yield Problem(kind="missing", path=name, message=message)
+            yield Defect(kind="missing", path=name, message=message)
         elif found[name] != entry.size:
             message = f"should have {entry.size} bytes; found {found[name]}."
-            yield Problem(kind="changed", path=name, message=message)
+            yield Defect(kind="changed", path=name, message=message)
         elif (actual := _sha256(space.files, space.path(version, name))) != entry.sha256:
             message = f"should have SHA-256 {entry.sha256}; found {actual}."
-            yield Problem(kind="changed", path=name, message=message)
+            yield Defect(kind="changed", path=name, message=message)
     for name in sorted(found.keys() - expected.keys() - {MANIFEST, CLAIM, RETIRED}):
         message = (
             "should have gone when the version was retired; retire it again."
             if name in manifest.files
             else "is not in the manifest."
         )
-        yield Problem(kind="stray", path=name, message=message)
+        yield Defect(kind="stray", path=name, message=message)
 
 
-def _content(space: "Space", manifest: Manifest) -> Iterator[Problem]:
+def _content(space: Space, manifest: Manifest) -> Iterator[Defect]:
     """Whether maps and tables can be read and have the manifest's shapes."""
     version = manifest.version
     checks: dict[str, Callable[[int], object]] = {
@@ -114,12 +112,12 @@ def _content(space: "Space", manifest: Manifest) -> Iterator[Problem]:
             try:
                 check(version)
             except BackstayError as error:
-                yield Problem(kind="content", path=name, message=str(error))
+                yield Defect(kind="content", path=name, message=str(error))
     for entity in () if retired else manifest.entities:
         try:
             _check_table(space.table(version, entity))
         except BackstayError as error:
-            yield Problem(kind="content", path=f"tables/{entity}", message=str(error))
+            yield Defect(kind="content", path=f"tables/{entity}", message=str(error))
 
 
 def _check_table(table: EmbeddingTable) -> None:
@@ -145,7 +143,7 @@ def _check_table(table: EmbeddingTable) -> None:
     refuse_duplicates(keys.whole(), ids_again, table=f"the table of {table.entity}")
 
 
-def _sha256(files: "Files", path: str) -> str:
+def _sha256(files: Files, path: str) -> str:
     digest = hashlib.sha256()
     with files.source(path) as source:
         while chunk := source.read(_CHUNK):

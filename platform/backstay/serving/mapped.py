@@ -9,14 +9,10 @@ Opening it costs milliseconds and no memory: pages come in as they are asked for
 that serve the same table share them.
 """
 
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backstay.errors import CorruptError
+from backstay.storage.folders import new_folder, remove_abandoned
+from backstay.storage.ids import IdType
+from backstay.storage.locks import locked
 
 if TYPE_CHECKING:
     from backstay.registry.tables import EmbeddingTable
@@ -31,7 +30,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of the cache; another format is another folder."""
 
-ID_TYPES = {"int64": pa.int64(), "string": pa.large_string()}
+INDEX_TYPES: dict[IdType, pa.DataType] = {"int64": pa.int64(), "string": pa.large_string()}
+"""The Arrow types of ids in the index: strings of any total length."""
+
 _VECTORS = "vectors.npy"
 _IDS = "ids.arrow"
 
@@ -40,7 +41,7 @@ _IDS = "ids.arrow"
 class MappedTable:
     """A table that answers by id; every array is a read-only memory map."""
 
-    sorted_ids: pa.Array  # (rows,) ascending, distinct, of a type in ID_TYPES
+    sorted_ids: pa.Array  # (rows,) ascending, distinct, of a type in INDEX_TYPES
     rows: npt.NDArray[np.int64]  # (rows,): where in `vectors` each sorted id is
     vectors: npt.NDArray[np.float32]  # (rows, D)
 
@@ -79,17 +80,11 @@ def open_cached(
     """
     name = f"{version}-{manifest_hash[:32]}.f{FORMAT}"
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock"):
+    with locked(folder / ".lock"):
         if not (folder / name).is_dir():
-            building = folder / ".building"
-            shutil.rmtree(building, ignore_errors=True)
-            building.mkdir()
-            try:
-                _copy(table, building)
-                building.rename(folder / name)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
-            _sync(folder)
+            remove_abandoned(folder)
+            with new_folder(folder / name) as new:
+                _copy(table, new.path)
         opened = _open(folder / name)
         for entry in folder.iterdir():
             number, _, rest = entry.name.partition("-")
@@ -108,9 +103,9 @@ def _open(folder: Path) -> MappedTable:
 
 
 def _copy(table: "EmbeddingTable", folder: Path) -> None:
-    id_type = ID_TYPES[table.id_type]
+    id_type = INDEX_TYPES[table.id_type]
     chunks = []
-    with _synced(folder / _VECTORS) as file:
+    with (folder / _VECTORS).open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": "<f4", "fortran_order": False, "shape": (table.rows, table.dim)}
         )
@@ -137,7 +132,7 @@ def _copy(table: "EmbeddingTable", folder: Path) -> None:
             "look-up has no one answer. Publish a version that holds it once."
         )
     index = pa.table({"id": ids, "row": order.cast(pa.int64())})
-    with _synced(folder / _IDS) as file, pa.ipc.new_file(file, index.schema) as writer:
+    with pa.ipc.new_file(str(folder / _IDS), index.schema) as writer:
         writer.write_table(index)
 
 
@@ -146,27 +141,3 @@ def _one_chunk(column: pa.ChunkedArray, id_type: pa.DataType) -> pa.Array:
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], id_type)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    # The kernel drops the lock with the process, however it dies.
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _synced(path: Path) -> Iterator[Any]:
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

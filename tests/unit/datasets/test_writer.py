@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import backstay
 from backstay.datasets.dataset import Dataset
-from backstay.datasets.staging import remove_if_dead
 from backstay.datasets.writer import interaction_schema, item_schema, write_dataset
 from backstay.errors import BackstayError, InputError, UsageError
+from backstay.storage.folders import remove_abandoned
 
 SCHEMA = interaction_schema()
 ROWS = [("b", "y", 4.0, 9), ("a", "x", 3.0, 2), ("b", "x", 1.0, 2), ("c", "z", 5.0, 9)]
@@ -207,7 +207,6 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import pyarrow as pa
-from backstay.datasets.staging import remove_if_dead
 from backstay.datasets.writer import interaction_schema, write_dataset
 
 def rows():
@@ -232,8 +231,8 @@ def test_a_killed_writer_leaves_no_dataset_and_the_next_one_clears_up(tmp_path):
         env={**os.environ, "PYTHONPATH": path},
     ) as writer:
         assert writer.stdout.readline() == b"half-way\n"
-        [staging] = tmp_path.glob(".out.partial-*")
-        remove_if_dead(staging)
+        [staging] = tmp_path.glob(".out.*.partial")
+        remove_abandoned(tmp_path)
         assert staging.is_dir()
         writer.send_signal(signal.SIGKILL)
     assert not out.exists()

@@ -6,7 +6,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from backstay.engines.fit import _begin, _failure, _filesystem
-from backstay.registry.files import open_files
+from backstay.storage.files import open_files
 from backstay.training.fit import FitState
 
 

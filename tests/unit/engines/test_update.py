@@ -18,6 +18,7 @@ from backstay.engines.update import UpdateConfig, update
 from backstay.errors import NotFoundError, UsageError
 from backstay.models.trained import TrainedModel
 from backstay.registry.store import Registry
+from backstay.registry.verify import verify
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_each_update_publishes_the_next_version_with_everything_a_reader_needs(c
     space = Registry(config.registry).space("market")
     assert [report.version for report in reports] == space.versions() == [0, 1, 2]
     assert [report.dim for report in reports] == [256, 320, 384]
-    assert all(space.verify(version) == [] for version in space.versions())
+    assert all(verify(space, version) == [] for version in space.versions())
     assert space.chain(2, 0).matrix.shape == (256, 384)
     manifest = space.manifest(2)
     assert manifest.method == "bc-aligner"
@@ -110,7 +111,7 @@ def test_versions_of_other_methods_lead_back_too(config, method, dim):
     (report,) = publish(config, 0.6, method=method, dim=10, epochs=1)
     assert (report.method, report.dim) == (method, dim)
     space = Registry(config.registry).space("market")
-    assert space.verify(1) == []
+    assert verify(space, 1) == []
     assert space.chain(1, 0).matrix.shape == (8, dim)
 
 
@@ -125,7 +126,7 @@ def test_a_table_built_onto_older_ones_converts_into_the_very_vectors_of_version
         (report,) = publish(config, until, method="backstay", dim=dim)
     assert max(report.metrics["alignment_error"].values()) < 1e-4
     space = Registry(config.registry).space("market")
-    assert all(space.verify(version) == [] for version in (0, 1, 2))
+    assert all(verify(space, version) == [] for version in (0, 1, 2))
     opened = Dataset.open(dataset)
     interactions = opened.interactions()
     snapshot = step(interactions, 2, 0.7, 0.8)
@@ -194,7 +195,7 @@ def test_a_job_killed_in_training_leaves_nothing_visible_and_resumes(config, tmp
     assert "resuming from the checkpoint" in done.stderr
     assert "epoch 1 of" not in done.stderr  # the first checkpoint's work is not done again
     assert space.versions() == [0]
-    assert space.verify(0) == []
+    assert verify(space, 0) == []
     assert not list(Path(config.registry).glob("market/runs/*/state.pt"))
     undisturbed = replace(config, registry=str(tmp_path / "undisturbed"), epochs=200)
     update(undisturbed)

@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from backstay.compat.maps import BackwardMap
 from backstay.errors import VersionExistsError
-from backstay.registry import files
 from backstay.registry.store import Registry
+from backstay.registry.verify import verify
+from backstay.storage import files
 
 
 def publish(space, version, run_id, *, fill=1.0, before=lambda: None):
@@ -100,7 +101,7 @@ def _kill_at_each(root, phase, stride):
 def _assert_whole(space, latest):
     assert space.versions() == list(range(latest + 1)), space.versions()
     for version in space.versions():
-        assert space.verify(version) == [], space.verify(version)
+        assert verify(space, version) == [], verify(space, version)
 
 
 def _in_fork(step):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from backstay.registry.store import Registry
+from backstay.registry.verify import verify
 
 PUBLISHER = Path(__file__).with_name("publisher.py")
 PLATFORM = Path(__file__).parents[3] / "platform"
@@ -39,7 +40,7 @@ def test_of_two_racing_processes_exactly_one_publishes(tmp_path):
         winner, loser = ("a", "bb") if won else ("bb", "a")
         assert space.manifest(0).run_id == winner
         assert space.metrics(0) == {"recall50": len(winner)}
-        assert space.verify(0) == []
+        assert verify(space, 0) == []
         assert [draft.run_id for draft in space.drafts()] == [loser]
         assert len(space.draft(0, run_id=loser).staged) == 5
 

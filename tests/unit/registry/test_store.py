@@ -20,6 +20,7 @@ from backstay.errors import (
     VersionExistsError,
 )
 from backstay.registry.store import Registry
+from backstay.registry.verify import verify
 
 
 def test_an_empty_registry_has_nothing_and_says_what_to_do(registry):
@@ -46,7 +47,7 @@ def test_what_is_published_comes_back(registry, fill):
         "user": 10,
     }
     assert space.metrics(1) == {"recall50": 0.25}
-    assert space.verify(0) == space.verify(1) == []
+    assert verify(space, 0) == verify(space, 1) == []
 
 
 def test_a_model_comes_back_bit_for_bit(space, publish):
@@ -104,7 +105,7 @@ def test_an_empty_table_is_a_table(space, publish):
 
     ids, values = space.table(0, "item").read()
     assert (len(ids), ids.type, values.shape) == (0, pa.string(), (0, 5))
-    assert space.verify(0) == []
+    assert verify(space, 0) == []
 
 
 def test_asking_for_what_is_not_there_says_what_is(space, fill, publish):
@@ -277,7 +278,7 @@ def test_a_draft_opened_again_goes_on(space, stage, publish):
     again = space.draft(0, run_id="r")
     assert "model.safetensors" in again.staged
     publish(again)
-    assert space.verify(0) == []
+    assert verify(space, 0) == []
     assert space.drafts() == []
 
 
@@ -288,7 +289,7 @@ def test_writing_again_replaces_what_was_staged(space, publish):
         draft.write_table("item", [(ids, np.ones((rows, 3), np.float32))], part_rows=2)
     publish(draft)
     assert space.table(0, "item").rows == 2
-    assert space.verify(0) == []
+    assert verify(space, 0) == []
 
 
 def test_a_table_that_fails_half_way_leaves_nothing_staged(space):
@@ -316,7 +317,7 @@ def test_the_second_publisher_is_refused_and_keeps_its_files(space, stage, publi
     with pytest.raises(VersionExistsError, match=r"run first has published it.*kept in .*second"):
         publish(second)
     assert space.manifest(0) == won
-    assert space.verify(0) == []
+    assert verify(space, 0) == []
     assert space.draft(0, run_id="second").staged == kept
     second.discard()
     assert space.drafts() == []
@@ -351,7 +352,7 @@ def test_of_many_threads_one_publishes(space, stage, publish):
         won = [manifest for manifest in pool.map(attempt, drafts) if manifest]
     assert len(won) == 1
     assert space.manifest(0) == won[0]
-    assert space.verify(0) == []
+    assert verify(space, 0) == []
     assert len(space.drafts()) == 7
 
 
@@ -374,7 +375,7 @@ def test_a_dead_publishers_claim_is_named_and_can_be_released(space, stage, publ
 
     space.release_claim(0)
     publish(draft)
-    assert space.verify(0) == []
+    assert verify(space, 0) == []
     with pytest.raises(NotFoundError, match="no unfinished claim"):
         space.release_claim(0)
 
@@ -382,10 +383,10 @@ def test_a_dead_publishers_claim_is_named_and_can_be_released(space, stage, publ
 def test_a_live_publishers_claim_is_not_released(space, stage, publish):
     import os  # noqa: PLC0415
 
-    from backstay.registry.files import _started, this_process  # noqa: PLC0415
+    from backstay.storage.processes import started, this_process  # noqa: PLC0415
 
     parent = os.getppid()
-    _claim(space, **{**this_process(), "pid": parent, "started": _started(parent)})
+    _claim(space, **{**this_process(), "pid": parent, "started": started(parent)})
     with pytest.raises(RegistryError, match="let it finish or stop it first"):
         space.release_claim(0)
     draft = space.draft(0, run_id="dead")
@@ -402,11 +403,11 @@ def test_files_of_a_dead_attempt_do_not_stay(space, stage, publish):
     draft = space.draft(0, run_id="r")
     stage(draft)
     publish(draft)
-    assert space.verify(0) == []
+    assert verify(space, 0) == []
 
 
 def test_a_store_without_exclusive_create_is_refused(space):
-    from backstay.registry.files import Files  # noqa: PLC0415
+    from backstay.storage.files import Files  # noqa: PLC0415
 
     with pytest.raises(RegistryError, match="no exclusive create"):
         Files(space.files.fs, space.files.root).create("x", b"1")
@@ -429,7 +430,7 @@ def test_a_retired_version_lives_on_through_the_chain(space, fill):
     for ask in (lambda: space.table(1, "item"), lambda: space.model(1)):
         with pytest.raises(NotFoundError, match=r"was retired on .* through chain\(2, 1\)"):
             ask()
-    assert all(space.verify(k) == [] for k in (0, 1, 2))
+    assert all(verify(space, k) == [] for k in (0, 1, 2))
     assert space.retire(1, reason="again").reason == "storage"
 
 

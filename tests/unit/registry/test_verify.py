@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from backstay.errors import CorruptError, NotFoundError
+from backstay.registry.verify import verify
 
 PART = "tables/item/part-00001.parquet"
 
@@ -16,7 +17,7 @@ def published(space, fill):
 
 
 def _found(space, version=1):
-    return {(problem.kind, problem.path) for problem in space.verify(version)}
+    return {(problem.kind, problem.path) for problem in verify(space, version)}
 
 
 def test_a_flipped_byte_is_found(published):
@@ -25,14 +26,14 @@ def test_a_flipped_byte_is_found(published):
     data[40] ^= 1
     published.files.write(path, bytes(data))
     assert _found(published) == {("changed", PART)}
-    assert "SHA-256" in published.verify(1)[0].message
+    assert "SHA-256" in verify(published, 1)[0].message
 
 
 def test_a_truncated_file_is_found(published):
     path = published.path(1, "model.safetensors")
     data = published.files.read(path)
     published.files.write(path, data[:-5])
-    (problem,) = published.verify(1)
+    (problem,) = verify(published, 1)
     assert (problem.kind, problem.path) == ("changed", "model.safetensors")
     assert f"should have {len(data)} bytes; found {len(data) - 5}" in problem.message
     with pytest.raises(CorruptError, match="no whole safetensors file"):
@@ -77,7 +78,7 @@ def test_a_manifest_that_was_edited_or_moved_is_found(published):
 
 def test_a_version_that_is_not_there_is_no_clean_version(published):
     with pytest.raises(NotFoundError):
-        published.verify(5)
+        verify(published, 5)
 
 
 def test_what_should_have_gone_with_a_retired_version_is_found(published):
@@ -131,7 +132,7 @@ def _nan(table):
 )
 def test_a_table_published_wrong_is_found(published, change, message):
     _republish(published, PART, _rewritten(published, change))
-    (problem,) = published.verify(1)
+    (problem,) = verify(published, 1)
     assert (problem.kind, problem.path) == ("content", "tables/item")
     assert message in problem.message
 
@@ -141,6 +142,6 @@ def test_a_map_published_wrong_is_found(published):
         b"movies", b"musics"
     )
     _republish(published, "backward.safetensors", other)
-    (problem,) = published.verify(1)
+    (problem,) = verify(published, 1)
     assert (problem.kind, problem.path) == ("content", "backward.safetensors")
     assert "musics" in problem.message

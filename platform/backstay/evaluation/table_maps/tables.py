@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pandas.util import hash_array
 
 from backstay.errors import InputError
-from backstay.registry.files import Files, open_files
-from backstay.registry.unique import refuse_duplicates
+from backstay.storage.files import Files, open_files
+from backstay.storage.ids import refuse_duplicates
+from backstay.storage.parquet_parts import open_part, part_names, read_batches
 
 logger = logging.getLogger("backstay.own_vectors")
 
@@ -74,9 +74,8 @@ class OwnTable:
 
     def _batches(self) -> Iterator[tuple[Any, Float32]]:
         done = 0
-        for part, batch in _read(
-            self.files, self.parts, rows=max(1, BATCH_BYTES // (8 * self.dim))
-        ):
+        rows = max(1, BATCH_BYTES // (8 * self.dim))
+        for part, batch in _read(self.files, self.parts, rows=rows):
             yield batch.column("id"), _vectors(batch, part, dim=self.dim, first_row=done)
             done += len(batch)
 
@@ -102,7 +101,7 @@ def open_own_table(path: str | Path) -> OwnTable:
     id_type = dim = None
     for part in parts:
         full = files.full(part)
-        with files.source(part) as source, _parquet(source, full) as file:
+        with open_part(files, part, read_ahead=_READ_BYTES) as file:
             found = _id_type(file.schema_arrow, full), _dim(file, full)
         if dim is None:
             id_type, dim = found
@@ -154,37 +153,20 @@ def open_own_tables(paths: Sequence[str | Path]) -> tuple[OwnTable, ...]:
 
 
 def _parts(files: Files, path: str) -> tuple[str, ...]:
-    if files.fs.isfile(files.root):
-        return ("",)
     if not files.fs.exists(files.root):
         raise InputError(f"{path} is not there; expected a Parquet file or a folder of them.")
-    parts = tuple(
-        name
-        for name in files.find("")
-        if name.endswith(".parquet") and not PurePosixPath(name).name.startswith(("_", "."))
-    )
+    parts = part_names(files)
     if not parts:
         raise InputError(f"{path} holds no *.parquet files; expected a table's parts.")
     return parts
-
-
-def _parquet(source: Any, path: str) -> Any:
-    try:
-        # Other settings read a row group's columns whole, and a table may be one row group.
-        return pq.ParquetFile(source, buffer_size=_READ_BYTES, pre_buffer=False)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} is no whole Parquet file ({error}).") from error
 
 
 def _read(
     files: Files, parts: Sequence[str], *, rows: int, columns: Sequence[str] = ("id", "embedding")
 ) -> Iterator[tuple[str, Any]]:
     """Each part's full path with its record batches, in row order."""
-    for part in parts:
-        full = files.full(part)
-        with files.source(part) as source, _parquet(source, full) as file:
-            for batch in file.iter_batches(rows, columns=list(columns)):
-                yield full, batch
+    # A table may be one row group, whose columns would be read whole without reading ahead.
+    return read_batches(files, parts, rows=rows, columns=columns, read_ahead=_READ_BYTES)
 
 
 def _id_type(schema: pa.Schema, path: str) -> str:
@@ -256,6 +238,6 @@ def _keys(ids: Any) -> Keys:
 
 def _said_version(table: OwnTable) -> int | None:
     """The version that a table from a registry says it is of."""
-    with table.files.source(table.parts[0]) as source, _parquet(source, table.path) as file:
+    with open_part(table.files, table.parts[0]) as file:
         said = (file.schema_arrow.metadata or {}).get(b"backstay.version")
     return int(said) if said is not None else None

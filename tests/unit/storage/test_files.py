@@ -1,7 +1,6 @@
 """Exclusive creation, which publishing stands on, and files that fail half-way."""
 
 import os
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from backstay.errors import RegistryError
-from backstay.registry.files import Files, is_running, open_files, this_process
+from backstay.storage.files import Files, open_files
 
 
 class ObjectStore(MemoryFileSystem):
@@ -126,15 +125,3 @@ def test_removing_what_is_not_there_is_fine(files):
 def test_an_unknown_protocol_says_what_is_expected():
     with pytest.raises(RegistryError, match="Expected a folder or an fsspec URL"):
         open_files("gopher://hole")
-
-
-def test_a_process_runs_until_it_has_ended():
-    with subprocess.Popen(["sleep", "60"]) as process:
-        stat = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        owner = {**this_process(), "pid": process.pid, "started": int(stat[19])}
-        assert is_running(owner)
-        assert not is_running({**owner, "started": owner["started"] - 1})  # the pid came again
-        assert not is_running({**owner, "host": "elsewhere"})
-        process.kill()
-    assert not is_running(owner)
-    assert not is_running(this_process())

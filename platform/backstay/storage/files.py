@@ -1,27 +1,27 @@
-"""The few file operations that publishing needs, on a local folder or any fsspec file system.
+"""The few file operations that storing needs, on a local folder or any fsspec file system.
 
-Publishing stands on one of them: `create` makes a file with all its bytes, or finds that someone
-else has. Local folders do it with a hard link, object stores with a conditional put. Renames are
-not relied on: object stores have none.
+`create` makes a file with all its bytes, or finds that someone else has made it. Local folders do
+it with a hard link, object stores with a conditional put. Nothing relies on renames: object stores
+have none.
 """
 
 import contextlib
 import errno
 import hashlib
-import os
 import shutil
-import socket
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO
 from uuid import uuid4
 
 import pyarrow as pa
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from backstay.errors import RegistryError
-from backstay.registry.manifest import FileEntry
+from backstay.storage.atomic import sync_folder, sync_tree, synced_file, temporary_file
 
 CONDITIONAL_PUT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 """Protocols whose fsspec driver turns `pipe_file(mode="create")` into one conditional request.
@@ -35,19 +35,27 @@ _TEMPORARY = ".tmp"
 _memory_lock = threading.Lock()
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileDigest:
+    """Size and hash of a file's bytes."""
+
+    size: int  # bytes
+    sha256: str  # hexadecimal
+
+
 class HashedFile:
     """A file being written: counts and hashes what passes through."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
-        self._digest = hashlib.sha256()
+        self._hash = hashlib.sha256()
         self._size = 0
         self.closed = False
 
     def write(self, data: bytes) -> int:
         """Write `data`, any object with the buffer protocol."""
         self._raw.write(data)
-        self._digest.update(data)
+        self._hash.update(data)
         written = memoryview(data).nbytes
         self._size += written
         return written
@@ -56,20 +64,20 @@ class HashedFile:
         """Do nothing: the bytes are forced out once, at the end."""
 
     @property
-    def entry(self) -> FileEntry:
+    def digest(self) -> FileDigest:
         """Size and SHA-256 of what has been written."""
-        return FileEntry(size=self._size, sha256=self._digest.hexdigest())
+        return FileDigest(size=self._size, sha256=self._hash.hexdigest())
 
 
 class Files:
-    """Files under one root on an object store; the subclasses know better ways elsewhere.
+    """Files under one root on an object store; the subclasses are for other file systems.
 
     Paths are relative to the root, with `/`; the empty path is the root.
     """
 
     is_local = False  # whether `root` is a folder of this machine
 
-    def __init__(self, fs: Any, root: str) -> None:
+    def __init__(self, fs: AbstractFileSystem, root: str) -> None:
         self.fs = fs  # the fsspec file system
         self.root = root.rstrip("/")  # the root's path in `fs`
         self._proved = False
@@ -102,7 +110,7 @@ class Files:
         found = self.fs.find(self.full(path), detail=True)
         return {name[start:]: info["size"] for name, info in sorted(found.items())}
 
-    def source(self, path: str) -> Any:
+    def source(self, path: str) -> pa.NativeFile:
         """Open a file for pyarrow to read; a context manager."""
         return self.fs.open(self.full(path), "rb")
 
@@ -168,15 +176,15 @@ class Files:
         if found:
             self.fs.rm(found)
 
-    def settle(self, path: str) -> None:
-        """Return once everything written under a folder would survive a power cut."""
+    def sync(self, path: str) -> None:
+        """Return once the files written under a folder would survive a power cut."""
         # an object that was acknowledged is durable
 
 
 class MemoryFiles(Files):
     """Files of this process only, for tests and trials."""
 
-    def source(self, path: str) -> Any:
+    def source(self, path: str) -> pa.NativeFile:
         """Open a copy: fsspec gives all readers of a memory file one position."""
         return pa.BufferReader(self.read(path))
 
@@ -194,7 +202,7 @@ class LocalFiles(Files):
 
     is_local = True
 
-    def source(self, path: str) -> Any:
+    def source(self, path: str) -> pa.NativeFile:
         """Open the file itself."""
         return pa.OSFile(self.full(path), "rb")
 
@@ -203,14 +211,8 @@ class LocalFiles(Files):
         """Force the bytes to disk before they count as written."""
         target = Path(self.full(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with target.open("wb") as raw:
-                yield HashedFile(raw)
-                raw.flush()
-                os.fsync(raw.fileno())
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
+        with synced_file(target) as raw:
+            yield HashedFile(raw)
 
     def write(self, path: str, data: bytes) -> None:
         """Rename over what is there."""
@@ -249,32 +251,25 @@ class LocalFiles(Files):
         else:
             target.unlink(missing_ok=True)
 
-    def settle(self, path: str) -> None:
+    def sync(self, path: str) -> None:
         """Force the folders themselves to disk, and those above that name them."""
-        for folder, _, _ in os.walk(self.full(path)):
-            _sync_folder(Path(folder))
+        sync_tree(Path(self.full(path)), contents=False)
         for above in PurePosixPath(path).parents:
-            _sync_folder(Path(self.root) / above)
+            sync_folder(Path(self.root) / above)
 
     @contextlib.contextmanager
     def _temporary(self, path: str, data: bytes) -> Iterator[Path]:
-        """A file, out of the way, that holds `data` durably, to become `path`; gone afterwards."""
+        """A file that holds `data`, out of readers' sight, to become `path`; gone afterwards."""
         folder = Path(self.full(path)).parent
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(self.full(_TEMPORARY)) / uuid4().hex
-        temporary.parent.mkdir(exist_ok=True)
-        try:
-            with temporary.open("wb") as raw:
-                raw.write(data)
-                raw.flush()
-                os.fsync(raw.fileno())
+        hidden = Path(self.full(_TEMPORARY))
+        hidden.mkdir(exist_ok=True)
+        with temporary_file(hidden, data) as temporary:
             yield temporary
-            _sync_folder(folder)
-        finally:
-            temporary.unlink(missing_ok=True)
+            sync_folder(folder)
 
 
-def open_files(uri: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> Files:
+def open_files(uri: str | Path, *, storage_options: Mapping[str, object] | None = None) -> Files:
     """The files under a path or a URL; `storage_options` go to the fsspec file system."""
     # A cached listing would hide the version that someone else has just published.
     options = {"use_listings_cache": False, **(storage_options or {})}
@@ -292,40 +287,5 @@ def open_files(uri: str | Path, *, storage_options: Mapping[str, Any] | None = N
     return Files(fs, root)
 
 
-def this_process() -> dict[str, Any]:
-    """Who is writing: host, process and when that process started, in clock ticks since boot."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
-
-
-def is_running(owner: Mapping[str, Any]) -> bool:
-    """Whether `owner`, as `this_process` described it, is another live process of this host.
-
-    False for a process of another host: nothing is known about it.
-    """
-    return (
-        owner["host"] == socket.gethostname()
-        and owner["pid"] != os.getpid()
-        and owner["started"] is not None
-        and owner["started"] == _started(owner["pid"])
-    )
-
-
-def _started(pid: int) -> int | None:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    state, *fields = status.rpartition(")")[2].split()
-    return None if state == "Z" else int(fields[18])  # proc(5): field 22, starttime
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
+def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

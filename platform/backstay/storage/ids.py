@@ -1,7 +1,7 @@
-"""Ids that stand once in a table, of any length: 16 bytes a row, not the ids."""
+"""Ids of a table's rows: their types, and the check that each stands once."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,13 +9,21 @@ import pyarrow as pa
 
 from backstay.errors import InputError
 
+IdType = Literal["string", "int64"]
+
+ID_TYPES: dict[IdType, pa.DataType] = {"string": pa.string(), "int64": pa.int64()}
+"""The Arrow type of each type of id."""
+
+Keys = npt.NDArray[np.int64 | np.uint64]
+"""(rows,) 64 bits a row, equal for equal ids."""
+
 
 class IdKeys:
-    """One 64-bit key per row, equal for equal ids: the id itself, or a hash of a string."""
+    """One 64-bit key a row: the id itself, or a hash of a string. Holds 8 bytes a row, no ids."""
 
     def __init__(self) -> None:
         self.rows = 0
-        self._keys: list[npt.NDArray[Any]] = []
+        self._keys: list[Keys] = []
 
     def add(self, ids: pa.Array) -> None:
         """Take in the ids (n,) of the next rows."""
@@ -27,12 +35,12 @@ class IdKeys:
         self._keys.append(values.copy())
         self.rows += len(ids)
 
-    def whole(self) -> npt.NDArray[Any]:
+    def whole(self) -> Keys:
         """The keys of all rows (rows,)."""
         return np.concatenate(self._keys) if self._keys else np.zeros(0, np.int64)
 
 
-def refuse_duplicates(keys: npt.NDArray[Any], batches: Iterable[pa.Array], *, table: str) -> None:
+def refuse_duplicates(keys: Keys, batches: Iterable[pa.Array], *, table: str) -> None:
     """InputError where an id stands in two rows.
 
     Args:
@@ -45,7 +53,7 @@ def refuse_duplicates(keys: npt.NDArray[Any], batches: Iterable[pa.Array], *, ta
     suspects = np.unique(np.concatenate([order[twins], order[twins + 1]]))  # or keys that collide
     if not len(suspects):
         return
-    first_row: dict[Any, int] = {}
+    first_row: dict[object, int] = {}
     done = 0
     for ids in batches:
         here = suspects[(suspects >= done) & (suspects < done + len(ids))]

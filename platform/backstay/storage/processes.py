@@ -1,0 +1,42 @@
+"""Telling one process from another: host, process id and start time."""
+
+import os
+import socket
+from typing import TypedDict
+
+import psutil
+
+
+class ProcessIdentity(TypedDict):
+    """One process of one host."""
+
+    host: str
+    pid: int
+    started: float | None  # seconds from the host's boot, so that setting the clock changes nothing
+
+
+def this_process() -> ProcessIdentity:
+    """The identity of this process."""
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "started": started(pid)}
+
+
+def is_running(process: ProcessIdentity) -> bool:
+    """Whether `process` is another live process of this host; False if it is of another host."""
+    return (
+        process["host"] == socket.gethostname()
+        and process["pid"] != os.getpid()
+        and process["started"] is not None
+        and process["started"] == started(process["pid"])
+    )
+
+
+def started(pid: int) -> float | None:
+    """When a process of this host started, in seconds from boot; None if it has ended."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return round(process.create_time() - psutil.boot_time(), 2)
+    except psutil.Error:
+        return None

@@ -1,0 +1,23 @@
+import subprocess
+
+from backstay.storage.processes import is_running, started, this_process
+
+
+def test_a_process_runs_until_it_has_ended():
+    with subprocess.Popen(["sleep", "60"]) as process:
+        owner = {**this_process(), "pid": process.pid, "started": started(process.pid)}
+        assert is_running(owner)
+        assert not is_running({**owner, "started": owner["started"] - 1})  # the pid came again
+        assert not is_running({**owner, "host": "elsewhere"})
+        process.kill()
+    assert not is_running(owner)
+    assert not is_running(this_process())
+
+
+def test_a_process_that_ended_and_was_not_waited_for_does_not_run():
+    with subprocess.Popen(["true"], stdout=subprocess.PIPE) as process:
+        process.stdout.read()
+        owner = {**this_process(), "pid": process.pid, "started": 0.0}
+        while started(process.pid) is not None:
+            pass
+        assert not is_running(owner)
