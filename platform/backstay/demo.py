@@ -1,4 +1,4 @@
-"""`backstay demo`: the whole loop on the built-in marketplace, with nothing left running."""
+"""`backstay demo`: the whole loop on the built-in marketplace; leaves nothing running."""
 
 import logging
 import time
@@ -17,8 +17,9 @@ from backstay.engines.convert import convert
 from backstay.engines.session import ray_session
 from backstay.engines.update import UpdateConfig, update
 from backstay.errors import InputError, ServiceError
+from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.comparison.results import Results
-from backstay.evaluation.report.report import terminal_table
+from backstay.evaluation.report.terminal_table import terminal_table
 from backstay.registry.tables import open_table
 from backstay.serving.client import Client
 from backstay.serving.service import run as serve
@@ -39,7 +40,7 @@ LOOKED_UP = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ServedLookup:
-    """Version-0 vectors that the service made out of the newest table."""
+    """Version-0 vectors that the service computed from the newest table."""
 
     url: str
     entity: str
@@ -51,7 +52,7 @@ class ServedLookup:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """What the demo made, and where it is."""
+    """What the demo made, with paths."""
 
     results: Results
     lookup: ServedLookup
@@ -61,8 +62,11 @@ class DemoReport:
     seconds: dict[str, float]  # per stage
 
 
-def run(*, out: Path) -> DemoReport:
-    """Data, versions, comparison, conversion and one served look-up, all under `out`."""
+def run(*, out: Path) -> tuple[DemoReport, Analysis]:
+    """Run data, versions, comparison, conversion and one served look-up, all under `out`.
+
+    Returns the answer, and the analysis of the comparison for `picture`.
+    """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; give the demo a folder of its own with --out.")
     dataset, registry, converted = out / "dataset", out / "registry", out / "items-v0"
@@ -83,7 +87,7 @@ def run(*, out: Path) -> DemoReport:
             )
     with ray_session():
         with _timed("comparison", seconds):
-            results = compare(
+            analysis = compare(
                 dataset, out=out / "comparison", methods=METHODS, dims=DIMS, seeds=SEEDS
             )
         with _timed("conversion", seconds):
@@ -97,23 +101,24 @@ def run(*, out: Path) -> DemoReport:
             )
         with _timed("serving", seconds):
             lookup = _look_up(registry, converted, newest=newest)
-    return DemoReport(
-        results=results,
+    report = DemoReport(
+        results=analysis.results,
         lookup=lookup,
         registry=str(registry),
         converted=str(converted),
         report=str(out / "comparison" / "report.html"),
         seconds=seconds,
     )
+    return report, analysis
 
 
-def picture(report: DemoReport) -> "RenderableType":
-    """The comparison table, and the look-up in words."""
+def picture(report: DemoReport, analysis: Analysis) -> "RenderableType":
+    """The comparison table, the served look-up in a sentence, and where the report is."""
     from rich.console import Group  # noqa: PLC0415  (only for people)
 
     served = report.lookup
     return Group(
-        terminal_table(report.results),
+        terminal_table(analysis),
         f"{len(served.ids)} {served.entity}s looked up over HTTP as of version {served.version}, "
         f"answered from the table of version {served.source_version}; greatest difference to the "
         f"batch conversion {served.greatest_difference:.1e}.",
@@ -122,7 +127,7 @@ def picture(report: DemoReport) -> "RenderableType":
 
 
 def _look_up(registry: Path, converted: Path, *, newest: int) -> ServedLookup:
-    """Ask a running service for version 0, and hold its answer against the converted table."""
+    """Look up version 0 over HTTP, and compare the answer with the converted table."""
     ids, expected = open_table(str(converted)).read()
     chosen = ids[:LOOKED_UP].to_pylist()
     with serve(registry, port=0, blocking=False) as service, Client(service.url) as client:

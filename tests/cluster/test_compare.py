@@ -35,7 +35,7 @@ def here(dataset, tmp_path_factory):
     """What one process finds."""
     out = tmp_path_factory.mktemp("here")
     methods = dict.fromkeys(OVER_RAY + KILLED)
-    return compare(dataset, out=out / "run", workers=1, methods=tuple(methods), **SMALL)
+    return compare(dataset, out=out / "run", workers=1, methods=tuple(methods), **SMALL).results
 
 
 def check_same(found, expected):
@@ -59,7 +59,7 @@ def check_same(found, expected):
 @pytest.mark.usefixtures("ray_cluster")
 def test_ray_tasks_and_one_process_find_the_same(dataset, here, tmp_path):
     out = tmp_path / "there"
-    there = compare(dataset, out=out, methods=OVER_RAY, **SMALL)
+    there = compare(dataset, out=out, methods=OVER_RAY, **SMALL).results
     check_same(there, here)
     document = json.loads((out / "results.json").read_text())
     assert set(document) == {

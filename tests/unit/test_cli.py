@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -495,11 +496,13 @@ def test_a_table_that_is_none_fails_in_one_line(tables, tmp_path):
 def test_a_dataset_goes_to_the_engine_with_its_options(tmp_path, monkeypatch):
     taken = {}
 
-    def engine(dataset: Path, **options: Any) -> None:
+    def engine(dataset: Path, **options: Any) -> SimpleNamespace:
         taken.update(options, dataset=dataset)
+        return SimpleNamespace(results={})
 
+    terminal_table = "backstay.evaluation.report.terminal_table.terminal_table"
     monkeypatch.setattr("backstay.engines.compare.compare", engine)
-    monkeypatch.setattr("backstay.evaluation.report.report.terminal_table", lambda _: "table")
+    monkeypatch.setattr(terminal_table, lambda _: "table")
     words = ("--out", tmp_path / "run", "--methods", "no-bc", "--epochs", 3, "--workers", 1)
     assert run("compare", tmp_path, *words).exit_code == 0
     assert taken == {

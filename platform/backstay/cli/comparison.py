@@ -43,11 +43,11 @@ def compare(
         _compare_tables(ctx.obj, paths, out, {name: settings[name] for name in _OF_TABLES})
         return
     from backstay.engines.compare import compare as run
-    from backstay.evaluation.report.report import terminal_table
+    from backstay.evaluation.report.terminal_table import terminal_table
 
     dataset = options.DATASET.convert(paths[0], None, ctx)
-    results = run(dataset, out=out, **options.given(settings))
-    ctx.obj.tell(results, picture=terminal_table(results))
+    analysis = run(dataset, out=out, **options.given(settings))
+    ctx.obj.tell(analysis.results, picture=terminal_table(analysis))
 
 
 def _refuse_misplaced(ctx: click.Context, *, tables: bool) -> None:

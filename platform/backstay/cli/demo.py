@@ -19,8 +19,8 @@ def demo(output: Output, /, out: Path) -> None:
     """
     from backstay import demo as package
 
-    report = package.run(out=out)
-    output.tell(report, picture=package.picture(report))
+    report, analysis = package.run(out=out)
+    output.tell(report, picture=package.picture(report, analysis))
 
 
 COMMANDS = (demo,)

@@ -16,13 +16,14 @@ from backstay.datasets.timeline import check_split, steps
 from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
 from backstay.errors import InputError
+from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.comparison.cell_store import FOLDER, Kept
 from backstay.evaluation.comparison.cells import Data, fit_cell
 from backstay.evaluation.comparison.plan import ComparePlan, Profile
 from backstay.evaluation.comparison.results import Results
 from backstay.evaluation.comparison.run import compare_methods
 from backstay.evaluation.comparison.runner import Here, failure, run_cell
-from backstay.evaluation.report.report import write_report
+from backstay.evaluation.report.write import write_report
 
 log = logging.getLogger("backstay.compare")
 
@@ -36,7 +37,7 @@ def compare(
     profile: Profile = "fast",
     workers: int | None = None,
     **settings: Any,
-) -> Results:
+) -> Analysis:
     """Compare update methods on a dataset; write results.json, the report and its figures.
 
     Fits, consumers and judgements run as Ray tasks of one CPU each, `workers` at the same time
@@ -64,7 +65,8 @@ def compare(
         )
     seconds = time.perf_counter() - started
     results.write(out / RESULTS_FILE)
-    page = write_report(results, out)
+    analysis = Analysis.of(results)
+    page = write_report(analysis, out)
     log.info("compared %d methods in %.0f s; the report is %s", len(plan.methods), seconds, page)
     if results.failures:
         log.warning(
@@ -73,7 +75,7 @@ def compare(
             results.failures[0].cell,
             results.failures[0].message,
         )
-    return results
+    return analysis
 
 
 def read_data(opened: Dataset, plan: ComparePlan) -> Data:

@@ -20,6 +20,7 @@ from backstay.engines.compare import RayTasks, read_data
 from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
 from backstay.errors import TrainingError, UsageError
+from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.analysis.summary import Cost, summarise
 from backstay.evaluation.comparison.cells import Data
 from backstay.evaluation.comparison.plan import ComparePlan, Profile
@@ -30,7 +31,7 @@ from backstay.evaluation.comparison.run import (
     prepare_ground,
     refuse_failures,
 )
-from backstay.evaluation.report.report import write_report
+from backstay.evaluation.report.write import write_report
 
 log = logging.getLogger("backstay.tune")
 
@@ -120,7 +121,7 @@ def search(
     parts.sort(key=lambda part: part.protocol["fit"]["weight"])
     merged = _merge(baseline, parts)
     merged.write(out / _RESULTS_FILE)
-    write_report(merged, out)
+    write_report(Analysis.of(merged), out)
     return _report(merged, parts, method=method, out=out)
 
 

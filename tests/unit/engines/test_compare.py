@@ -27,8 +27,8 @@ def reports(monkeypatch):
     """Results that a report was asked for; drawing takes longer than all the rest."""
     asked = []
 
-    def write_report(results, out):
-        asked.append(results)
+    def write_report(analysis, out):
+        asked.append(analysis.results)
         return out / "report.html"
 
     monkeypatch.setattr(module, "write_report", write_report)
@@ -40,7 +40,7 @@ def run(dataset, tmp_path):
     """Run a comparison in the same folder each time."""
 
     def compare_here(**changes):
-        return compare(dataset, out=tmp_path / "run", workers=1, **(SMALL | changes))
+        return compare(dataset, out=tmp_path / "run", workers=1, **(SMALL | changes)).results
 
     return compare_here
 

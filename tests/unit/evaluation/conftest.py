@@ -4,6 +4,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.analysis.summary import Cost, summarise
 from backstay.evaluation.comparison.results import MapFigures, Record, Replicates, Results
 from backstay.evaluation.consumers.labels import TASKS
@@ -174,6 +175,11 @@ def _maps(method, source, costs):
 @pytest.fixture(scope="session")
 def results():
     return made_up_results()
+
+
+@pytest.fixture(scope="session")
+def analysis(results):
+    return Analysis.of(results)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
-"""How sure the figures of methods are, and which methods can be told apart.
+"""95 % intervals of methods' figures, and which differences between methods are significant.
 
-Everything here is computed from bootstrap replicates whose number b stands for the same users,
-items and consumer seeds in every method: a figure of two methods is computed within each replicate
-first, and its interval is therefore paired.
+All of it is computed from bootstrap replicates. Replicate b draws the same users, items and
+consumer seeds for every method. A difference is computed within each replicate first, so its
+interval is paired.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from backstay.evaluation.comparison.results import Replicates, Results
 from backstay.evaluation.metrics.bootstrap import Interval, interval
 
 FIX_M0 = "fix-m0"
-"""What the unintended figure is compared with."""
+"""Baseline of the unintended figure."""
 NO_BC = "no-bc"
-"""What the intended figure is compared with."""
+"""Baseline of the intended figure."""
 
 Figure = Literal["intended_pct", "unintended_pct", "total_pct"]
 FIGURES: tuple[Figure, ...] = ("intended_pct", "unintended_pct", "total_pct")
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """By how many points one method's figure is above another's."""
+    """The difference between two methods in one figure."""
 
     first: str
     second: str
@@ -37,14 +37,14 @@ class Pair:
     interval: Interval
 
     @property
-    def told_apart(self) -> bool:
-        """Zero, no difference, lies outside the interval."""
+    def significant(self) -> bool:
+        """The interval excludes zero."""
         low, high = self.interval
         return low > 0 or high < 0
 
 
 def percentages(replicates: Sequence[Replicates]) -> dict[Figure, dict[str, Floats]]:
-    """The percentages of every method in every replicate, as far as their baselines are there."""
+    """Percentages of every method in every replicate; a figure without its baseline is empty."""
     by_method = {part.method: part for part in replicates}
     found: dict[Figure, dict[str, Floats]] = {figure: {} for figure in FIGURES}
     no_bc, fix_m0 = by_method.get(NO_BC), by_method.get(FIX_M0)
@@ -60,10 +60,9 @@ def percentages(replicates: Sequence[Replicates]) -> dict[Figure, dict[str, Floa
 
 
 def pairs(results: Results) -> tuple[Pair, ...]:
-    """Every two methods' difference in every figure, in the order of the summary."""
-    replicates = percentages(results.replicates)
+    """Differences between every two methods in every figure, in the order of the summary."""
     made = []
-    for figure, by_method in replicates.items():
+    for figure, by_method in percentages(results.replicates).items():
         rows = [row for row in results.summary if row.method in by_method]
         for first, second in combinations(rows, 2):
             values = getattr(first, figure), getattr(second, figure)
@@ -83,5 +82,5 @@ def pairs(results: Results) -> tuple[Pair, ...]:
 
 
 def _percent(found: Sequence[float], baseline: Sequence[float]) -> Floats:
-    """How far each replicate lies above its baseline, in percent of it."""
+    """Each replicate's distance above its baseline, in percent of the baseline."""
     return np.asarray(100 * (np.asarray(found) / np.asarray(baseline) - 1), np.float64)

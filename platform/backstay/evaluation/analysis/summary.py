@@ -1,14 +1,15 @@
-"""The three figures of a method: intended, unintended, alignment error (design, section 2)."""
+"""The three figures of a method: intended, unintended and alignment error."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from backstay.evaluation.analysis.significance import FIX_M0, NO_BC, percentages
 from backstay.evaluation.comparison.results import (
     ALIGNMENT,
     RECOMMENDATION,
+    Failure,
     Metric,
     Record,
     Replicates,
@@ -19,16 +20,20 @@ from backstay.evaluation.metrics.bootstrap import Interval, interval
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a fit of one method took, over all its versions."""
+    """What the fits of one method took, over all its versions."""
 
-    fit_seconds: float
-    peak_rss_mb: float
+    fit_seconds: float  # wall clock, summed
+    peak_rss_mb: float  # the greatest of them, MB of 10⁶ bytes
+
+
+ByTask = dict[str, dict[str, float]]
+"""Method -> task -> figure."""
 
 
 def values_of(
     records: Iterable[Record], metric: Metric, *, task: str | None = None
 ) -> dict[str, dict[str, dict[int, list[float]]]]:
-    """Values by method, task and version (a list over seeds) of one metric."""
+    """Values of one metric by method, task and version, each a list over seeds."""
     found: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
@@ -48,10 +53,10 @@ def summarise(
     costs: Mapping[str, Cost | None] | None = None,
     replicates: Sequence[Replicates] = (),
 ) -> tuple[Summary, ...]:
-    """The comparison table, one row a method in the order given.
+    """The comparison table: one row per method, in the order given.
 
-    A percentage, and its interval, is None where its baseline (`no-bc` for the intended task,
-    `fix-m0` for the unintended ones) wasn't judged on the same tasks and versions.
+    A percentage and its interval are None if the baseline (`no-bc` for the intended task, `fix-m0`
+    for the unintended ones) was not judged on the same tasks and versions.
     """
     recalls = values_of(records, "recall@50", task=RECOMMENDATION)
     aucs = values_of(records, "roc_auc")
@@ -92,24 +97,33 @@ def summarise(
 def _of(
     intervals: Mapping[str, Interval], method: str, percentage: float | None
 ) -> Interval | None:
-    """The interval of a method's percentage, where there is one."""
+    """The interval of a method's percentage; None if there is no percentage."""
     return None if percentage is None else intervals.get(method)
 
 
 def mean_over_tasks(tasks: Mapping[str, Mapping[int, Sequence[float]]] | None) -> float | None:
-    """Mean over tasks of the mean over versions of the mean over seeds; None of nothing."""
-    if not tasks:
-        return None
-    return fmean(
-        fmean(fmean(values) for values in versions.values()) for versions in tasks.values()
-    )
+    """Mean over tasks of the mean over versions of the mean over seeds; None without tasks."""
+    return fmean(map(mean_over_versions, tasks.values())) if tasks else None
+
+
+def mean_over_versions(versions: Mapping[int, Sequence[float]]) -> float:
+    """Mean over versions of the mean over seeds."""
+    return fmean(fmean(values) for values in versions.values())
+
+
+def means_by_task(records: Iterable[Record], metric: Metric) -> ByTask:
+    """One metric's means over versions and seeds, by method and task."""
+    return {
+        method: {task: mean_over_versions(versions) for task, versions in tasks.items()}
+        for method, tasks in values_of(records, metric).items()
+    }
 
 
 def _percent(
     found: Mapping[str, Mapping[int, Sequence[float]]] | None,
     baseline: Mapping[str, Mapping[int, Sequence[float]]] | None,
 ) -> float | None:
-    """How far `found` lies above `baseline`, in percent of it."""
+    """Percent by which `found` is above `baseline`; None if they cover different versions."""
     ours, theirs = mean_over_tasks(found), mean_over_tasks(baseline)
     if found is None or baseline is None or ours is None or not theirs:
         return None
@@ -117,3 +131,46 @@ def _percent(
         {task: set(versions) for task, versions in part.items()} for part in (found, baseline)
     ]
     return 100 * (ours / theirs - 1) if covered[0] == covered[1] else None
+
+
+def incomplete(summary: Sequence[Summary], failures: Sequence[Failure]) -> frozenset[str]:
+    """The methods that have no sum because one of their cells failed."""
+    failed = {failure.method for failure in failures}
+    return frozenset(r.method for r in summary if r.method in failed and r.total_pct is None)
+
+
+def comparable(summary: Sequence[Summary], failures: Sequence[Failure]) -> tuple[Summary, ...]:
+    """The summary without means over fewer versions or tasks than the other methods' means.
+
+    Where a method's cell failed and a percentage is None, so is the mean it is made of. The
+    alignment error is None where the sum is.
+    """
+    failed = {failure.method for failure in failures}
+    return tuple(
+        replace(
+            row,
+            intended_recall50=None if row.intended_pct is None else row.intended_recall50,
+            unintended_auc=None if row.unintended_pct is None else row.unintended_auc,
+            alignment_error=None if row.total_pct is None else row.alignment_error,
+        )
+        if row.method in failed
+        else row
+        for row in summary
+    )
+
+
+def pareto_front(summary: Sequence[Summary]) -> tuple[str, ...]:
+    """The methods that no other method beats on both sides, of those that have both."""
+    points = {
+        row.method: (row.unintended_pct, row.intended_pct)
+        for row in summary
+        if row.unintended_pct is not None and row.intended_pct is not None
+    }
+    return tuple(
+        method
+        for method, ours in points.items()
+        if not any(
+            theirs != ours and theirs[0] >= ours[0] and theirs[1] >= ours[1]
+            for theirs in points.values()
+        )
+    )

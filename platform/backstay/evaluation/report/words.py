@@ -1,36 +1,36 @@
-"""What the report says in plain words about methods, tasks, columns and figures."""
+"""Texts of the report about methods, tasks and columns, and figures as text."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 from backstay.evaluation.analysis.significance import FIX_M0, NO_BC
 from backstay.evaluation.comparison.results import RETRIEVAL
 from backstay.evaluation.metrics.bootstrap import Interval
 
 METHODS = {
-    "fix-m0": "The first model for ever: nothing breaks, and nothing gets better.",
-    "finetune": "The newest model trained on; old consumers read its vectors as they are.",
-    "no-bc": "A new model each time; old consumers read the first dimensions of vectors that were "
-    "never meant for them.",
-    "posthoc-linear-single": "A new model each time, and a linear map back to the version before "
-    "fitted afterwards.",
-    "posthoc-linear-multi": "A new model each time, and a linear map back fitted afterwards "
+    "fix-m0": "Keeps the first model for ever: nothing breaks, and nothing improves.",
+    "finetune": "Trains the newest model further; old consumers read its vectors unchanged.",
+    "no-bc": "Trains a new model each time; old consumers read the first dimensions of its "
+    "vectors, which are unrelated to the old ones.",
+    "posthoc-linear-single": "Trains a new model each time, and afterwards fits a linear map back "
+    "to the previous version.",
+    "posthoc-linear-multi": "Trains a new model each time, and afterwards fits a linear map back "
     "against all older versions at once.",
-    "joint-identity": "A new model whose first dimensions are held to the older vectors.",
-    "joint-linear-single": "Model and linear map trained together against the version before.",
-    "bc-aligner": "Model and linear map trained together against all older versions at once.",
-    "posthoc-ridge": "A new model each time; the map back, with an intercept, is solved in closed "
-    "form: the best a linear map can do afterwards.",
-    "posthoc-procrustes": "A new model each time; the map back is the best rotation, which neither "
-    "stretches nor shrinks.",
-    "posthoc-low-rank": "A new model each time; the vectors are put into a standard form by a "
-    "low-rank decomposition of their scores, and rotated back (arXiv 2508.07574).",
-    "backstay": "The new model is built onto the old one, which it keeps frozen: it learns a "
-    "change of basis of the old dimensions and new dimensions beside them. The map back undoes the "
-    "change of basis exactly.",
+    "joint-identity": "Trains a new model whose first dimensions stay close to the older vectors.",
+    "joint-linear-single": "Trains model and linear map together against the previous version.",
+    "bc-aligner": "Trains model and linear map together against all older versions at once.",
+    "posthoc-ridge": "Trains a new model each time; the map back, with an intercept, is the "
+    "closed-form optimum of linear maps fitted afterwards.",
+    "posthoc-procrustes": "Trains a new model each time; the map back is the best rotation, which "
+    "neither stretches nor shrinks.",
+    "posthoc-low-rank": "Trains a new model each time; brings the vectors into a standard form by "
+    "a low-rank decomposition of their scores, and rotates them back (arXiv 2508.07574).",
+    "backstay": "Extends the old model, which stays frozen: the new model learns a change of basis "
+    "of the old dimensions, and new dimensions. The map back inverts the change of basis exactly.",
 }
-"""A sentence or two a method."""
+"""A sentence or two per method."""
 
-FURTHER_METHOD = "A method of this comparison's own."
+FURTHER_METHOD = "A method that is not built into Backstay."
 
 TASKS = {
     "user_activity": "Will this user come back in the next window?",
@@ -38,29 +38,28 @@ TASKS = {
     "edge_rating": "Does this user like this item (rating of at least 4)?",
     "item_rating_mean": "Is this item rated better than the median item?",
     "item_rating_spread": "Does this item divide opinions (standard deviation of at least 1)?",
-    RETRIEVAL: "An index of version-0 item vectors, asked with new users' vectors led back.",
+    RETRIEVAL: "An index of version-0 item vectors, searched with new users' vectors mapped back.",
 }
 """The question behind each consumer."""
 
 COLUMNS = {
-    "Recommendation": "What the update is for: mean Recall@50 over the versions, each on the time "
-    f"after its training data; and how far that is from {NO_BC}, which is free of old consumers.",
-    "Old consumers": "What the update does to others: mean ROC-AUC of models trained once on "
-    f"version 0 and fed every later version read as version 0; and how far that is from {FIX_M0}, "
-    "which never changes their input.",
-    "Sum": "Both percentages together: what an update method costs everybody. Nearer to zero, or "
-    "above it, is better.",
-    "Distance": "Mean distance between the vectors an old consumer gets and those M_0 would give "
-    "it today (alignment error).",
+    "Recommendation": "The purpose of the update: mean Recall@50 over the versions, each on the "
+    f"time after its training data, in percent against {NO_BC}, which ignores old consumers.",
+    "Old consumers": "The side effect of the update: mean ROC-AUC of models trained once on "
+    f"version 0 that read every later version as version 0, in percent against {FIX_M0}, which "
+    "never changes their input.",
+    "Sum": "Both percentages added: the total cost of an update method. Higher is better.",
+    "Distance": "Mean distance between the vectors an old consumer gets and M_0's own vectors of "
+    "the same snapshot (alignment error).",
     "Fit": "Wall-clock time of all fits of the method.",
-    "Memory": "The most memory one of its fits held.",
+    "Memory": "The greatest memory one of its fits held.",
 }
 """What each column of the comparison table means."""
 
 INTERVALS = (
-    "For intervals, users, items and consumer seeds were drawn again and again, the same ones for "
-    "every method, so that methods are compared on equal terms. Intervals don't cover what fitting "
-    "the embedding models with another seed would change."
+    "Intervals come from resampled users, items and consumer seeds, the same for every method, so "
+    "that differences are paired. They don't cover what another seed of the embedding models would "
+    "change."
 )
 
 SLICES = {
@@ -75,7 +74,7 @@ SLICES = {
 
 
 def plain(name: str) -> str:
-    """A task's name for people."""
+    """A name without underscores."""
     return name.replace("_", " ")
 
 
@@ -96,7 +95,7 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def between(interval: Interval | None, digits: int = 1) -> str:
-    """The ends of an interval; nothing where it is None or has no width."""
+    """The ends of an interval; empty if it is None or has no width."""
     if interval is None or interval[0] == interval[1]:
         return ""
     return " to ".join(signed(end, digits) for end in interval)
@@ -108,12 +107,12 @@ def share(value: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A plain figure; a dash for None."""
+    """A number without a sign for plus; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the unit that suits their size; a dash for None."""
+    """Seconds, minutes from 120 s on, or hours from 2 h on; a dash for None."""
     if seconds is None:
         return "–"
     for size, unit in ((3600, "h"), (60, "min")):
@@ -133,3 +132,14 @@ def listed(names: Sequence[str], last: str = "and") -> str:
     """`a`, `a and b`, `a, b and c`."""
     *others, final = names
     return f"{', '.join(others)} {last} {final}" if others else final
+
+
+def value(found: object) -> str:
+    """A JSON value on one line."""
+    if isinstance(found, str):
+        return found
+    if isinstance(found, Mapping):
+        return ", ".join(f"{plain(key)} {value(inner)}" for key, inner in found.items())
+    if isinstance(found, (list, tuple)):
+        return ", ".join(map(value, found))
+    return f"{found:,}" if type(found) is int else json.dumps(found)

@@ -48,7 +48,7 @@ def write_comparison(results: TablesComparison, out: Path) -> Path:
     told = _content(results)
     write_whole(out / RESULTS_FILE, results.to_json().encode())
     names = (TEXT_FILE, REPORT_FILE)
-    write_pages(out, package="backstay.evaluation.table_maps", names=names, told=told)
+    write_pages(out, package="backstay.evaluation.table_maps", names=names, content=told)
     return out / REPORT_FILE
 
 

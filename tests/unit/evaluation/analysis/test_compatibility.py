@@ -1,6 +1,7 @@
 import pytest
 
-from backstay.evaluation.analysis.compatibility import average_compatibility, update_gain
+from backstay.evaluation.analysis.by_version import VersionFigures
+from backstay.evaluation.analysis.compatibility import compatibility
 from backstay.evaluation.comparison.results import MapFigures, Record, Results, Summary
 
 
@@ -37,6 +38,18 @@ def results_of(maps, recalls):
         ),
         maps=tuple(maps),
     )
+
+
+def analysed(results):
+    return compatibility(results, VersionFigures.of(results.records).recall)
+
+
+def update_gain(results):
+    return {method: found.update_gain for method, found in analysed(results).items()}
+
+
+def average_compatibility(results):
+    return {method: found.average_compatibility for method, found in analysed(results).items()}
 
 
 def test_update_gain_is_the_share_of_what_a_new_index_would_gain():

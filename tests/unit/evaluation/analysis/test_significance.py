@@ -63,7 +63,7 @@ def test_without_a_baseline_there_is_no_percentage():
     assert set(without["unintended_pct"]) == {"bc-aligner", "fix-m0"}
 
 
-def test_a_paired_difference_is_surer_than_either_figure(noise):
+def test_a_paired_difference_is_more_certain_than_either_figure(noise):
     recall = 0.3 + 0.02 * noise[0]
     parts = [
         replicates("no-bc", recall=recall, auc=0.6 + 0.01 * noise[1]),
@@ -80,14 +80,14 @@ def test_a_paired_difference_is_surer_than_either_figure(noise):
     assert (intended.first, intended.second) == ("a", "b")
     assert intended.difference == pytest.approx(1)
     assert intended.interval == pytest.approx((1, 1))
-    assert intended.told_apart
-    assert not by_figure["unintended_pct"].told_apart
-    assert by_figure["total_pct"].told_apart
+    assert intended.significant
+    assert not by_figure["unintended_pct"].significant
+    assert by_figure["total_pct"].significant
     low, high = interval(recall)
     assert high - low > 0.05  # of either alone
 
 
-def test_equal_methods_are_not_told_apart(noise):
+def test_equal_methods_do_not_differ_significantly(noise):
     parts = [
         replicates(name, recall=0.3 + 0.02 * noise[0], auc=0.7 + 0.01 * noise[1])
         for name in ("no-bc", "fix-m0", "a", "b")
@@ -95,7 +95,7 @@ def test_equal_methods_are_not_told_apart(noise):
     rows = [row(part.method, intended_pct=0, unintended_pct=0, total_pct=0) for part in parts]
     found = pairs(compared(rows, parts))
     assert len(found) == 3 * 6
-    assert all(pair.interval == (0, 0) and not pair.told_apart for pair in found)
+    assert all(pair.interval == (0, 0) and not pair.significant for pair in found)
 
 
 def test_a_method_without_a_figure_is_in_no_pair(noise):
@@ -110,10 +110,10 @@ def test_a_method_without_a_figure_is_in_no_pair(noise):
 
 
 @pytest.mark.parametrize(
-    ("bounds", "told"),
+    ("bounds", "significant"),
     [((0.1, 2.0), True), ((-2.0, -0.1), True), ((-0.1, 2.0), False), ((0.0, 2.0), False)],
 )
-def test_two_are_told_apart_where_zero_lies_outside(bounds, told):
+def test_a_difference_is_significant_if_zero_lies_outside(bounds, significant):
     pair = Pair(first="a", second="b", figure="total_pct", difference=1.0, interval=bounds)
-    assert pair.told_apart is told
-    assert replace(pair, interval=(-bounds[1], -bounds[0])).told_apart is told
+    assert pair.significant is significant
+    assert replace(pair, interval=(-bounds[1], -bounds[0])).significant is significant

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.report.plots import (
     figure_files,
     inline_svg,
@@ -24,7 +25,7 @@ def drawn(panel):
 
 
 def of(results, figure):
-    return [panel for panel in panels(results) if panel.figure == figure]
+    return [panel for panel in panels(Analysis.of(results)) if panel.figure == figure]
 
 
 def test_every_method_has_its_own_look(results):
@@ -67,7 +68,7 @@ def test_keys_of_legends_are_drawings(results):
 
 def test_the_panels_of_a_whole_comparison(results):
     counts = {"costs": 2, "methods": 12, "versions": 3, "tasks": 5, "chain": 3}
-    made = panels(results)
+    made = panels(Analysis.of(results))
     assert {name: len(of(results, name)) for name in counts} == counts
     assert len(made) == sum(counts.values())
     assert len({panel.label for panel in made}) == len(made)
@@ -124,9 +125,8 @@ def test_both_costs_of_a_method_over_time(results):
 
 def test_without_fix_m0_consumers_are_drawn_as_they_score(make_results):
     lone = make_results(methods=("bc-aligner",))
-    assert [panel.figure for panel in panels(lone)] == ["versions"] * 3 + ["tasks"] * 5 + [
-        "chain"
-    ] * 3
+    figures = [panel.figure for panel in panels(Analysis.of(lone))]
+    assert figures == ["versions"] * 3 + ["tasks"] * 5 + ["chain"] * 3
     axes = drawn(of(lone, "versions")[1])
     assert axes.get_ylabel() == "ROC-AUC"
     line = axes.containers[0].lines[0]

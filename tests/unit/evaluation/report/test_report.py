@@ -13,8 +13,10 @@ import pytest
 from rich.console import Console
 
 import backstay
+from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.comparison.results import Failure
-from backstay.evaluation.report.report import terminal_table, write_report
+from backstay.evaluation.report.terminal_table import terminal_table
+from backstay.evaluation.report.write import write_report
 
 
 class Page(HTMLParser):
@@ -49,7 +51,7 @@ class Page(HTMLParser):
 def out(results, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     named = replace(results, dataset={**results.dataset, "name": "<b>R&D</b>"})
-    assert write_report(named, folder) == folder / "report.html"
+    assert write_report(Analysis.of(named), folder) == folder / "report.html"
     return folder
 
 
@@ -130,7 +132,9 @@ def test_the_text_says_the_same_and_shows_the_plots_beside_it(out, results):
 def test_the_document_says_the_same_to_programs(out, results):
     document = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert set(document) == {"verdict", "table", "groups", "pairs", "compatibility", "failures"}
+    assert document["verdict"]["code"] == "ship"
     assert document["verdict"]["ship"] is True
+    assert {"code", "question", "figure", "answer"} == set(document["verdict"]["reasons"][0])
     assert document["verdict"]["methods"] == ["backstay"]
     assert document["verdict"]["tolerated"] == 2
     assert [row["method"] for row in document["table"]] == [r.method for r in results.summary]
@@ -172,13 +176,13 @@ def test_methods_with_equal_vectors_are_not_ranked(make_results, tmp_path):
             replace(results.replicates[2], method="backstay"),
         ),
     )
-    page = write_report(equal, tmp_path)
+    page = write_report(Analysis.of(equal), tmp_path)
     text = " ".join(" ".join(Page(page.read_text(encoding="utf-8")).words).split())
-    assert "Ship this update with bc-aligner or backstay: this run can't tell them apart." in text
-    assert "bc-aligner backstay can't be told apart in this run" in text
+    assert "Ship this update with bc-aligner or backstay: the run shows no significant" in text
+    assert "bc-aligner backstay no significant difference in this run" in text
     assert "≈" in text
     assert not re.search(r"(rank|place) ?\d", text)
-    assert "- bc-aligner, backstay: can't be told apart in this run" in (
+    assert "- bc-aligner, backstay: no significant difference in this run" in (
         tmp_path / "report.md"
     ).read_text(encoding="utf-8")
     document = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -189,7 +193,7 @@ def test_where_the_first_model_is_best_the_report_says_do_not_ship(make_results,
     best = make_results(
         methods=("fix-m0", "no-bc", "bc-aligner"), costs={"fix-m0": (0.1, 0.0, 0.0)}
     )
-    text = write_report(best, tmp_path).read_text(encoding="utf-8")
+    text = write_report(Analysis.of(best), tmp_path).read_text(encoding="utf-8")
     assert "Do not ship this update" in text
     assert 'class="badge"' not in text
     assert "**Do not ship this update" in (tmp_path / "report.md").read_text(encoding="utf-8")
@@ -207,7 +211,7 @@ def test_failed_cells_are_listed_at_the_top(make_results, tmp_path):
         without=[("bc-aligner", 3), ("bc-aligner", 4)],
         failures=[failure],
     )
-    html = write_report(broken, tmp_path).read_text(encoding="utf-8")
+    html = write_report(Analysis.of(broken), tmp_path).read_text(encoding="utf-8")
     assert html.index("fit version 3 by bc-aligner") < html.index('id="table"')
     assert "the loss isn&#39;t &lt;finite&gt;" in html
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
@@ -224,14 +228,14 @@ def test_a_comparison_without_baselines_or_consumers_has_a_report(make_results, 
         maps=(),
         protocol={},
     )
-    text = write_report(bare, tmp_path / "bare").read_text(encoding="utf-8")
-    assert "Run no-bc and fix-m0 as well" in text
+    text = write_report(Analysis.of(bare), tmp_path / "bare").read_text(encoding="utf-8")
+    assert "Run again with no-bc and fix-m0 among --methods" in text
     assert sorted(path.name for path in (tmp_path / "bare/figures").iterdir()) == [
         "versions.png",
         "versions.svg",
     ]
     nothing = replace(bare, records=(), summary=(), replicates=())
-    write_report(nothing, tmp_path / "none")
+    write_report(Analysis.of(nothing), tmp_path / "none")
     assert sorted(path.name for path in (tmp_path / "none").iterdir()) == [
         "report.html",
         "report.json",
@@ -239,9 +243,9 @@ def test_a_comparison_without_baselines_or_consumers_has_a_report(make_results, 
     ]
 
 
-def test_the_terminal_table_fits_eighty_columns(results):
+def test_the_terminal_table_fits_eighty_columns(results, analysis):
     out = StringIO()
-    Console(file=out, width=80).print(terminal_table(results))
+    Console(file=out, width=80).print(terminal_table(analysis))
     text = out.getvalue()
     for row in results.summary:
         assert re.search(rf"^ *{row.method} +[−+]?\d", text, re.MULTILINE)
@@ -252,7 +256,7 @@ def test_the_terminal_table_fits_eighty_columns(results):
 
 def test_a_report_needs_neither_torch_nor_ray_and_plots_only_when_written():
     code = (
-        "import sys, backstay.evaluation.report.report as r; "
+        "import sys, backstay.evaluation.report.write as r; "
         "print({'torch', 'ray', 'matplotlib'} & set(sys.modules))"
     )
     home = Path(backstay.__file__).parents[1]

@@ -2,17 +2,19 @@ from dataclasses import replace
 
 import pytest
 
+from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.comparison.results import Failure
-from backstay.evaluation.report.tables import comparable, cost_tone, heat, sheets
+from backstay.evaluation.report.shades import cost_shade, heat
+from backstay.evaluation.report.tables import tables
 
 
-def cells(sheet, method):
-    return next(row for row in sheet.rows if row.name == method).cells
+def cells(table, method):
+    return next(row for row in table.rows if row.method == method).cells
 
 
 @pytest.fixture(scope="module")
-def made(results):
-    return sheets(results, chosen=("backstay",))
+def made(analysis):
+    return tables(analysis)
 
 
 def test_every_table_is_a_rectangle(made):
@@ -26,10 +28,10 @@ def test_every_table_is_a_rectangle(made):
         "slices",
         "maps",
     ]
-    for sheet in made.values():
-        assert sheet.about
-        assert {len(row.cells) for row in sheet.rows} == {len(sheet.columns)}
-        assert sum(span for _, span in sheet.bands) in (0, len(sheet.columns))
+    for table in made.values():
+        assert table.about
+        assert {len(row.cells) for row in table.rows} == {len(table.columns)}
+        assert sum(span for _, span in table.bands) in (0, len(table.columns))
 
 
 def test_the_comparison_has_its_intervals(made, results):
@@ -39,34 +41,34 @@ def test_the_comparison_has_its_intervals(made, results):
     assert intended.small == ("−1.3 to +0.2", f"{row.intended_recall50:.4f}")
     assert unintended.small[1] == f"{row.unintended_auc:.4f}"
     assert total.small == ("−2.1 to 0.0",)
-    assert [row.name for row in made["comparison"].rows if row.chosen] == ["backstay"]
+    assert [row.method for row in made["comparison"].rows if row.chosen] == ["backstay"]
 
 
-def test_what_cannot_be_told_apart_has_no_difference(made):
-    sheet = made["apart"]
-    own = dict(zip(sheet.columns, cells(sheet, "bc-aligner"), strict=True))
+def test_only_significant_differences_are_shown(made):
+    table = made["apart"]
+    own = dict(zip(table.columns, cells(table, "bc-aligner"), strict=True))
     assert own["bc-aligner"].text == ""
     assert own["joint-linear-single"].text == "≈"
     assert own["backstay"].text == "−4.2"
-    assert cells(sheet, "backstay")[sheet.columns.index("bc-aligner")].text == "+4.2"
+    assert cells(table, "backstay")[table.columns.index("bc-aligner")].text == "+4.2"
 
 
 def test_who_is_hit(made):
-    sheet = made["consumers"]
-    own = dict(zip(sheet.columns, cells(sheet, "no-bc"), strict=True))
+    table = made["consumers"]
+    own = dict(zip(table.columns, cells(table, "no-bc"), strict=True))
     assert own["edge rating"].text == "−35.0 %"
-    assert own["edge rating"].tone == "bad3"
+    assert own["edge rating"].shade == "bad3"
     assert own["retrieval"].text == "−28.0 %"  # version 0 loses nothing
-    assert {cell.text for cell in cells(sheet, "fix-m0")} == {"0.0 %"}
+    assert {cell.text for cell in cells(table, "fix-m0")} == {"0.0 %"}
 
 
 def test_the_criterion_pair_by_pair(made, results):
-    sheet = made["criterion"]
-    assert sheet.columns[:3] == ("1→0", "2→1", "2→0")
-    assert sheet.bands == (("version 1", 1), ("version 2", 2), ("version 3", 3), ("version 4", 4))
-    assert {row.name for row in sheet.rows} == {part.method for part in results.maps}
-    assert {cell.text for cell in cells(sheet, "backstay")} == {"✓"}
-    assert {cell.text for cell in cells(sheet, "finetune")} == {"✗"}
+    table = made["criterion"]
+    assert table.columns[:3] == ("1→0", "2→1", "2→0")
+    assert table.bands == (("version 1", 1), ("version 2", 2), ("version 3", 3), ("version 4", 4))
+    assert {row.method for row in table.rows} == {part.method for part in results.maps}
+    assert {cell.text for cell in cells(table, "backstay")} == {"✓"}
+    assert {cell.text for cell in cells(table, "finetune")} == {"✗"}
     assert cells(made["compatibility"], "backstay")[0].text == "100.0 %"
     assert cells(made["compatibility"], "finetune")[0].text == "0.0 %"
 
@@ -96,12 +98,13 @@ def test_a_method_that_failed_has_dashes(make_results):
     results = make_results(without=[("backstay", 3)], failures=[failure])
     row = next(row for row in results.summary if row.method == "backstay")
     assert row.intended_recall50 is not None  # over fewer versions than the others'
-    shown = next(row for row in comparable(results) if row.method == "backstay")
+    analysis = Analysis.of(results)
+    shown = next(row for row in analysis.table if row.method == "backstay")
     assert (shown.intended_recall50, shown.unintended_auc, shown.alignment_error) == (None,) * 3
-    sheet = sheets(results, chosen=())["comparison"]
-    assert [cell.text for cell in cells(sheet, "backstay")[:4]] == ["–"] * 4
-    assert cells(sheet, "bc-aligner")[0].text == "−4.1 %"
-    made = sheets(results, chosen=())
+    made = tables(analysis)
+    table = made["comparison"]
+    assert [cell.text for cell in cells(table, "backstay")[:4]] == ["–"] * 4
+    assert cells(table, "bc-aligner")[0].text == "−4.1 %"
     for name in ("consumers", "flips", "slices"):
         assert {cell.text for cell in cells(made[name], "backstay")} == {"–"}
         assert "–" not in {cell.text for cell in cells(made[name], "bc-aligner")}
@@ -110,13 +113,13 @@ def test_a_method_that_failed_has_dashes(make_results):
 def test_tables_without_content_are_left_out(make_results):
     lone = make_results(methods=("bc-aligner",))
     bare = replace(lone, maps=(), records=())
-    assert list(sheets(bare, chosen=())) == ["comparison"]
-    alone = sheets(lone, chosen=())["consumers"]  # no fix-m0: there's nothing to compare with
+    assert list(tables(Analysis.of(bare))) == ["comparison"]
+    alone = tables(Analysis.of(lone))["consumers"]  # no fix-m0: there's nothing to compare with
     assert cells(alone, "bc-aligner")[0].text == "0.792"
 
 
 @pytest.mark.parametrize(
-    ("cost", "tone"),
+    ("cost", "shade"),
     [
         (None, ""),
         (-0.4, ""),
@@ -127,8 +130,8 @@ def test_tables_without_content_are_left_out(make_results):
         (0.6, "good"),
     ],
 )
-def test_shades_of_costs(cost, tone):
-    assert cost_tone(cost) == tone
+def test_shades_of_costs(cost, shade):
+    assert cost_shade(cost) == shade
 
 
 @pytest.mark.parametrize(

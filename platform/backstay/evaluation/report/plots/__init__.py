@@ -1,4 +1,4 @@
-"""The report's plots: small panels, drawn once for the page and once for files beside it."""
+"""The report's plots: small panels, drawn into the page and into files beside it."""
 
 from backstay.evaluation.report.plots.drawing import Panel, figure_files, inline_svg
 from backstay.evaluation.report.plots.overview import panels

@@ -1,7 +1,7 @@
-"""How panels are drawn: into the page, and into files beside it."""
+"""Drawing panels as inline SVG for the page, and as PNG and SVG files."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
@@ -23,19 +23,19 @@ SMALL = (2.3, 1.75)
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One plot: what it says, and how to draw it."""
+    """One plot with its texts."""
 
-    figure: str  # the file it goes to
+    figure: str  # name of the file it is part of
     title: str
     caption: str
-    alt: str  # what it shows, in words
+    alt: str  # its content as text
     draw: Callable[[Axes], None]
     size: tuple[float, float] = WIDE
-    method: str | None = None  # whose it is alone
+    method: str | None = None  # the only method it shows, if there is one
 
     @property
     def label(self) -> str:
-        """Title and content for those who can't see it."""
+        """Title and content for screen readers."""
         return f"{self.title}. {self.alt}"
 
 
@@ -50,7 +50,7 @@ def _context(salt: str, size: tuple[float, float]) -> dict[str, object]:
 def inline_svg(panel: Panel) -> str:
     """The panel as an `<svg>` element that takes its colours from the page around it.
 
-    What belongs to the method number n of the table is in groups of the class `m<n>`.
+    Groups of the class `m<n>` hold the marks of row n of the comparison table.
     """
     with mpl.rc_context(_context(f"{panel.figure} {panel.title}", panel.size)):
         figure = Figure(figsize=panel.size)
@@ -61,7 +61,7 @@ def inline_svg(panel: Panel) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="(m\d+)"', r'<g class="\1"', svg)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # numbered anew in each plot: not unique in a page
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # matplotlib repeats ids from plot to plot
     svg = re.sub(r'^<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg)
     svg = re.sub(r'^(<svg [^>]*?)height="[^"]*"', r"\1", svg)
     svg = re.sub(r"\n\s*", "\n", svg)
@@ -69,7 +69,7 @@ def inline_svg(panel: Panel) -> str:
     return svg.replace(INK, "currentColor").replace(LINE, "var(--line)").strip()
 
 
-def figure_files(made: Sequence[Panel], look: dict[str, Style]) -> dict[str, bytes]:
+def figure_files(made: Sequence[Panel], style_of: Mapping[str, Style]) -> dict[str, bytes]:
     """The panels as standalone files with a legend: file name -> PNG or SVG."""
     files = {}
     for name in dict.fromkeys(panel.figure for panel in made):
@@ -77,7 +77,7 @@ def figure_files(made: Sequence[Panel], look: dict[str, Style]) -> dict[str, byt
         size = group[0].size
         columns = min(len(group), 3 if size == WIDE else 4)
         rows = -(-len(group) // columns)
-        handles = _handles(group, look)
+        handles = _handles(group, style_of)
         legend_columns = min(4 if columns > 1 else 2, max(1, len(handles)))
         legend = 0.3 + 0.22 * -(-len(handles) // legend_columns)
         width, height = size[0] * columns, (size[1] + _TITLE_INCHES) * rows
@@ -100,10 +100,10 @@ def figure_files(made: Sequence[Panel], look: dict[str, Style]) -> dict[str, byt
     return files
 
 
-def _handles(group: Sequence[Panel], look: dict[str, Style]) -> list[Line2D]:
-    """The legend: of all methods, unless each panel is one method's."""
+def _handles(group: Sequence[Panel], style_of: Mapping[str, Style]) -> list[Line2D]:
+    """Legend entries of all methods; none if each panel shows a single method."""
     if group[0].method is not None:
-        look = {}
+        style_of = {}
     return [
         Line2D(
             [],
@@ -114,12 +114,12 @@ def _handles(group: Sequence[Panel], look: dict[str, Style]) -> list[Line2D]:
             linestyle=style.dash,
             label=method,
         )
-        for method, style in look.items()
+        for method, style in style_of.items()
     ]
 
 
 def _axes(figure: Figure, size: tuple[float, float], *, left: float, bottom: float) -> Axes:
-    """The axes of a panel whose corner lies at (left, bottom), in inches, with room for labels."""
+    """Axes of a panel with its lower left corner at (left, bottom) inches, with room for labels."""
     width, height = figure.get_size_inches()
     margin, foot = (0.72, 0.5) if size == WIDE else (0.5, 0.42)
     return figure.add_axes(

@@ -1,31 +1,31 @@
-"""Lines of methods over versions, or over distance, with their 95 % intervals."""
+"""One line per method over versions, or over versions mapped back, with 95 % intervals."""
 
 from collections.abc import Callable, Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from backstay.evaluation.analysis.breakdown import ByVersion
+from backstay.evaluation.analysis.by_version import Series
 from backstay.evaluation.report.plots.styles import Style, marker_size
 
-_ASIDE = 0.035  # by how much of a version methods stand beside each other, for their bars
+_ASIDE = 0.035  # offset between neighbouring methods, in versions, so that bars don't overlap
 
 
 def draw_lines(
-    series: Mapping[str, ByVersion],
-    look: Mapping[str, Style],
+    series: Series,
+    style_of: Mapping[str, Style],
     label: str,
     *,
     along: str = "version",
     log: bool = False,
 ) -> Callable[[Axes], None]:
-    """One line a method, with bars where intervals are known."""
-    drawn = [method for method in look if series.get(method)]
+    """Draw one line per method, with bars for known intervals."""
+    drawn = [method for method in style_of if series.get(method)]
     bars = any(part.interval for row in series.values() for part in row.values())
 
     def draw(axes: Axes) -> None:
         for place, method in enumerate(drawn):
-            style, row = look[method], series[method]
+            style, row = style_of[method], series[method]
             aside = _ASIDE * (place - (len(drawn) - 1) / 2) if bars else 0.0
             values = [part.value for part in row.values()]
             ends = [part.interval or (part.value, part.value) for part in row.values()]
@@ -47,7 +47,7 @@ def draw_lines(
                 label=method,
             )
             for artist in (lines, *caps, *stems):
-                artist.set_gid(f"m{list(look).index(method)}")
+                artist.set_gid(f"m{list(style_of).index(method)}")
         if log:
             axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -57,11 +57,9 @@ def draw_lines(
     return draw
 
 
-def describe(series: Mapping[str, ByVersion], look: Mapping[str, Style], along: str) -> str:
-    """What lines show at their end, for those who can't see them."""
-    ends = {
-        method: max(series[method]) for method in look if series.get(method)
-    }  # the newest version of each
+def describe(series: Series, style_of: Mapping[str, Style], along: str) -> str:
+    """The last value of each line, as text for screen readers."""
+    ends = {method: max(series[method]) for method in style_of if series.get(method)}
     return "; ".join(
         f"{method} {series[method][end].value:.3g} at {along} {end}" for method, end in ends.items()
     )

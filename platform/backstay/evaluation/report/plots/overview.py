@@ -1,72 +1,67 @@
-"""Which plots a comparison has."""
+"""The list of plots of a comparison."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import floor
-from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from backstay.evaluation.analysis import breakdown as costs
-from backstay.evaluation.analysis.breakdown import ByVersion, Estimate
+from backstay.evaluation.analysis.by_version import ByVersion, Estimate, Series, VersionFigures
+from backstay.evaluation.analysis.compatibility import MapFigure
+from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.analysis.significance import FIX_M0, NO_BC
-from backstay.evaluation.analysis.summary import values_of
-from backstay.evaluation.comparison.results import ALIGNMENT, MapFigures, Results
 from backstay.evaluation.report.plots.drawing import SMALL, WIDE, Panel
 from backstay.evaluation.report.plots.lines import describe, draw_lines
 from backstay.evaluation.report.plots.pareto import cost_panels
 from backstay.evaluation.report.plots.styles import INK, Style, styles
 from backstay.evaluation.report.words import TASKS, percent, plain
 
-Series = Mapping[str, ByVersion]
-
 _OWN = (
-    "Bars: 95 % interval of the method's own figure; all methods are asked about the same users, "
-    "so their differences are surer than bars suggest."
+    "Bars: 95 % interval of the method's own figure. All methods are judged on the same users, so "
+    "differences between methods are more certain than the bars suggest."
 )
 
-_MAP_FIGURES = {
+_MAP_FIGURES: Mapping[MapFigure, tuple[str, str]] = {
     "alignment_error": (
         "Error along the chain",
-        "Mean distance to the older version's own vectors, over pairs that lie so far apart.",
+        "Mean distance to the older version's own vectors, over pairs of versions that far apart.",
     ),
     "spectral_norm": (
-        "How far maps stretch",
-        "Spectral norm of the composed map: 1 leaves the longest vector as it is.",
+        "Stretching by the maps",
+        "Spectral norm of the composed map: 1 leaves the length of the longest vector unchanged.",
     ),
     "condition_number": (
-        "How unevenly maps stretch",
+        "Unevenness of the maps",
         "Condition number of the composed map, log scale: 1 stretches all directions alike.",
     ),
 }
 
 
-def panels(results: Results) -> list[Panel]:
-    """Every plot that the results have values for."""
-    look = styles([row.method for row in results.summary])
-    tasks = {r.task: None for r in results.records if r.metric == "roc_auc"}
+def panels(analysis: Analysis) -> list[Panel]:
+    """Every plot that the analysis has values for."""
+    style_of = styles(analysis.methods)
     return [
-        *cost_panels(results, look),
-        *_method_panels(results, look),
-        *_version_panels(results, look),
+        *cost_panels(analysis, style_of),
+        *_method_panels(analysis.by_version, style_of),
+        *_version_panels(analysis.by_version, style_of),
         *(
             _lines(
-                costs.auc_by_version(results, task=task),
-                look,
+                series,
+                style_of,
                 figure="tasks",
                 title=plain(task).capitalize(),
                 caption=TASKS.get(task, ""),
                 label="ROC-AUC",
             )
-            for task in tasks
+            for task, series in analysis.by_version.auc_of_task.items()
         ),
-        *_map_panels(results, look),
+        *_chain_panels(analysis, style_of),
     ]
 
 
 def _lines(
     series: Series,
-    look: Mapping[str, Style],
+    style_of: Mapping[str, Style],
     *,
     figure: str,
     title: str,
@@ -79,44 +74,37 @@ def _lines(
         figure=figure,
         title=title,
         caption=caption,
-        alt=f"{label} by {along}: {describe(series, look, along)}.",
-        draw=draw_lines(series, look, label, along=along, log=log),
+        alt=f"{label} by {along}: {describe(series, style_of, along)}.",
+        draw=draw_lines(series, style_of, label, along=along, log=log),
         size=WIDE,
     )
 
 
-def _version_panels(results: Results, look: Mapping[str, Style]) -> list[Panel]:
-    aucs = costs.auc_by_version(results)
-    compared = FIX_M0 in aucs
-    aligned = values_of(results.records, "alignment_error", task=ALIGNMENT)
-    distances = {
-        method: {version: Estimate(fmean(values)) for version, values in versions.items()}
-        for method, tasks in aligned.items()
-        for versions in tasks.values()
-    }
+def _version_panels(figures: VersionFigures, style_of: Mapping[str, Style]) -> list[Panel]:
+    compared = FIX_M0 in figures.auc
     made = (
         _lines(
-            costs.recall_by_version(results),
-            look,
+            figures.recall,
+            style_of,
             figure="versions",
             title="Recommendation",
             caption=f"On the time after each version's training data. {_OWN}",
             label="Recall@50",
         ),
         _lines(
-            _without_intervals(costs.unintended_by_version(results)) if compared else aucs,
-            look,
+            _without_intervals(figures.unintended) if compared else figures.auc,
+            style_of,
             figure="versions",
             title="Old consumers",
             caption="Mean over the consumers that are judged at the version.",
             label=f"% against {FIX_M0}" if compared else "ROC-AUC",
         ),
         _lines(
-            distances,
-            look,
+            figures.distance,
+            style_of,
             figure="versions",
             title="Distance to version 0",
-            caption="Between the vectors an old consumer gets and those M_0 would give it.",
+            caption="Between the vectors an old consumer gets and M_0's own vectors.",
             label="alignment error",
         ),
     )
@@ -130,12 +118,11 @@ def _without_intervals(series: Series) -> Series:
     }
 
 
-def _method_panels(results: Results, look: Mapping[str, Style]) -> list[Panel]:
+def _method_panels(figures: VersionFigures, style_of: Mapping[str, Style]) -> list[Panel]:
     """Both costs of one method over the versions, on the same scale for all methods."""
-    intended = costs.intended_by_version(results)
-    unintended = costs.unintended_by_version(results)
-    shown = [method for method in look if intended.get(method) or unintended.get(method)]
-    if len(shown) < 2:  # noqa: PLR2004 - one method is shown by the other plots
+    intended, unintended = figures.intended, figures.unintended
+    shown = [method for method in style_of if intended.get(method) or unintended.get(method)]
+    if len(shown) < 2:  # noqa: PLR2004 - the other plots show a single method
         return []
     values = [
         part.value
@@ -152,8 +139,8 @@ def _method_panels(results: Results, look: Mapping[str, Style]) -> list[Panel]:
 
         def draw(axes: Axes) -> None:
             axes.axhline(0, color=INK, lw=0.7, zorder=1)
-            _side(axes, sides[0], look[method], filled=True)
-            _side(axes, sides[1], look[method], filled=False)
+            _side(axes, sides[0], style_of[method], filled=True)
+            _side(axes, sides[1], style_of[method], filled=False)
             axes.set_ylim(limits)
             axes.set_xlim(min(versions) - 0.2, max(versions) + 0.2)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -172,7 +159,7 @@ def _method_panels(results: Results, look: Mapping[str, Style]) -> list[Panel]:
             caption="Filled, solid: recommendation against "
             f"{NO_BC}; hollow, dashed: old consumers against {FIX_M0}; both in percent, on the "
             "same scale for all methods. Bands: 95 % interval of the method's own figure at that "
-            "version, which knows nothing of the others; the table's intervals compare.",
+            "version. Only the table's intervals are paired.",
             alt="; ".join(told) + ".",
             draw=draw,
             size=SMALL,
@@ -206,32 +193,19 @@ def _side(axes: Axes, row: ByVersion, style: Style, *, filled: bool) -> None:
     )
 
 
-def _map_panels(results: Results, look: Mapping[str, Style]) -> list[Panel]:
-    """How errors and lengths grow along the chain."""
-    if not results.maps:
+def _chain_panels(analysis: Analysis, style_of: Mapping[str, Style]) -> list[Panel]:
+    """Error, norm and condition number over the number of versions mapped back."""
+    if not analysis.results.maps:
         return []
-
-    def means(figure: str, parts: Iterable[MapFigures]) -> dict[str, ByVersion]:
-        found: dict[str, dict[int, list[float]]] = {}
-        for part in parts:
-            value = getattr(part, figure)
-            if value is not None:
-                steps = found.setdefault(part.method, {})
-                steps.setdefault(part.source - part.target, []).append(value)
-        return {
-            method: {step: Estimate(fmean(steps[step])) for step in sorted(steps)}
-            for method, steps in found.items()
-        }
-
     return [
         _lines(
-            means(figure, results.maps),
-            look,
+            analysis.chain[figure],
+            style_of,
             figure="chain",
             title=title,
             caption=caption,
             label=plain(figure),
-            along="versions led back",
+            along="versions mapped back",
             log=figure == "condition_number",
         )
         for figure, (title, caption) in _MAP_FIGURES.items()

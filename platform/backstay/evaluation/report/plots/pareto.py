@@ -1,33 +1,34 @@
-"""The picture of both costs: who pays for the update."""
+"""The plot of both costs: recommendation against old consumers."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from backstay.evaluation.analysis.decision import TOLERATED
+from backstay.evaluation.analysis.codes import TOLERATED
+from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.analysis.significance import FIX_M0, NO_BC
-from backstay.evaluation.comparison.results import Results, Summary
+from backstay.evaluation.comparison.results import Summary
 from backstay.evaluation.metrics.bootstrap import Interval
 from backstay.evaluation.report.plots.drawing import Panel
 from backstay.evaluation.report.plots.styles import INK, LINE, Style, marker_size
 from backstay.evaluation.report.words import percent
 
 _NEAR = 6.0
-"""Points of the sum behind the best within which a method is shown in the close-up."""
+"""The close-up shows methods whose sum is at most this many points below the best."""
 
 _CAPTION = (
     "Up and to the right is better. The dotted line joins the methods that no other beats on both "
-    "sides. Along a slanted line the sum is the same. Shaded: old consumers lose more than the "
+    "sides. The sum is constant along a slanted line. Shaded: old consumers lose more than the "
     f"{TOLERATED:g} % tolerated. Bars: 95 % intervals."
 )
 
 
-def cost_panels(results: Results, look: Mapping[str, Style]) -> list[Panel]:
-    """Both costs of every method; and of the best ones again, closer."""
-    rows = [row for row in results.summary if row.total_pct is not None]
+def cost_panels(analysis: Analysis, style_of: Mapping[str, Style]) -> list[Panel]:
+    """Both costs of every method, and a close-up of the best methods."""
+    rows = [row for row in analysis.table if row.total_pct is not None]
     if not rows:
         return []
-    front = _front(rows)
+    front = analysis.front
     alt = "; ".join(
         f"{row.method}: old consumers {percent(row.unintended_pct)}, recommendation "
         f"{percent(row.intended_pct)}" + (", on the front" if row.method in front else "")
@@ -35,13 +36,13 @@ def cost_panels(results: Results, look: Mapping[str, Style]) -> list[Panel]:
     )
     best = max(row.total_pct or 0.0 for row in rows)
     near = [row for row in rows if best - (row.total_pct or 0.0) <= _NEAR]
-    shown = [("Who pays for the update", rows, _CAPTION)]
+    shown = [("Costs for recommendation and old consumers", rows, _CAPTION)]
     if 1 < len(near) < len(rows):
         shown.append(
             (
-                "The best of them, closer",
+                "Close-up of the best methods",
                 near,
-                f"The same picture of the methods within {_NEAR:g} points of the best sum.",
+                f"The same plot of the methods within {_NEAR:g} points of the best sum.",
             )
         )
     return [
@@ -50,7 +51,7 @@ def cost_panels(results: Results, look: Mapping[str, Style]) -> list[Panel]:
             title=title,
             caption=caption,
             alt=alt if part is rows else "; ".join(row.method for row in part),
-            draw=_drawer(part, [row for row in part if row.method in front], look),
+            draw=_drawer(part, [row for row in part if row.method in front], style_of),
         )
         for title, part, caption in shown
     ]
@@ -60,25 +61,12 @@ def _point(row: Summary) -> tuple[float, float]:
     return row.unintended_pct or 0.0, row.intended_pct or 0.0
 
 
-def _front(rows: Sequence[Summary]) -> list[str]:
-    """The methods that no other beats on both sides."""
-    points = {row.method: _point(row) for row in rows}
-    return [
-        method
-        for method, (x, y) in points.items()
-        if not any(
-            other_x >= x and other_y >= y and (other_x, other_y) != (x, y)
-            for other_x, other_y in points.values()
-        )
-    ]
-
-
 def _drawer(
-    rows: Sequence[Summary], front: Sequence[Summary], look: Mapping[str, Style]
+    rows: Sequence[Summary], front: Sequence[Summary], style_of: Mapping[str, Style]
 ) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         for row in rows:
-            style = look[row.method]
+            style = style_of[row.method]
             x, y = _point(row)
             lines, caps, stems = axes.errorbar(
                 [x],
@@ -94,7 +82,7 @@ def _drawer(
                 zorder=3,
             )
             for artist in (lines, *caps, *stems):
-                artist.set_gid(f"m{list(look).index(row.method)}")
+                artist.set_gid(f"m{list(style_of).index(row.method)}")
         joined = sorted(_point(row) for row in front)
         axes.plot([x for x, _ in joined], [y for _, y in joined], color=INK, lw=1, ls=":", zorder=2)
         axes.margins(0.14)
@@ -114,14 +102,14 @@ def _drawer(
 
 
 def _reach(value: float, interval: Interval | None) -> list[list[float]] | None:
-    """How far an interval reaches below and above the figure, as matplotlib wants it."""
+    """Lengths of the error bar below and above the figure, in matplotlib's shape."""
     if interval is None:
         return None
     return [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
 
 
 def _name_points(axes: Axes, rows: Sequence[Summary]) -> None:
-    """Write each method beside its point, where there's room; the legend tells the others."""
+    """Write each method's name beside its point if there is room; the legend has all of them."""
     figure = axes.figure
     scale = figure.dpi / 72  # pixels a point
     height, wide = 9.5 * scale, 4.4 * scale
@@ -129,7 +117,7 @@ def _name_points(axes: Axes, rows: Sequence[Summary]) -> None:
     marks = [_place(axes, *_point(row)) for row in rows]
     reach = 4.5 * scale
     taken = [(x - reach, y - reach, x + reach, y + reach) for x, y in marks]
-    for row, (x, y) in zip(rows, marks, strict=True):  # nor are labels written over bars
+    for row, (x, y) in zip(rows, marks, strict=True):  # labels avoid bars too
         if row.unintended_interval:
             left, right = (_place(axes, end, 0.0)[0] for end in row.unintended_interval)
             taken.append((left, y - scale, right, y + scale))
@@ -161,7 +149,7 @@ def _name_points(axes: Axes, rows: Sequence[Summary]) -> None:
 
 
 def _place(axes: Axes, x: float, y: float) -> tuple[float, float]:
-    """Where a point of the data lies on the canvas, in pixels."""
+    """Pixel coordinates of a data point."""
     across, up = axes.transData.transform((x, y))
     return float(across), float(up)
 

@@ -1,4 +1,4 @@
-"""How methods look in every plot: by colour, by shape and by dash."""
+"""Colour, marker and dash of each method in every plot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ INK, LINE = "#0a0b0c", "#d7dade"  # replaced by the page's own colours in inline
 
 @dataclass(frozen=True)
 class Style:
-    """A method's look."""
+    """Colour, marker and dash of one method."""
 
     color: str  # legible on white and on near-black
     marker: str  # matplotlib's letter
     dash: str = "-"
 
 
-# No two share a marker, so that nobody depends on colour; a family shares a dash.
+# Markers are unique, so that colour is not needed; methods of a family share a dash.
 _KNOWN = {
     "fix-m0": Style("#7d8590", "s", ":"),
     "finetune": Style("#a5673f", "v", ":"),
@@ -38,7 +38,7 @@ _MARKERS = ("d", "8", "H", "o", "s", "^", "D")  # as many as are coprime with th
 
 
 def styles(methods: Sequence[str]) -> dict[str, Style]:
-    """A style for each method; those that Backstay knows look the same in every report."""
+    """A style per method; built-in methods have the same style in every report."""
     further = [method for method in methods if method not in _KNOWN]
     return {
         method: _KNOWN[method]
@@ -52,7 +52,7 @@ def styles(methods: Sequence[str]) -> dict[str, Style]:
 
 
 def marker_size(style: Style, size: float) -> float:
-    """The size at which a marker looks as large as a square of `size` points."""
+    """The size at which a marker covers about the area of a square of `size` points."""
     return size * {"*": 1.6, "o": 1.05, "s": 0.92, "D": 0.85, "d": 1.15}.get(style.marker, 1.1)
 
 
@@ -75,7 +75,7 @@ def marker_svg(style: Style) -> str:
 
 
 def settings(font: float) -> dict[str, object]:
-    """Matplotlib's settings for all plots of the project, with text of `font` points."""
+    """Matplotlib settings for all plots of the project, with text of `font` points."""
     return {
         "font.size": font,
         "axes.edgecolor": LINE,
