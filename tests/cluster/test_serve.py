@@ -32,6 +32,14 @@ run(sys.argv[1], port=0, cache=sys.argv[2], refresh_seconds=0.5,
     on_ready=lambda url: print(url, flush=True))
 """
 
+IN_A_SESSION = """
+import sys
+from backstay.engines.session import ray_session
+from backstay.serving.service import run
+with ray_session(cpus=1), run(sys.argv[1], port=0, cache=sys.argv[2], blocking=False):
+    pass
+"""
+
 
 class Running:
     """The service's process, and whatever it has started."""
@@ -142,9 +150,25 @@ def test_sigterm_stops_everything(service):
     said = service.terminate()
     assert service.process.returncode == 0, service.log.read_text()
     assert said == ""  # stdout had the URL, and nothing else
+    assert service.log.read_text() == ""  # and stderr nothing of Ray's
     eventually(lambda: not service.processes())
     with pytest.raises(httpx.ConnectError):
         httpx.get(service.url)
+
+
+def test_only_our_own_lines_reach_the_terminal(tmp_path):
+    worlds.build(tmp_path / "registry", versions=1)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_SESSION, str(tmp_path / "registry"), str(tmp_path / "cache")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_config_file_names_what_the_code_has():

@@ -163,6 +163,14 @@ def test_json_is_one_document_whatever_else_is_printed():
     assert "a detail" in invoke(act, "--json", "--debug").stderr
 
 
+def test_ray_s_messages_are_shown_with_debug_only():
+    def act():
+        logging.getLogger("backstay.ray").debug("(raylet) graceful_shutdown")
+
+    assert "raylet" not in invoke(act).stderr
+    assert "raylet" in invoke(act, "--debug").stderr
+
+
 def test_people_get_lines_and_tables():
     answer = {
         "space": "movies",

@@ -1,4 +1,4 @@
-"""One way into Ray for every engine: the cluster that is named, else a private one here."""
+"""Connects every engine to Ray: to the cluster in RAY_ADDRESS, else to a private Ray."""
 
 import json
 import logging
@@ -9,96 +9,103 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray._private import ray_constants
 
 import backstay
 from backstay.errors import BackstayError
+from backstay.ray_output import log_folder, quiet_ray
 
 _log = logging.getLogger("backstay.engines")
 
 _SWITCHES = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing about this run leaves the machine
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's word for: every process on the loopback
+    "RAY_USAGE_STATS_ENABLED": "0",  # send no statistics about this run
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every process listens on the loopback only
 }
-_LONGEST_ROOT = 24  # bytes, beside /backstay-…/session_…/sockets/plasma_store
+_LONGEST_ROOT = 24  # bytes; /backstay-…/session_…/sockets/plasma_store follows
 
 
 @contextmanager
-def ray_session(
-    *, cpus: int | None = None, gpus: int = 0, log_to_driver: bool = False
-) -> Iterator[None]:
+def ray_session(*, cpus: int | None = None, gpus: int = 0) -> Iterator[None]:
     """Hold a connection to Ray.
 
-    A session that is open already is used and left open. Else the cluster that RAY_ADDRESS names,
-    as it does in every job, is joined and left running. Else a private Ray starts on this machine,
-    listening on the loopback alone and without a dashboard, and is gone at the end, as it is when
-    this process is killed. Its logs stay only where the work inside failed.
+    An open connection is used and left open. Otherwise this joins the cluster in RAY_ADDRESS, which
+    Ray sets in every job, and leaves it running. Otherwise it starts a private Ray on this machine,
+    which listens on the loopback only, has no dashboard, and stops at the end or with this process.
+    The log files of a private Ray are deleted, unless the work inside failed or `backstay.ray` logs
+    at level DEBUG, as it does with --debug.
 
-    Workers import this very Backstay, installed or not: from its own path, or from the working
-    directory that came with the job.
+    Workers import this same copy of Backstay, installed or not: from its own path, or from the
+    working directory that came with the job.
 
     Args:
-        cpus: What a private Ray may hand out; by default all cores. A cluster has its own count.
-        gpus: The same for GPUs.
-        log_to_driver: Whether what workers print is printed here too.
+        cpus: CPUs of a private Ray; by default all cores. A cluster has its own number.
+        gpus: GPUs of a private Ray.
     """
     if ray.is_initialized():
         yield
         return
     address = os.environ.get("RAY_ADDRESS", "local")
-    if address != "local":
+    with quiet_ray():
+        if address == "local":
+            with _private_ray(cpus=cpus, gpus=gpus):
+                yield
+            return
         _log.info("joining the Ray cluster at %s", address)
         ray.init(
             address="auto" if "://" not in address else address,
             runtime_env=_runtime_env(),
-            log_to_driver=log_to_driver,
+            log_to_driver=False,
             logging_level=logging.WARNING,
         )
         try:
+            log_folder()
             yield
         finally:
             ray.shutdown()
-        return
+
+
+@contextmanager
+def _private_ray(*, cpus: int | None, gpus: int) -> Iterator[None]:
     _log.info("starting Ray on this machine")
     folder = Path(tempfile.mkdtemp(prefix="backstay-", dir=_temporary_root()))
+    keep = logging.getLogger("backstay.ray").isEnabledFor(logging.DEBUG)
     try:
-        _start(folder, cpus=cpus, gpus=gpus, log_to_driver=log_to_driver)
+        _start(folder, cpus=cpus, gpus=gpus)
         try:
+            log_folder()
             yield
         finally:
             ray.shutdown()
     except BackstayError:
-        shutil.rmtree(folder, ignore_errors=True)
         raise
     except BaseException:
-        _log.warning("Ray's logs are kept in %s", folder)
+        keep = True
+        _log.warning("Ray's log files are kept in %s", folder)
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _temporary_root() -> str:
-    # Ray's sockets lie in it, and the path of a Unix socket has at most 107 bytes.
+    # Ray keeps its sockets there, and the path of a Unix socket has at most 107 bytes.
     usual = tempfile.gettempdir()
     return os.environ.get("RAY_TMPDIR") or (usual if len(usual) <= _LONGEST_ROOT else "/tmp")  # noqa: S108
 
 
-def _start(folder: Path, **options: Any) -> None:
-    # Ray says on every start that it has switched token authentication on, which is what we want.
-    talk = logging.getLogger("ray._private.authentication.authentication_token_setup")
-    talk.setLevel(logging.ERROR)
-    # Ray reads this switch when it is imported, which was before anyone could set it.
+def _start(folder: Path, *, cpus: int | None, gpus: int) -> None:
+    # Ray reads this switch from the environment when it is imported: too early for `_environment`.
     clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         with _environment({**_SWITCHES, **_python_path(_package_root())}):
             ray.init(
                 address="local",
-                num_cpus=options["cpus"],
-                num_gpus=options["gpus"],
+                num_cpus=cpus,
+                num_gpus=gpus,
                 include_dashboard=False,
-                log_to_driver=options["log_to_driver"],
+                log_to_driver=False,
                 logging_level=logging.WARNING,
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(folder),
@@ -107,13 +114,13 @@ def _start(folder: Path, **options: Any) -> None:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
 
 
-def _runtime_env() -> dict[str, Any]:
-    """What workers of a cluster need to import Backstay, beyond what came with the job."""
+def _runtime_env() -> dict[str, dict[str, str]]:
+    """The settings that workers of a cluster need to import Backstay, beyond those of the job."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
-    if "PYTHONPATH" in job.get("env_vars", {}):  # Ray refuses to be told twice
+    if "PYTHONPATH" in job.get("env_vars", {}):  # Ray refuses a second value
         return {}
     root = _package_root()
-    # Each node unpacks the working directory at a place of its own, and workers start there.
+    # Each node unpacks the working directory to a different path, and workers start in it.
     if root and "working_dir" in job and Path(root).is_relative_to(Path.cwd()):
         root = str(Path(root).relative_to(Path.cwd()))
     variables = _python_path(root)
@@ -121,7 +128,7 @@ def _runtime_env() -> dict[str, Any]:
 
 
 def _package_root() -> str:
-    """The folder to import Backstay from; empty where it is installed."""
+    """The folder to import Backstay from; empty if Backstay is installed."""
     root = str(Path(backstay.__file__).resolve().parents[1])
     return "" if root == str(Path(sysconfig.get_path("purelib")).resolve()) else root
 
@@ -135,7 +142,7 @@ def _python_path(root: str) -> dict[str, str]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, for processes started meanwhile."""
+    """Set environment variables for the processes started inside."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

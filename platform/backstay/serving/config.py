@@ -1,9 +1,10 @@
-"""What can be set about the service."""
+"""Settings of the service."""
 
-import os
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from platformdirs import user_cache_path
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from backstay.errors import UsageError
 from backstay.serving import wire
@@ -11,48 +12,47 @@ from backstay.serving import wire
 MAX_IDS = 10_000
 """Default for the most ids in one request."""
 
+MaxIds = Annotated[int, Field(ge=1, le=wire.MAX_IDS)]
+
 
 def check_max_ids(max_ids: int) -> int:
-    """Refuse a limit that an answer's headers can't keep up with."""
-    if not 1 <= max_ids <= wire.MAX_IDS:
-        raise UsageError(f"max_ids must be 1 to {wire.MAX_IDS}; found {max_ids}.")
-    return max_ids
+    """Raise UsageError for a limit whose answers would need headers that are too long."""
+    try:
+        return TypeAdapter(MaxIds).validate_python(max_ids)
+    except ValidationError as error:
+        raise _usage_error(error, name="max_ids") from None
 
 
 def default_cache() -> str:
-    """Where tables are copied to when nobody says: under $XDG_CACHE_HOME, or ~/.cache."""
-    return str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "backstay")
+    """The default folder for copies of tables: $XDG_CACHE_HOME/backstay or ~/.cache/backstay."""
+    return str(user_cache_path("backstay"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServiceConfig:
+class ServiceConfig(BaseModel):
     """The deployment's `user_config`. It can be changed while the service runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     registry: str  # path or URL of the registry's root
     cache: str | None = None  # local folder for copies of the newest tables; see default_cache
-    refresh_seconds: float = 5.0  # how often to look for new versions
-    max_ids: int = MAX_IDS  # most ids in one request
-
-    def __post_init__(self) -> None:
-        if self.refresh_seconds <= 0:
-            raise UsageError(f"refresh_seconds must be above 0; found {self.refresh_seconds}.")
-        check_max_ids(self.max_ids)
+    refresh_seconds: float = Field(5.0, gt=0, allow_inf_nan=False)  # between two checks
+    max_ids: MaxIds = MAX_IDS  # most ids in one request
 
     @classmethod
-    def parse(cls, config: dict[str, Any]) -> Self:
-        """Out of YAML, or the strings of a command line; UsageError says what can't be meant."""
-        known = {field.name for field in fields(cls)}
-        if set(config) - known or "registry" not in config:
-            raise UsageError(
-                f"user_config takes {sorted(known)}, of which `registry` is needed; "
-                f"found {sorted(config)}."
-            )
+    def parse(cls, config: Mapping[str, object]) -> Self:
+        """Read YAML values, or the strings of a command line; raise UsageError if invalid."""
         try:
-            numbers = {
-                name: type_(config[name])
-                for name, type_ in (("refresh_seconds", float), ("max_ids", int))
-                if name in config
-            }
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"refresh_seconds and max_ids are numbers: {error}.") from error
-        return cls(**{**config, **numbers})
+            return cls.model_validate(config)
+        except ValidationError as error:
+            raise _usage_error(error, name="user_config") from None
+
+
+def _usage_error(error: ValidationError, *, name: str) -> UsageError:
+    """The first field at fault: what was expected, and what was found."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"])) or name
+    expected = {
+        "missing": "must be given",
+        "extra_forbidden": f"must be one of {', '.join(ServiceConfig.model_fields)}",
+    }.get(first["type"], first["msg"].replace("Input should", "must"))
+    return UsageError(f"{field} {expected}; found {first['input']!r}.")

@@ -14,7 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from backstay.compat.maps import BackwardMap, Vectors, compose
-from backstay.errors import BackstayError, CorruptError, NotFoundError, UsageError
+from backstay.errors import (
+    BackstayError,
+    CorruptError,
+    MissingMapError,
+    NotFoundError,
+    UsageError,
+)
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Registry, Space
 from backstay.serving.mapped import MappedTable, open_cached
@@ -23,10 +29,6 @@ logger = logging.getLogger("backstay.serving")
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _NAMED = 10  # how many alternatives a message lists
-
-
-class MissingMapError(NotFoundError):
-    """The chain to an old version breaks at a version that has no backward map."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from backstay.errors import BackstayError, NotFoundError, UsageError
-from backstay.serving.lookup import MissingMapError
+from backstay.errors import BackstayError, MissingMapError, NotFoundError, UsageError
 
 MEDIA_TYPE = "application/problem+json"
 

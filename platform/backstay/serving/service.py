@@ -1,9 +1,9 @@
-"""The look-up service on Ray Serve: the deployment, and a small cluster of one's own for it.
+"""The look-up service on Ray Serve: the deployment, and a small private Ray to run it on.
 
-Serve's own proxy is the default. With RAY_SERVE_ENABLE_HA_PROXY=1 in the environment before Ray
-starts, HAProxy stands in its place and answers small requests about three times as often; it also
-opens its statistics and every replica's port on all interfaces, and takes half a minute to stop.
-Ray's internal ports listen on all interfaces either way.
+The default is Ray Serve's own proxy. RAY_SERVE_ENABLE_HA_PROXY=1, set before Ray starts, replaces
+it with HAProxy, which answers about three times as many small requests a second. But HAProxy opens
+its statistics and each replica's port on all interfaces, and takes half a minute to stop. Ray's
+internal ports listen on all interfaces in both cases.
 """
 
 import logging
@@ -13,24 +13,24 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import ray
 from anyio import to_thread
 from fastapi import FastAPI
 
 from backstay.errors import ServiceError, UsageError
+from backstay.ray_output import log_folder, quiet_ray
 from backstay.registry.store import Registry
 from backstay.serving.app import build_app
 from backstay.serving.config import MAX_IDS, ServiceConfig, default_cache
 from backstay.serving.lookup import Lookup
 
 with warnings.catch_warnings():
-    # Ray Serve declares its settings in a way that pydantic has deprecated.
+    # Ray Serve uses a deprecated form of pydantic's Field.
     warnings.filterwarnings(
         "ignore", "Using extra keyword arguments on `Field`", category=DeprecationWarning
     )
@@ -45,19 +45,19 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 class Replica:
-    """One replica: the HTTP application over this process's memory-mapped tables."""
+    """One replica: the HTTP application and the tables that this process maps into memory."""
 
     def __init__(self) -> None:
         self._app = build_app(replica=serve.get_replica_context().replica_id.unique_id)
         self._config: ServiceConfig | None = None
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # Ray Serve's name for it
+    def __serve_build_asgi_app__(self) -> FastAPI:  # called by Ray Serve
         return self._app
 
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take up a configuration, or, where it is the one at work, whatever was published.
+    async def reconfigure(self, user_config: Mapping[str, object]) -> None:
+        """Apply a configuration. If it has not changed, load what was published since.
 
-        The requests of the time in between are answered as before.
+        Requests that arrive meanwhile are answered with the old configuration.
         """
         config = ServiceConfig.parse(user_config)
         state = self._app.state
@@ -78,13 +78,13 @@ class Replica:
             await to_thread.run_sync(old.close)
 
     def check_health(self) -> None:
-        """Raise where this replica would go on answering from what it once knew."""
+        """Raise if the thread that watches the registry died: answers would become stale."""
         lookup: Lookup | None = self._app.state.lookup
         if lookup and not lookup.watching:
-            raise RuntimeError("the thread that follows the registry has died")
+            raise RuntimeError("the thread that watches the registry has died")
 
 
-LookupService: Any = serve.deployment(
+LookupService = serve.deployment(
     name=DEPLOYMENT,
     max_ongoing_requests=32,
     health_check_period_s=5,
@@ -94,24 +94,20 @@ LookupService: Any = serve.deployment(
 )(serve.ingress()(Replica))
 
 
-def application(args: dict[str, Any] | None = None) -> Any:
-    """The Serve application; `args` become its user_config, which a config file may give instead.
+def application(args: dict[str, object] | None = None) -> object:
+    """The Serve application, with `args` as its user_config. A config file can set that instead.
 
     `serve run backstay.serving.service:application registry=…`
     """
-    config = asdict(ServiceConfig.parse(args)) if args else None
+    config = ServiceConfig.parse(args).model_dump() if args else None
     return LookupService.options(user_config=config).bind()
 
 
 class Service:
-    """A running service, to be stopped: by `stop`, or at the end of a `with`."""
+    """A running service. `stop`, or the end of a `with`, stops it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, stack: ExitStack) -> None:
         self.url = url
-        self._stack = ExitStack()
-
-    def owns(self, stack: ExitStack) -> None:
-        """Unwind `stack` when the service is stopped."""
         self._stack = stack
 
     def __enter__(self) -> Self:
@@ -121,7 +117,7 @@ class Service:
         self.stop()
 
     def stop(self) -> None:
-        """Stop the service, and Ray where the service started it. Waits until both are gone."""
+        """Stop the service, and Ray if the service started it; wait until both have stopped."""
         self._stack.close()
 
 
@@ -139,48 +135,51 @@ def run(
 ) -> Service:
     """Serve a registry's look-ups over HTTP on Ray Serve.
 
-    Joins the cluster named by RAY_ADDRESS, or the one that this process is connected to; without
-    either it starts one of its own, as small as Ray goes, and takes it down at the end.
+    Uses the cluster that this process is connected to, else the one in RAY_ADDRESS. Otherwise it
+    starts a private Ray, as small as possible, and stops it at the end.
 
     Args:
         registry_uri: The registry's root, a path or URL.
-        host: Address to listen on; 0.0.0.0 lets the network in.
-        port: Port to listen on; 0 picks a free one.
-        replicas: Processes that answer.
+        host: Address to listen on; 0.0.0.0: all interfaces.
+        port: Port to listen on; 0: any free one.
+        replicas: Processes that answer requests.
         cache: Local folder for copies of the newest tables; see `default_cache`.
-        refresh_seconds: How often to look for new versions.
+        refresh_seconds: Seconds between two checks for new versions.
         max_ids: Most ids in one request.
-        blocking: Return when SIGTERM or SIGINT came and everything has stopped; else as soon as
-            it answers. Only the main thread may block.
-        on_ready: Called with the service's URL when it answers.
+        blocking: Return after SIGTERM or SIGINT, when everything has stopped; otherwise return
+            as soon as the service is ready. Only the main thread may block.
+        on_ready: Called with the service's URL when it is ready.
 
     Raises:
-        UsageError: an option can't be meant.
-        ServiceError: the port is taken.
-        RegistryError: there is no such registry.
+        UsageError: An argument is invalid.
+        ServiceError: The port is taken, or Ray Serve already runs on the cluster.
+        RegistryError: There is no such registry.
     """
     uri = _absolute(registry_uri)
-    config = ServiceConfig(
-        registry=uri,
-        cache=str(Path(cache).absolute()) if cache else None,
-        refresh_seconds=refresh_seconds,
-        max_ids=max_ids,
+    config = ServiceConfig.parse(
+        {
+            "registry": uri,
+            "cache": str(Path(cache).absolute()) if cache else None,
+            "refresh_seconds": refresh_seconds,
+            "max_ids": max_ids,
+        }
     )
     if replicas < 1:
         raise UsageError(f"replicas must be at least 1; found {replicas}.")
-    if not Registry(uri).spaces():  # a registry that can't be read says so here, not in a log
-        logger.warning("%s holds no published version yet; the first will be served", uri)
+    if not Registry(uri).spaces():  # raises here, not in a replica, if it cannot be read
+        logger.warning("%s holds no published version yet; the service waits for one", uri)
     port = _free(host, port)
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
-    service = Service(url)
-    with _until_told_to_stop() if blocking else nullcontext(), ExitStack() as stack:
-        with redirect_stdout(sys.stderr):  # Ray prints
+    with _until_stopped() if blocking else nullcontext(), ExitStack() as stack:
+        stack.enter_context(quiet_ray())
+        with redirect_stdout(sys.stderr):  # Ray prints some lines itself
             stack.callback(_shut_down, ray_too=not ray.is_initialized())
             if not ray.is_initialized():
                 address = os.environ.get("RAY_ADDRESS")
                 ray.init(**({"address": address} if address else _small(replicas)))
+                log_folder()
             if blocking:
-                _take_signals()  # back from Ray, whose own handlers exit with the signal's number
+                _take_signals()  # Ray replaced the handlers with its own
             _deploy(config, host=host, port=port, replicas=replicas)
         logger.info("serving %s at %s", uri, url)
         if on_ready:
@@ -188,21 +187,20 @@ def run(
         if blocking:
             with redirect_stdout(sys.stderr):
                 threading.Event().wait()
-        service.owns(stack.pop_all())
-    return service
+        return Service(url, stack.pop_all())
 
 
 def _deploy(config: ServiceConfig, *, host: str, port: int, replicas: int) -> None:
     if serve.status().proxies:
         raise ServiceError(
-            "Ray Serve already runs on this cluster, and its address can't be changed from here. "
-            "Deploy to it with `serve deploy serve/config.yaml`, or unset RAY_ADDRESS."
+            "expected a cluster without Ray Serve, found Serve running on it. Deploy with "
+            "`serve deploy serve/config.yaml`, or unset RAY_ADDRESS."
         )
     options = {"host": host, "port": port, "request_timeout_s": 30}
     logging_config = {"encoding": "JSON", "enable_access_log": False}
     serve.start(proxy_location="HeadOnly", http_options=options, logging_config=logging_config)
     deployment = LookupService.options(
-        num_replicas=replicas, user_config=asdict(config), logging_config=logging_config
+        num_replicas=replicas, user_config=config.model_dump(), logging_config=logging_config
     )
     serve.run(deployment.bind(), name=APP, route_prefix="/")
 
@@ -215,18 +213,19 @@ def _shut_down(*, ray_too: bool) -> None:
             ray.shutdown()
 
 
-def _small(replicas: int) -> dict[str, Any]:
+def _small(replicas: int) -> dict[str, str | int | bool]:
+    """Arguments of ray.init for a private Ray."""
     return {
         "address": "local",
         "num_cpus": replicas,
         "include_dashboard": False,
-        "object_store_memory": 100 << 20,  # look-ups pass through none of it
+        "object_store_memory": 100 << 20,  # look-ups do not use it
         "log_to_driver": False,
     }
 
 
 def _absolute(uri: str | Path) -> str:
-    # Replicas have a working directory of their own.
+    # Replicas have another working directory.
     return str(uri) if "://" in str(uri) else str(Path(uri).expanduser().absolute())
 
 
@@ -237,19 +236,19 @@ def _free(host: str, port: int) -> int:
             probe.bind((host, port))
         except OSError as error:
             raise ServiceError(
-                f"can't listen on {host}:{port} ({error.strerror}). Name another with --port, "
-                "or 0 for any that is free."
+                f"cannot listen on {host}:{port} ({error.strerror}). Choose another --port; "
+                "--port 0 takes any free one."
             ) from error
         return int(probe.getsockname()[1])
 
 
 class _StopRequested(BaseException):
-    """SIGTERM or SIGINT came."""
+    """SIGTERM or SIGINT arrived."""
 
 
 @contextmanager
-def _until_told_to_stop() -> Iterator[None]:
-    """Leave the block, from wherever it is, when SIGTERM or SIGINT comes."""
+def _until_stopped() -> Iterator[None]:
+    """Leave the block when SIGTERM or SIGINT arrives."""
     before = {number: signal.getsignal(number) for number in _STOP}
     _take_signals()
     try:
@@ -263,7 +262,7 @@ def _until_told_to_stop() -> Iterator[None]:
 
 def _take_signals() -> None:
     def stop(*_: object) -> None:
-        for number in _STOP:  # one is enough: the clean-up shall not be cut short
+        for number in _STOP:  # a second signal must not interrupt the clean-up
             signal.signal(number, signal.SIG_IGN)
         raise _StopRequested
 

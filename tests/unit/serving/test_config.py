@@ -1,9 +1,11 @@
 """Settings of the service."""
 
+from pathlib import Path
+
 import pytest
 
 from backstay.errors import UsageError
-from backstay.serving.config import ServiceConfig
+from backstay.serving.config import ServiceConfig, default_cache
 
 
 def test_a_configuration_comes_out_of_yaml_or_a_command_lines_strings():
@@ -14,13 +16,21 @@ def test_a_configuration_comes_out_of_yaml_or_a_command_lines_strings():
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({}, "`registry` is needed"),
-        ({"registry": "r", "caché": "c"}, "found.*caché"),
-        ({"registry": "r", "max_ids": "many"}, "are numbers.*many"),
+        ({}, "registry must be given; found {}"),
+        ({"registry": "r", "caché": "c"}, "caché must be one of registry, cache, .*found 'c'"),
+        ({"registry": "r", "max_ids": "many"}, "max_ids must be .*integer.*found 'many'"),
         ({"registry": "r", "max_ids": 0}, "max_ids must be"),
-        ({"registry": "r", "refresh_seconds": 0}, "refresh_seconds must be above 0"),
+        ({"registry": "r", "refresh_seconds": 0}, "refresh_seconds must be greater than 0; fo"),
+        ({"registry": "r", "refresh_seconds": "nan"}, "refresh_seconds must be a finite number"),
     ],
 )
 def test_a_configuration_that_can_not_be_meant_says_why(config, says):
     with pytest.raises(UsageError, match=says):
         ServiceConfig.parse(config)
+
+
+def test_copies_of_tables_go_to_the_user_s_cache(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert default_cache() == "/somewhere/backstay"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache() == str(Path.home() / ".cache" / "backstay")

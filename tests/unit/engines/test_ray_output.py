@@ -1,0 +1,26 @@
+"""What Ray prints in the driver is logged instead."""
+
+import logging
+
+from ray._private import worker
+
+from backstay.ray_output import quiet_ray
+
+
+def test_ray_s_messages_are_logged_for_debugging_only(caplog, capsys):
+    caplog.set_level(logging.DEBUG, "backstay.ray")
+    serve = logging.getLogger("ray.serve")
+    printing = worker.print_to_stdstream
+    before = serve.handlers[:], serve.propagate
+    with quiet_ray():
+        data = {"lines": ["graceful_shutdown failed"], "pid": "raylet", "is_err": False}
+        worker.print_to_stdstream(data, ignore_prefix=False)
+        serve.warning("an application is %s", "ready")
+    logged = [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert logged == [
+        (logging.DEBUG, "(raylet) graceful_shutdown failed"),
+        (logging.DEBUG, "an application is ready"),
+    ]
+    assert "".join(capsys.readouterr()) == ""
+    assert worker.print_to_stdstream is printing
+    assert (serve.handlers, serve.propagate) == before
