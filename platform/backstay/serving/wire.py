@@ -1,21 +1,22 @@
-"""The three forms an answer can take, and how `Accept` chooses between them.
+"""The three media types of an answer, and how `Accept` chooses between them.
 
 | media type | body |
 |---|---|
 | `application/json` | `{"space", "entity", "version", "source_version", "ids", "embeddings", "missing"}` |
 | `application/vnd.apache.arrow.stream` | Arrow IPC stream of `id`, `embedding` (fixed-size list of float32); the other fields, `missing` as JSON, in the schema's metadata |
-| `application/octet-stream` | the vectors alone: little-endian float32, row after row |
+| `application/octet-stream` | only the vectors: little-endian float32, row after row |
 
-Ids that were not found have no row in any of them. The octet-stream describes itself in headers:
-`Backstay-Shape: n,D`; `Backstay-Missing`, the number of ids not found; and, where that is not 0,
-`Backstay-Found`: one bit per id asked for, 1 where it was found, the first id in the lowest bit of
-the first byte, base64. A mask fits in a header however many ids are missing; their names may not.
+An id that was not found has no row. The headers of an octet-stream describe it: `Backstay-Shape: n,D`;
+`Backstay-Missing`, the number of ids not found; and, unless that is 0, `Backstay-Found`: a base64
+mask with one bit per requested id, 1 if it was found. The first id is the lowest bit of the first
+byte. The mask fits in a header for any number of missing ids; the ids themselves might not.
 """  # noqa: E501
 
 import base64
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
+import mimeparse
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -39,41 +40,34 @@ MISSING = "Backstay-Missing"
 FOUND = "Backstay-Found"
 
 MAX_IDS = 32_768
-"""Most ids a request may be allowed: their mask takes 5.5 kB, and proxies refuse headers over 8."""
+"""Upper limit for `max_ids`: the mask takes 5.5 kB, and proxies refuse headers over 8 kB."""
 
 
 def negotiate(accept: str | None) -> MediaType | None:
-    """The media type that an `Accept` header likes best (RFC 9110, 12.5.1); None if none will do.
+    """The media type that an `Accept` header prefers (RFC 9110, 12.5.1); None if it allows none.
 
-    A range's quality is that of the most specific range that matches; of equals, the first in the
-    table above wins. No header, or an empty one, accepts anything.
+    A media type has the quality of the most specific range that matches it. The first in the table
+    above wins a tie. A missing or empty header allows all; a malformed range is ignored.
     """
     if not accept or not accept.strip():
         return JSON
-    ranges = [_range(part) for part in accept.split(",") if part.strip()]
-    qualities = {media_type: _quality(media_type, ranges) for media_type in MEDIA_TYPES}
+    ranges = [parsed for part in accept.lower().split(",") if (parsed := _range(part))]
+    qualities = {each: mimeparse.quality_parsed(each, ranges) for each in MEDIA_TYPES}
     best = max(MEDIA_TYPES, key=qualities.__getitem__)
     return best if qualities[best] > 0 else None
 
 
-def _range(text: str) -> tuple[str, float]:
-    media_range, *parameters = (part.strip().lower() for part in text.split(";"))
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return media_range, min(max(float(value), 0.0), 1.0)
-            except ValueError:
-                return media_range, 0.0
-    return media_range, 1.0
-
-
-def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
-    for pattern in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
-        matching = [quality for media_range, quality in ranges if media_range == pattern]
-        if matching:
-            return max(matching)
-    return 0.0
+def _range(text: str) -> tuple[str, str, dict[str, str]] | None:
+    """Type, subtype and parameters with `q` from 0 to 1; a bad `q` counts as 0. None: no range."""
+    try:
+        kind, subtype, parameters = mimeparse.parse_mime_type(text.strip())
+    except mimeparse.MimeTypeParseException:
+        return None
+    try:
+        quality = min(max(float(parameters.get("q", 1)), 0.0), 1.0)
+    except ValueError:
+        quality = 0.0
+    return kind, subtype, {**parameters, "q": str(quality)}
 
 
 def encode(found: "Found", media_type: MediaType) -> tuple[bytes, dict[str, str]]:
@@ -95,9 +89,9 @@ def encode(found: "Found", media_type: MediaType) -> tuple[bytes, dict[str, str]
 
 
 def encode_one(found: "Found", media_type: MediaType) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of an answer to one id, which is there.
+    """Body and headers of an answer to one id, which was found.
 
-    As for many, but JSON has `id` and `embedding`, and the octet-stream is of shape `D`.
+    The same as for many ids, but JSON has `id` and `embedding`, and `Backstay-Shape` is `D`.
     """
     if media_type == ARROW:
         return encode(found, media_type)
@@ -112,9 +106,9 @@ def encode_one(found: "Found", media_type: MediaType) -> tuple[bytes, dict[str, 
 def decode_binary(
     body: bytes, headers: Mapping[str, str], *, asked: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Vectors (n, D) and the mask (asked,) of the ids found, out of an octet-stream answer.
+    """Decode an octet-stream answer: vectors (n, D), and the mask (asked,) of the ids found.
 
-    Raises ServiceError where headers and body do not fit together.
+    Raises ServiceError if headers and body do not fit together.
     """
     try:
         n, dim = (int(part) for part in headers[SHAPE].split(","))
@@ -124,26 +118,26 @@ def decode_binary(
             packed = np.frombuffer(base64.b64decode(headers[FOUND], validate=True), np.uint8)
             found = np.unpackbits(packed, count=asked, bitorder="little").astype(bool)
     except (KeyError, ValueError) as error:
-        raise _unfit(repr(error)) from error
+        raise _inconsistent(repr(error)) from error
     if np.count_nonzero(found) != n:
-        raise _unfit(f"{n} vectors for {np.count_nonzero(found)} ids")
+        raise _inconsistent(f"{n} vectors for {np.count_nonzero(found)} ids")
     return values.astype(np.float32, copy=False), found
 
 
-def _unfit(why: str) -> ServiceError:
+def _inconsistent(why: str) -> ServiceError:
     return ServiceError(
-        f"expected {BINARY} described by {SHAPE}, {MISSING} and {FOUND}; found an answer that does "
-        f"not fit them ({why}). Is this a Backstay service of the same version?"
+        f"expected {BINARY} described by {SHAPE}, {MISSING} and {FOUND}; found a body that does "
+        f"not match these headers ({why}). Check that the URL is a Backstay service of this version."
     )
 
 
 def version_headers(found: "Found") -> dict[str, str]:
-    """Which space an answer's vectors are in, and whose table they came from."""
+    """The headers with the version of the vectors, and the version of the table they came from."""
     return {VERSION: str(found.version), SOURCE_VERSION: str(found.source_version)}
 
 
-def dump_json(value: Any) -> bytes:
-    """JSON, numpy arrays included."""
+def dump_json(value: object) -> bytes:
+    """Encode as JSON; numpy arrays become lists."""
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -151,7 +145,7 @@ def _headers(found: "Found", media_type: MediaType) -> dict[str, str]:
     return {"Content-Type": media_type, "Vary": "Accept", **version_headers(found)}
 
 
-def _about(found: "Found") -> dict[str, Any]:
+def _about(found: "Found") -> dict[str, object]:
     return {
         "space": found.space,
         "entity": found.entity,
@@ -166,7 +160,7 @@ def _arrow(found: "Found") -> bytes:
     about = {name: str(value) for name, value in _about(found).items()}
     about["missing"] = orjson.dumps(found.missing.to_pylist()).decode()
     ids = found.found_ids
-    # not large_string, which fewer readers know; no answer has 2 GiB of ids
+    # Fewer readers support large_string. No answer has 2 GiB of ids.
     ids = ids.cast(pa.string()) if ids.type == pa.large_string() else ids
     batch = pa.record_batch({"id": ids, "embedding": embedding}).replace_schema_metadata(about)
     sink = pa.BufferOutputStream()

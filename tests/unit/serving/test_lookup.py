@@ -7,9 +7,9 @@ import pytest
 from tests.unit.serving import worlds
 from tests.unit.serving.worlds import ITEMS, SPACE, USERS, publish, slowly
 
-from backstay.errors import NotFoundError, UsageError
+from backstay.errors import MissingMapError, NotFoundError, UsageError
 from backstay.registry.store import Registry
-from backstay.serving.lookup import Lookup, MissingMapError
+from backstay.serving.lookup import Lookup
 
 
 @pytest.mark.parametrize("entity", ["user", "item"])
