@@ -1,12 +1,12 @@
 """`backstay tune`: Ray Tune searches λ, the weight of the alignment loss.
 
-Every trial fits the versions of a timeline with one λ. Version 0, the baselines and the consumers
-are the same for all of them and are made once, before the search.
+Each trial fits the versions of a timeline with one λ. All trials share version 0, the baselines and
+the consumers, which are computed once before the search.
 """
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.analysis.findings import Analysis
-from backstay.evaluation.analysis.summary import Cost, summarise
+from backstay.evaluation.analysis.summary import Cost, pareto_front, summarise
 from backstay.evaluation.comparison.cells import Data
 from backstay.evaluation.comparison.plan import ComparePlan, Profile
 from backstay.evaluation.comparison.results import MapFigures, Record, Replicates, Results, Summary
@@ -38,7 +38,7 @@ log = logging.getLogger("backstay.tune")
 BASELINES = ("fix-m0", "no-bc")
 TRIALS = 8
 RANGE = (0.05, 64.0)
-"""Where λ is searched, on a logarithmic scale; the paper's choice is 16, the fast recipe's 1."""
+"""Range of λ in a search, on a logarithmic scale. The paper uses 16, the fast profile 1."""
 
 _RESULTS_FILE = "results.json"
 _EXPERIMENT = "trials"
@@ -53,15 +53,15 @@ class Trial:
     unintended_pct: float | None  # against fix-m0
     total_pct: float | None
     alignment_error: float | None
-    on_front: bool  # no other trial is at least as good on both sides
+    on_front: bool  # both costs were measured, and no other trial beats this one on both
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchReport:
-    """What a search gives; the same as files in `out`."""
+    """The result of a search, which is also in `out` as files."""
 
     method: str
-    best_weight: float  # least total cost
+    best_weight: float | None  # with the least total cost; None if no trial has a total
     trials: tuple[Trial, ...]  # by rising λ
     out: str
 
@@ -77,16 +77,18 @@ def search(
     workers: int | None = None,
     **settings: Any,
 ) -> SearchReport:
-    """Search λ for a joint method; write the Pareto picture, the table and every trial's records.
+    """Search λ for a joint method; write the Pareto plot, the table and the records of all trials.
 
-    With `weights` exactly those are tried; else Optuna chooses `trials` of them for both costs at
-    once. `settings` override the profile: see `ComparePlan.of`. The same call made again after a
-    crash keeps the finished trials.
+    Tries `weights` if given. Otherwise Optuna chooses `trials` values, with both costs as
+    objectives. `settings` override the profile: see `ComparePlan.of`. After a crash, the same call
+    keeps the finished trials.
     """
     if not find_method(method).joint:
-        raise UsageError(f"{method} has no alignment loss to weigh; expected a joint method.")
+        raise UsageError(
+            f"--method: expected a joint method, found {method}, which has no alignment loss."
+        )
     if weights and trials:
-        raise UsageError("give either --weights or --trials, not both.")
+        raise UsageError("expected either --weights or --trials, not both; leave one out.")
     plan = ComparePlan.of(profile, methods=BASELINES, **settings)
     opened = Dataset.open(dataset)
     claim_folder(
@@ -115,7 +117,7 @@ def search(
     if found.errors:
         raise TrainingError(
             f"{len(found.errors)} of {len(found)} trials failed, the first with: "
-            f"{found.errors[0]}. The same command tries again."
+            f"{found.errors[0]}. Run the same command to try them again."
         )
     parts = [_read(result) for result in found]
     parts.sort(key=lambda part: part.protocol["fit"]["weight"])
@@ -125,8 +127,8 @@ def search(
     return _report(merged, parts, method=method, out=out)
 
 
-def _prepare(data: Data, plan: ComparePlan, about: dict[str, Any]) -> tuple[Ground, Results]:
-    """Version 0, the consumers and the baselines, as Ray tasks."""
+def _prepare(data: Data, plan: ComparePlan, about: dict[str, object]) -> tuple[Ground, Results]:
+    """Compute version 0, the consumers and the baselines as Ray tasks."""
     ground = prepare_ground(data, plan, RayTasks())
     baseline = compare_methods(data, plan, about=about, runner=RayTasks(), ground=ground)
     refuse_failures(baseline.failures)
@@ -134,7 +136,7 @@ def _prepare(data: Data, plan: ComparePlan, about: dict[str, Any]) -> tuple[Grou
 
 
 def _tuner(
-    trainable: Any,
+    trainable: Callable[..., None],
     out: Path,
     *,
     weights: Sequence[float],
@@ -144,14 +146,11 @@ def _tuner(
 ) -> tune.Tuner:
     experiment = out.resolve() / _EXPERIMENT
     if tune.Tuner.can_restore(str(experiment)):
-        log.info("going on with the trials in %s", experiment)
+        log.info("resuming the trials in %s", experiment)
         return tune.Tuner.restore(str(experiment), trainable=trainable, restart_errored=True)
-    space: dict[str, Any] = {}
+    space = {"weight": tune.grid_search(list(weights)) if weights else tune.loguniform(*RANGE)}
     searcher = None
-    if weights:
-        space["weight"] = tune.grid_search(list(weights))
-    else:
-        space["weight"] = tune.loguniform(*RANGE)
+    if not weights:
         searcher = OptunaSearch(
             metric=["intended_pct", "unintended_pct"], mode=["max", "max"], seed=seed
         )
@@ -169,7 +168,7 @@ def _tuner(
 
 
 def _trial(
-    config: dict[str, Any],
+    config: dict[str, float],
     *,
     data: Data,
     plan: ComparePlan,
@@ -177,9 +176,9 @@ def _trial(
     ground: Ground,
     baseline: Results,
 ) -> None:
-    """What one trial runs: all versions with one λ, judged on both sides."""
-    weight = float(config["weight"])
-    plan = replace(plan, methods=(method,), fit=replace(plan.fit, weight=weight))
+    """Run one trial: fit all versions with one λ and measure both costs."""
+    fit = replace(plan.fit, weight=float(config["weight"]))
+    plan = replace(plan, methods=(method,), fit=fit)
     results = compare_methods(data, plan, about={}, ground=ground)
     refuse_failures(results.failures)
     row = _against(baseline, results)
@@ -194,14 +193,14 @@ def _read(result: tune.Result) -> Results:
 
 
 def _against(baseline: Results, results: Results) -> Summary:
-    """The one method of `results`, in percent of the baselines."""
+    """The summary of the only method in `results`, in percent of the baselines."""
     (row,) = results.summary
     records = (*baseline.records, *results.records)
     return summarise(records, (*BASELINES, row.method))[-1]
 
 
 def _merge(baseline: Results, parts: Sequence[Results]) -> Results:
-    """One comparison in which every λ is a method of its own."""
+    """One comparison that has each λ as a method."""
     records: list[Record] = list(baseline.records)
     maps: list[MapFigures] = list(baseline.maps)
     replicates: list[Replicates] = list(baseline.replicates)
@@ -228,27 +227,18 @@ def _cost(row: Summary) -> Cost:
 
 def _report(merged: Results, parts: Sequence[Results], *, method: str, out: Path) -> SearchReport:
     rows = merged.summary[len(BASELINES) :]
-    best = max(range(len(rows)), key=lambda n: rows[n].total_pct or float("-inf"))
-    weights = [part.protocol["fit"]["weight"] for part in parts]
-    return SearchReport(
-        method=method,
-        best_weight=weights[best],
-        trials=tuple(
-            Trial(
-                weight=weight,
-                intended_pct=row.intended_pct,
-                unintended_pct=row.unintended_pct,
-                total_pct=row.total_pct,
-                alignment_error=row.alignment_error,
-                on_front=not any(_beats(other, row) for other in rows),
-            )
-            for weight, row in zip(weights, rows, strict=True)
-        ),
-        out=str(out),
+    front = pareto_front(rows)
+    trials = tuple(
+        Trial(
+            weight=part.protocol["fit"]["weight"],
+            intended_pct=row.intended_pct,
+            unintended_pct=row.unintended_pct,
+            total_pct=row.total_pct,
+            alignment_error=row.alignment_error,
+            on_front=row.method in front,
+        )
+        for part, row in zip(parts, rows, strict=True)
     )
-
-
-def _beats(other: Summary, row: Summary) -> bool:
-    """Is `other` at least as good on both sides, and better on one?"""
-    theirs, ours = ((part.intended_pct or 0.0, part.unintended_pct or 0.0) for part in (other, row))
-    return theirs != ours and all(a >= b for a, b in zip(theirs, ours, strict=True))
+    totals = {trial.weight: trial.total_pct for trial in trials if trial.total_pct is not None}
+    best = max(totals, key=totals.__getitem__, default=None)
+    return SearchReport(method=method, best_weight=best, trials=trials, out=str(out))

@@ -127,7 +127,7 @@ def decode_binary(
 def _inconsistent(why: str) -> ServiceError:
     return ServiceError(
         f"expected {BINARY} described by {SHAPE}, {MISSING} and {FOUND}; found a body that does "
-        f"not match these headers ({why}). Check that the URL is a Backstay service of this version."
+        f"not match these headers ({why}). Check that the URL is a Backstay service."
     )
 
 
