@@ -2,7 +2,7 @@
 """Set Backstay up in .venv and run it; needs Python 3.11 or newer with pip, and nothing else.
 
     python3 bootstrap.py demo            the whole loop on the built-in marketplace
-    python3 bootstrap.py test            linters, types, every test
+    python3 bootstrap.py test            linters, types, layers, docs, every test
     python3 bootstrap.py test -- -k registry    one run of pytest with these arguments
     python3 bootstrap.py setup           only set up
     python3 bootstrap.py COMMAND ...     any other `backstay` command
@@ -38,6 +38,7 @@ CHECKS = (
     "ruff format --check",
     "mypy",
     "lint-imports --no-logo",
+    "mkdocs build --strict --quiet",
 )
 
 
@@ -53,11 +54,13 @@ def main() -> None:
         for check in CHECKS:
             say(check)
             name, *options = check.split()
-            subprocess.run([VENV / "bin" / name, *options], check=True)
+            quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # the theme advertises its successor
+            subprocess.run([VENV / "bin" / name, *options], check=True, env=quiet)
         chosen = arguments[arguments[:1] == ["--"] :]
         if not chosen:
-            say("pytest: what needs no Ray, on every core")
-            subprocess.run([PYTHON, "-m", "pytest", "tests/unit", "-n", "auto"], check=True)
+            say("pytest: what needs no Ray, on every core, with its coverage")
+            unit = ("-m", "pytest", "tests/unit", "-n", "auto", "--cov")
+            subprocess.run([PYTHON, *unit], check=True)
         run("-m", "pytest", *(chosen or ["tests/cluster"]))
     elif command != "setup":
         run("-m", "backstay", command, *arguments)

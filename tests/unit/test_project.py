@@ -188,6 +188,18 @@ def test_pre_commit_runs_the_same_checks_and_downloads_nothing():
     assert {(hook["language"], hook["pass_filenames"]) for hook in hooks} == {("system", False)}
 
 
+def test_the_workflow_runs_what_continuous_integration_runs():
+    text = (ROOT / ".github" / "workflows" / "checks.yml").read_text(encoding="utf-8")
+    (job,) = yaml.safe_load(text)["jobs"].values()
+    (command,) = (step["run"] for step in job["steps"] if "run" in step)
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert ci.splitlines()[-1] == f"exec {command}"
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+    assert "://" not in text
+    actions = {step["uses"].partition("@")[0] for step in job["steps"] if "uses" in step}
+    assert actions == {"actions/checkout", "actions/setup-python"}
+
+
 def test_an_import_that_goes_up_breaks_the_contract(tmp_path):
     """Also where it stands inside a function or under TYPE_CHECKING."""
     shutil.copytree(ROOT / "platform" / "backstay", tmp_path / "backstay")
