@@ -7,6 +7,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import click
 import pytest
 
 import backstay
@@ -68,14 +69,14 @@ def test_the_site_has_every_command_with_its_options(site):
     page = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     for name, command in main.commands.items():
         assert f'id="{name}"' in page
-        for option in command.params:
-            for flag in option.opts:
-                assert not flag.startswith("--") or flag in page, (name, flag)
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        flags = {flag for option in options if not option.hidden for flag in option.opts}
+        assert {flag for flag in flags if flag not in page} == set()
 
 
 def test_the_site_has_every_public_name(site):
     page = (site / "reference" / "python.html").read_text(encoding="utf-8")
-    for name in [*backstay.__all__, *backstay.errors.__all__]:
+    for name in {*backstay.__all__, *backstay.errors.__all__} - {"errors"}:
         assert re.search(rf'id="backstay[\w.]*\b{name}"', page), name
 
 
