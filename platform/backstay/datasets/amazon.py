@@ -14,7 +14,6 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from backstay.datasets.ledger import BrokenRowError, Ledger
 from backstay.datasets.reading import (
     ItemRow,
     Tables,
@@ -25,6 +24,7 @@ from backstay.datasets.reading import (
     read_items,
 )
 from backstay.datasets.rows import ITEM_EMPTY, Meaning, Row, TimeUnit, read_rows
+from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows
 from backstay.errors import InputError
 
 KINDS = ("brand", "category")
@@ -80,7 +80,7 @@ _2014 = Reviews("reviewerID", "asin", "overall", "unixReviewTime", "s")
 _2023 = Reviews("user_id", "parent_asin", "rating", "timestamp", "ms")
 
 
-def open_amazon(paths: Sequence[Path], ledger: Ledger) -> Tables:
+def open_amazon(paths: Sequence[Path], skipped: SkippedRows) -> Tables:
     """Tell reviews from metadata among files or in a folder."""
     reviews: list[tuple[Path, Reviews]] = []
     metadata: list[Path] = []
@@ -95,11 +95,11 @@ def open_amazon(paths: Sequence[Path], ledger: Ledger) -> Tables:
             f"expected a file of reviews; found only metadata: {', '.join(map(str, metadata))}. "
             "Pass the reviews of the same category too."
         )
-    items = item_batches(_all_items(metadata, ledger), KINDS) if metadata else item_batches((), ())
+    items = item_batches(_all_items(metadata, skipped), KINDS) if metadata else item_batches((), ())
     return Tables(
         files=(*(path for path, _ in reviews), *metadata),
         interactions=(
-            batch for path, parser in reviews for batch in read_rows(path, parser, ledger)
+            batch for path, parser in reviews for batch in read_rows(path, parser, skipped)
         ),
         items=items,
     )
@@ -144,9 +144,9 @@ def _texts(values: Any) -> list[str]:
     return list(dict.fromkeys(flat(values)))
 
 
-def _all_items(paths: Iterable[Path], ledger: Ledger) -> Iterator[ItemRow]:
+def _all_items(paths: Iterable[Path], skipped: SkippedRows) -> Iterator[ItemRow]:
     for path in paths:
-        yield from read_items(path, describe, ledger)
+        yield from read_items(path, describe, skipped)
 
 
 def _candidates(paths: Sequence[Path]) -> list[Path]:

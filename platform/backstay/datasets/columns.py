@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from backstay.datasets import parquet
 from backstay.datasets.delimited import Delimited, TimeForm, split
-from backstay.datasets.ledger import BrokenRowError, Ledger
 from backstay.datasets.reading import ItemRow, Tables, head, item_batches, plain_name, read_items
 from backstay.datasets.rows import (
     FIELDS,
@@ -26,6 +25,7 @@ from backstay.datasets.rows import (
     number,
     read_rows,
 )
+from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows
 from backstay.datasets.titles import WORD_ITEMS, is_title, words
 from backstay.datasets.writer import interaction_schema
 from backstay.errors import InputError, UsageError
@@ -62,7 +62,7 @@ class Columns:
 
 def open_table(
     paths: Sequence[Path],
-    ledger: Ledger,
+    skipped: SkippedRows,
     *,
     columns: Columns,
     rating_scale: float | None = None,
@@ -72,7 +72,7 @@ def open_table(
 
     Args:
         paths: Parquet, CSV or TSV files (text gzipped or not), or folders of them.
-        ledger: Where broken rows go.
+        skipped: Where broken rows go.
         columns: Which column is what.
         rating_scale: The greatest rating possible; 5 if left out, and more is then refused.
         time_unit: Of timestamps that are numbers.
@@ -82,10 +82,10 @@ def open_table(
     if not files:
         raise InputError(f"expected a table of interactions beside {columns.items}, found none.")
     meaning = Meaning(scale=rating_scale or 5.0, refuse_above=rating_scale is None, unit=time_unit)
-    readers = [_interactions(path, columns, meaning, ledger) for path in files]
+    readers = [_interactions(path, columns, meaning, skipped) for path in files]
     kinds = tuple(kind for kind, _ in columns.attributes)
     sources = (described_in or files) if kinds else []
-    rows = (row for path in sources for row in _items(path, columns, ledger))
+    rows = (row for path in sources for row in _items(path, columns, skipped))
     return Tables(
         files=(*files, *described_in),
         interactions=(batch for _, batches in readers for batch in batches),
@@ -114,13 +114,13 @@ def _tables(paths: Sequence[Path]) -> list[Path]:
 
 
 def _interactions(
-    path: Path, columns: Columns, meaning: Meaning, ledger: Ledger
+    path: Path, columns: Columns, meaning: Meaning, skipped: SkippedRows
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The schema and the stream of one table of interactions."""
     if path.suffix == ".parquet":
         types = parquet.id_types(path, columns.wanted)
         meaning = replace(meaning, schema=interaction_schema(**types))
-        return meaning.schema, parquet.read_interactions(path, columns.wanted, meaning, ledger)
+        return meaning.schema, parquet.read_interactions(path, columns.wanted, meaning, skipped)
     ids = pa.int64() if columns.integer_ids else pa.string()
     meaning = replace(meaning, schema=interaction_schema(user_id=ids, item_id=ids))
     separator, places, width = _header(path, columns.wanted)
@@ -133,15 +133,15 @@ def _interactions(
         times=times,
         meaning=meaning if times == "number" else replace(meaning, unit="s"),
     )
-    return meaning.schema, read_rows(path, parser, ledger, skip_lines=1)
+    return meaning.schema, read_rows(path, parser, skipped, skip_lines=1)
 
 
-def _items(path: Path, columns: Columns, ledger: Ledger) -> Iterator[ItemRow]:
+def _items(path: Path, columns: Columns, skipped: SkippedRows) -> Iterator[ItemRow]:
     """The attributes of the items of one table, row by row."""
     names = (columns.item, *(column for _, column in columns.attributes))
     describe = partial(_describe, kinds=[kind for kind, _ in columns.attributes])
     if path.suffix == ".parquet":
-        yield from parquet.read_items(path, names, describe, ledger)
+        yield from parquet.read_items(path, names, describe, skipped)
         return
     separator, places, width = _header(path, names)
 
@@ -152,7 +152,7 @@ def _items(path: Path, columns: Columns, ledger: Ledger) -> Iterator[ItemRow]:
         item, *values = (fields[place] for place in places)
         return describe(integer(item, "item id") if columns.integer_ids else item, values)
 
-    yield from read_items(path, parse, ledger, skip_lines=1, quoted=True)
+    yield from read_items(path, parse, skipped, skip_lines=1, quoted=True)
 
 
 def _describe(item: Any, values: Sequence[Any], *, kinds: Sequence[str]) -> ItemRow:

@@ -11,31 +11,35 @@ Ratings are on a scale of 5, timestamps are seconds since the epoch. Ids stay wh
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backstay.errors import InputError, UsageError
+from backstay.storage.documents import JsonObject, first_fault
 
 INTERACTIONS_FILE = "interactions.parquet"
 ITEMS_FILE = "items.parquet"
 INFO_FILE = "dataset.json"
 
 ITEM_KIND = "item"
-"""The attribute kind made of the items' own ids, for data that brings no attributes and for models
-that know items one by one."""
+"""The attribute kind made of the items' own ids: for data without attributes, and for models with
+one embedding per item."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What `dataset.json` says."""
+    """The content of `dataset.json`."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
 
     name: str
-    source: dict[str, Any]  # format, files and options it was made from
+    source: JsonObject  # format, files and options it was made from
     counts: dict[str, int]  # interactions, users, items, items_without_attributes
     time_span: tuple[int, int]  # first and last timestamp, seconds since the epoch
     rating_range: tuple[float, float]  # least and greatest rating, on the scale of 5
@@ -48,12 +52,15 @@ class DatasetInfo:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Parse the text of `dataset.json`."""
-        raw = json.loads(text)
-        for key in ("time_span", "rating_range", "attribute_kinds"):
-            raw[key] = tuple(raw[key])
-        return cls(**raw)
+    def from_json(cls, text: str) -> "DatasetInfo":
+        """Parse the text of `dataset.json`; InputError names the first field that is wrong."""
+        try:
+            return _info.validate_json(text)
+        except ValidationError as error:
+            raise InputError(first_fault(error)) from error
+
+
+_info = TypeAdapter(DatasetInfo)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class AttributeKind:
     indices: npt.NDArray[np.int32]  # positions in `values`
 
     def reindexed(self, values: tuple[str, ...]) -> Self:
-        """The same rows over another vocabulary; values it doesn't know are left out."""
+        """The same rows over another vocabulary; values that it lacks are left out."""
         position = {value: n for n, value in enumerate(values)}
         lookup = np.fromiter(
             (position.get(value, -1) for value in self.values), np.int32, len(self.values)
@@ -93,7 +100,7 @@ class AttributeKind:
 
 
 Vocabulary = dict[str, tuple[str, ...]]
-"""Attribute kind -> the values a model knows, in the order of its embedding rows."""
+"""Attribute kind -> the values that have an embedding in a model, in the order of its rows."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +113,13 @@ class Attributes:
     def with_ids(self) -> "Attributes":
         """The same items, each with its own id as an attribute: the kind `ITEM_KIND`.
 
-        For models that know items one by one. Attributes that have the kind stay as they are.
+        For models with one embedding per item. Attributes that have the kind stay as they are.
         """
         if any(kind.name == ITEM_KIND for kind in self.kinds):
             return self
         if self.item_ids is None:
             raise UsageError(
-                "expected attributes that know their items' ids, found none; "
+                "expected attributes with their items' ids, found none; "
                 "take them from Dataset.attributes, or pass item_ids."
             )
         return replace(self, kinds=(*self.kinds, _identity_kind(self.item_ids)))
@@ -125,9 +132,9 @@ class Attributes:
         }
 
     def reindexed(self, vocabulary: Vocabulary) -> "Attributes":
-        """The same items seen with another vocabulary, such as that of an older model.
+        """The same items with another vocabulary, such as that of an older model.
 
-        Items get their ids where the vocabulary has any.
+        Items have the kind `ITEM_KIND` where the vocabulary has it.
         """
         known = self.with_ids() if ITEM_KIND in vocabulary else self
         by_name = {kind.name: kind for kind in known.kinds}
@@ -163,7 +170,7 @@ class Dataset:
             )
         try:
             return cls(path, DatasetInfo.from_json(info_file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, KeyError) as error:
+        except (InputError, UnicodeDecodeError) as error:
             raise InputError(
                 f"{info_file} can't be read ({error}); write it anew with `backstay ingest`."
             ) from error
@@ -185,7 +192,7 @@ class Dataset:
     def attributes(self, item_ids: pa.Array) -> Attributes:
         """The attributes of the items behind `item_ids`, row by row.
 
-        Data without any attribute gets its items' ids as the only kind.
+        Where the data has no attributes, the items' ids are the only kind.
         """
         if not self.info.attribute_kinds:
             return Attributes((_identity_kind(item_ids),), item_ids)

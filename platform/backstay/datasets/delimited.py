@@ -7,8 +7,8 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from backstay.datasets.ledger import BrokenRowError
 from backstay.datasets.rows import FIELDS, Meaning, Row, moment
+from backstay.datasets.skipped_rows import BrokenRowError
 
 TimeForm = Literal["number", "local", "zoned"]
 """A number in some unit, or ISO 8601 without (taken for UTC) or with a zone."""

@@ -9,12 +9,12 @@ import pyarrow as pa
 from backstay.datasets.amazon import open_amazon
 from backstay.datasets.columns import Columns, open_table
 from backstay.datasets.dataset import DatasetInfo
-from backstay.datasets.ledger import Ledger, logger
 from backstay.datasets.movielens import open_movielens
 from backstay.datasets.movietweetings import open_movietweetings
 from backstay.datasets.reading import Tables
 from backstay.datasets.recbole import open_recbole
 from backstay.datasets.rows import TimeUnit
+from backstay.datasets.skipped_rows import SkippedRows, logger
 from backstay.datasets.writer import check_target, write_dataset
 from backstay.errors import InputError, UsageError
 
@@ -62,11 +62,11 @@ def ingest(
     paths, out = [Path(path) for path in paths], Path(out)
     _check(paths, format, columns, rating_scale, time_unit)
     check_target(out)
-    ledger = Ledger(strict=strict)
+    skipped = SkippedRows(strict=strict)
     tables = open_tables(
         paths,
         format,
-        ledger,
+        skipped,
         columns=columns,
         rating_scale=rating_scale,
         time_unit=time_unit,
@@ -90,14 +90,14 @@ def ingest(
             "files": [path.name for path in tables.files],
             "options": {key: value for key, value in options.items() if value not in (None, False)},
         },
-        interactions=_some(tables, ledger),
+        interactions=_some(tables, skipped),
         items=tables.items,
-        skipped=ledger.skipped,
+        skipped=skipped.counts,
         min_items=tables.min_items,
         memory_limit=memory_limit,
     )
-    if ledger.skipped:
-        logger.warning("left out %s", ledger.summary())
+    if skipped.counts:
+        logger.warning("left out %s", skipped.summary())
     return info
 
 
@@ -129,7 +129,7 @@ def _check(
 def open_tables(
     paths: Sequence[Path],
     format_: Format,
-    ledger: Ledger,
+    skipped: SkippedRows,
     *,
     columns: Columns | None = None,
     **scaled: Any,
@@ -137,25 +137,25 @@ def open_tables(
     """The streams of a format, before anything is read but headers; `scaled` as in `ingest`."""
     match format_:
         case "amazon":
-            return open_amazon(paths, ledger)
+            return open_amazon(paths, skipped)
         case "movielens":
-            return open_movielens(paths, ledger)
+            return open_movielens(paths, skipped)
         case "movietweetings":
-            return open_movietweetings(paths, ledger)
+            return open_movietweetings(paths, skipped)
         case "recbole":
-            return open_recbole(paths, ledger, **scaled)
+            return open_recbole(paths, skipped, **scaled)
         case "table":
-            return open_table(paths, ledger, columns=columns or Columns(), **scaled)
+            return open_table(paths, skipped, columns=columns or Columns(), **scaled)
 
 
-def _some(tables: Tables, ledger: Ledger) -> Iterator[pa.RecordBatch]:
+def _some(tables: Tables, skipped: SkippedRows) -> Iterator[pa.RecordBatch]:
     """The interactions, refusing to end without any."""
     rows = 0
     for batch in tables.interactions:
         rows += batch.num_rows
         yield batch
     if not rows:
-        why = ledger.summary() or "there are no rows in it"
+        why = skipped.summary() or "there are no rows in it"
         names = ", ".join(str(path) for path in tables.files)
         raise InputError(
             f"no interaction can be read from {names}: {why}. Is --format the right one?"

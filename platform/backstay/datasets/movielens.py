@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from backstay.datasets.delimited import Delimited, split
-from backstay.datasets.ledger import BrokenRowError, Ledger
 from backstay.datasets.reading import (
     ItemRow,
     Tables,
@@ -22,6 +21,7 @@ from backstay.datasets.reading import (
     read_items,
 )
 from backstay.datasets.rows import FIELDS, Meaning, integer, read_rows
+from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows
 from backstay.datasets.titles import MOVIE_KINDS, WORD_ITEMS, movie
 from backstay.datasets.writer import interaction_schema
 from backstay.errors import InputError
@@ -53,7 +53,7 @@ LAYOUTS = (
 )
 
 
-def open_movielens(paths: Sequence[Path], ledger: Ledger) -> Tables:
+def open_movielens(paths: Sequence[Path], skipped: SkippedRows) -> Tables:
     """Find the ratings and films of a MovieLens release among files or in a folder."""
     layout, ratings, movies = find_films(paths, LAYOUTS)
     parser = Delimited(separator=layout.separator, meaning=_MEANING)
@@ -64,7 +64,7 @@ def open_movielens(paths: Sequence[Path], ledger: Ledger) -> Tables:
         rows = read_items(
             movies,
             _film_parser(layout, movies),
-            ledger,
+            skipped,
             skip_lines=bool(layout.movies_header),
             quoted=bool(layout.movies_header),
             latin1=True,  # 100K and 1M are from before UTF-8
@@ -72,7 +72,7 @@ def open_movielens(paths: Sequence[Path], ledger: Ledger) -> Tables:
         items = item_batches(rows, MOVIE_KINDS, item_id=pa.int64())
     return Tables(
         files=(ratings, movies) if movies else (ratings,),
-        interactions=read_rows(ratings, parser, ledger, skip_lines=bool(layout.header)),
+        interactions=read_rows(ratings, parser, skipped, skip_lines=bool(layout.header)),
         items=items,
         min_items={"title": WORD_ITEMS},
     )

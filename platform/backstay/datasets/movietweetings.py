@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from backstay.datasets.delimited import Delimited
-from backstay.datasets.ledger import Ledger
 from backstay.datasets.movielens import Layout, check_header, dat_film, find_films
 from backstay.datasets.reading import Tables, item_batches, read_items
 from backstay.datasets.rows import Meaning, read_rows
+from backstay.datasets.skipped_rows import SkippedRows
 from backstay.datasets.titles import MOVIE_KINDS, WORD_ITEMS
 from backstay.datasets.writer import interaction_schema
 
@@ -21,19 +21,19 @@ _LAYOUT = Layout(ratings="ratings.dat", movies="movies.dat", separator="::")
 _MEANING = Meaning(schema=interaction_schema(user_id=pa.int64()), scale=10.0)
 
 
-def open_movietweetings(paths: Sequence[Path], ledger: Ledger) -> Tables:
+def open_movietweetings(paths: Sequence[Path], skipped: SkippedRows) -> Tables:
     """Find the ratings and films of a MovieTweetings snapshot among files or in a folder."""
     _, ratings, movies = find_films(paths, [_LAYOUT])
     check_header(ratings, "")
     items = item_batches((), ())
     if movies:
         check_header(movies, "")
-        rows = read_items(movies, partial(dat_film, integer_ids=False), ledger)
+        rows = read_items(movies, partial(dat_film, integer_ids=False), skipped)
         items = item_batches(rows, MOVIE_KINDS)
     parser = Delimited(separator=_LAYOUT.separator, meaning=_MEANING)
     return Tables(
         files=(ratings, movies) if movies else (ratings,),
-        interactions=read_rows(ratings, parser, ledger),
+        interactions=read_rows(ratings, parser, skipped),
         items=items,
         min_items={"title": WORD_ITEMS},
     )

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backstay.datasets.ledger import BrokenRowError, Ledger
 from backstay.datasets.reading import ItemRow
 from backstay.datasets.rows import Floats, Meaning
+from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows
 from backstay.errors import InputError
 
 _BATCH = 1 << 16
@@ -27,7 +27,7 @@ def id_types(path: Path, wanted: Sequence[str]) -> dict[str, pa.DataType]:
 
 
 def read_interactions(
-    path: Path, wanted: Sequence[str], meaning: Meaning, ledger: Ledger
+    path: Path, wanted: Sequence[str], meaning: Meaning, skipped: SkippedRows
 ) -> Iterator[pa.RecordBatch]:
     """The interactions of a table; `wanted` names its user, item, rating and time columns."""
     file = _open(path, wanted)
@@ -50,9 +50,9 @@ def read_interactions(
             fresh = good & bad
             if fresh.any():
                 place = f"row {row + int(fresh.argmax())}"
-                ledger.skip(path, place, reason, rows=int(fresh.sum()))
+                skipped.add(path, place, reason, rows=int(fresh.sum()))
             good &= ~bad
-        ledger.advance(path, rows=int(good.sum()), size=batch.nbytes)
+        skipped.advance(path, rows=int(good.sum()), size=batch.nbytes)
         kept = pa.array(good)
         yield meaning.batch(users.filter(kept), items.filter(kept), ratings[good], times[good])
         row += batch.num_rows
@@ -62,7 +62,7 @@ def read_items(
     path: Path,
     wanted: Sequence[str],
     describe: Callable[[Any, Sequence[Any]], ItemRow],
-    ledger: Ledger,
+    skipped: SkippedRows,
 ) -> Iterator[ItemRow]:
     """The items of a table; `wanted` names its id column and those of the attributes."""
     file = _open(path, wanted)
@@ -75,7 +75,7 @@ def read_items(
             try:
                 yield describe(item, cells)
             except BrokenRowError as error:
-                ledger.skip(path, f"row {row + n}", f"metadata: {error}")
+                skipped.add(path, f"row {row + n}", f"metadata: {error}")
         row += batch.num_rows
 
 

@@ -9,7 +9,7 @@ from typing import IO, NoReturn, TypeVar, cast
 
 import pyarrow as pa
 
-from backstay.datasets.ledger import BrokenRowError, Ledger
+from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows
 from backstay.datasets.writer import item_schema
 from backstay.errors import InputError
 
@@ -107,12 +107,12 @@ def head(path: Path, *, lines: int = 1) -> list[str]:
 def parsed(
     block: Block,
     parse: Callable[[bytes], T],
-    ledger: Ledger,
+    skipped: SkippedRows,
     *,
     quoted: bool = False,
     table: str = "",
 ) -> Iterator[T]:
-    """Parse a block line by line; a line whose parse raises `BrokenRowError` goes to the ledger.
+    """Parse a block line by line; a line whose parse raises `BrokenRowError` goes to the skipped.
 
     Blank lines are no rows. With `quoted`, a line with an open quote takes in the lines up to the
     one that closes it. `table` stands before the reasons of a file other than the interactions.
@@ -127,7 +127,7 @@ def parsed(
                 yield parse(record)
         except BrokenRowError as error:
             reason = f"{table}: {error}" if table else str(error)
-            ledger.skip(block.path, f"line {block.line + n}", reason, text=lines[n].decode())
+            skipped.add(block.path, f"line {block.line + n}", reason, text=lines[n].decode())
             span = 1  # an open quote is taken for part of its own line only
         except InputError as error:
             raise InputError(f"{block.path}, line {block.line + n}: {error}") from None
@@ -137,15 +137,15 @@ def parsed(
 def read_items(
     path: Path,
     parse: Callable[[bytes], ItemRow],
-    ledger: Ledger,
+    skipped: SkippedRows,
     *,
     skip_lines: int = 0,
     quoted: bool = False,
     latin1: bool = False,
 ) -> Iterator[ItemRow]:
-    """The items of a text file, one a line; broken lines go to the ledger as metadata."""
+    """The items of a text file, one a line; broken lines go to the skipped as metadata."""
     for block in blocks(path, skip_lines=skip_lines, quoted=quoted, latin1=latin1):
-        yield from parsed(block, parse, ledger, quoted=quoted, table="metadata")
+        yield from parsed(block, parse, skipped, quoted=quoted, table="metadata")
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:

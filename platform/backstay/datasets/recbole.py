@@ -12,7 +12,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from backstay.datasets.delimited import Delimited
-from backstay.datasets.ledger import BrokenRowError, Ledger, logger
 from backstay.datasets.reading import (
     ItemRow,
     Tables,
@@ -23,6 +22,7 @@ from backstay.datasets.reading import (
     read_items,
 )
 from backstay.datasets.rows import FIELDS, ITEM_EMPTY, Meaning, TimeUnit, read_rows
+from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows, logger
 from backstay.datasets.titles import WORD_ITEMS, is_title, words
 from backstay.errors import InputError
 
@@ -32,7 +32,7 @@ _TYPES = ("token", "token_seq", "float", "float_seq")
 
 def open_recbole(
     paths: Sequence[Path],
-    ledger: Ledger,
+    skipped: SkippedRows,
     *,
     rating_scale: float | None = None,
     time_unit: TimeUnit = "auto",
@@ -41,7 +41,7 @@ def open_recbole(
 
     Args:
         paths: `.inter` files with at most one `.item` file, or the folder that holds them.
-        ledger: Where broken lines go.
+        skipped: Where broken lines go.
         rating_scale: The greatest rating possible; 5 if left out, and more is then refused.
         time_unit: Of the timestamps.
     """
@@ -56,13 +56,13 @@ def open_recbole(
         )
     meaning = Meaning(scale=rating_scale or 5.0, refuse_above=rating_scale is None, unit=time_unit)
     parsers = [_parser(path, meaning) for path in inter]
-    kinds, items = _items(item[0], ledger) if item else ((), item_batches((), ()))
+    kinds, items = _items(item[0], skipped) if item else ((), item_batches((), ()))
     return Tables(
         files=(*inter, *item),
         interactions=(
             batch
             for path, parser in zip(inter, parsers, strict=True)
-            for batch in read_rows(path, parser, ledger, skip_lines=1)
+            for batch in read_rows(path, parser, skipped, skip_lines=1)
         ),
         items=items,
         min_items={kind: WORD_ITEMS for kind in kinds if is_title(kind)},
@@ -78,7 +78,7 @@ def _parser(path: Path, meaning: Meaning) -> Delimited:
     )
 
 
-def _items(path: Path, ledger: Ledger) -> tuple[tuple[str, ...], Iterator[pa.RecordBatch]]:
+def _items(path: Path, skipped: SkippedRows) -> tuple[tuple[str, ...], Iterator[pa.RecordBatch]]:
     header = _header(path, ("item_id",))
     kinds = tuple(
         name for name, type_ in header.items() if name != "item_id" and type_ in _TYPES[:2]
@@ -86,7 +86,7 @@ def _items(path: Path, ledger: Ledger) -> tuple[tuple[str, ...], Iterator[pa.Rec
     left_out = [name for name in header if name not in ("item_id", *kinds)]
     if left_out:
         logger.info("%s: left out %s, which are no categories", path, ", ".join(left_out))
-    rows = read_items(path, partial(_item, header=header, kinds=kinds), ledger, skip_lines=1)
+    rows = read_items(path, partial(_item, header=header, kinds=kinds), skipped, skip_lines=1)
     return kinds, item_batches(rows, kinds)
 
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from backstay.datasets.ledger import BrokenRowError, Ledger
 from backstay.datasets.reading import Block, blocks, parsed
+from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows
 from backstay.datasets.writer import interaction_schema
 from backstay.errors import InputError
 
@@ -141,13 +141,13 @@ class Parser(Protocol):
 
 
 def read_rows(
-    path: Path, parser: Parser, ledger: Ledger, *, skip_lines: int = 0
+    path: Path, parser: Parser, skipped: SkippedRows, *, skip_lines: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    """The interactions of a text file; broken lines go to the ledger."""
+    """The interactions of a text file; broken lines go to the skipped."""
     for block in blocks(path, skip_lines=skip_lines, quoted=parser.quoted):
-        ledger.advance(path, rows=0, size=len(block.data))
-        for batch in _parse(block, parser, ledger):
-            ledger.advance(path, rows=batch.num_rows, size=0)
+        skipped.advance(path, rows=0, size=len(block.data))
+        for batch in _parse(block, parser, skipped):
+            skipped.advance(path, rows=batch.num_rows, size=0)
             yield batch
 
 
@@ -214,7 +214,7 @@ def _empty(ids: pa.Array) -> npt.NDArray[np.bool_]:
     return bad
 
 
-def _parse(block: Block, parser: Parser, ledger: Ledger) -> Iterator[pa.RecordBatch]:
+def _parse(block: Block, parser: Parser, skipped: SkippedRows) -> Iterator[pa.RecordBatch]:
     lines = block.data.count(b"\n") + (not block.data.endswith(b"\n"))
     try:
         batch = parser.fast(block.data)
@@ -228,8 +228,8 @@ def _parse(block: Block, parser: Parser, ledger: Ledger) -> Iterator[pa.RecordBa
     halves = block.halves(quoted=parser.quoted) if len(block.data) > _SMALL else (block,)
     if len(halves) > 1:
         for half in halves:
-            yield from _parse(half, parser, ledger)
+            yield from _parse(half, parser, skipped)
         return
-    rows = list(parsed(block, parser.row, ledger, quoted=parser.quoted))
+    rows = list(parsed(block, parser.row, skipped, quoted=parser.quoted))
     if rows:
         yield parser.meaning.batch(*zip(*rows, strict=True))

@@ -2,9 +2,9 @@
 
 import re
 
-from backstay.datasets.ledger import BrokenRowError
 from backstay.datasets.reading import ItemRow
 from backstay.datasets.rows import ITEM_EMPTY
+from backstay.datasets.skipped_rows import BrokenRowError
 
 MOVIE_KINDS = ("genre", "year", "title")
 """The attribute kinds of a film."""

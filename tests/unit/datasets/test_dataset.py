@@ -119,7 +119,7 @@ def test_without_attributes_the_ids_are_there_already(tmp_path):
 
 def test_ids_that_nobody_named_are_asked_for(dataset):
     nameless = Attributes(dataset.attributes(pa.array([30])).kinds)
-    with pytest.raises(UsageError, match="expected attributes that know their items' ids"):
+    with pytest.raises(UsageError, match="expected attributes with their items' ids"):
         nameless.with_ids()
     with pytest.raises(UsageError, match="pass item_ids"):
         nameless.reindexed({"item": ("30",)})

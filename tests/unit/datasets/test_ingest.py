@@ -18,7 +18,7 @@ from backstay.datasets.columns import Columns
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.delimited import Delimited
 from backstay.datasets.ingest import FORMATS, ingest, open_tables
-from backstay.datasets.ledger import Ledger
+from backstay.datasets.skipped_rows import SkippedRows
 from backstay.errors import InputError, UsageError
 
 # user, item, rating of 5, second: two ties, and the last row is the earliest
@@ -68,9 +68,9 @@ class Case:
 
     def stream(self, folder: Path) -> tuple[list[dict], dict[str, int]]:
         """The rows as they come, before any sorting, and how many were left out."""
-        ledger = Ledger()
-        tables = open_tables([folder], self.format, ledger, columns=self.named(folder))
-        return [row for batch in tables.interactions for row in batch.to_pylist()], ledger.skipped
+        skipped = SkippedRows()
+        tables = open_tables([folder], self.format, skipped, columns=self.named(folder))
+        return [row for batch in tables.interactions for row in batch.to_pylist()], skipped.counts
 
     def named(self, folder: Path) -> Columns | None:
         return Columns(**self.columns, items=folder / self.metadata[0]) if self.columns else None
@@ -350,7 +350,9 @@ def test_strict_refuses_each_broken_line_with_file_and_line(case, tmp_path):
         lines = case.text(ROWS).splitlines()
         lines.insert(3, line)
         folder = case.write(tmp_path / "in", text="\n".join(lines))
-        with pytest.raises(InputError, match=f"{re.escape(case.file)}, line 4: {reason}.*Mend it"):
+        with pytest.raises(
+            InputError, match=f"{re.escape(case.file)}, line 4: {reason}.*Correct it"
+        ):
             case.ingest(folder, tmp_path / f"out{n}", strict=True)
     assert nothing_left(tmp_path)
 

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backstay.datasets import ledger as ledger_module
-from backstay.datasets import reading
-from backstay.datasets.ledger import BrokenRowError, Ledger
+from backstay.datasets import reading, skipped_rows
 from backstay.datasets.reading import Block, blocks, head, parsed
+from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows
 from backstay.errors import InputError
 
 
@@ -49,21 +48,21 @@ def test_an_open_quote_breaks_its_own_line_only():
             raise BrokenRowError("wrong number of fields")
         return line.split(b",")
 
-    ledger = Ledger()
+    skipped = SkippedRows()
     block = Block(Path("x"), 2, b'a,b\n"c,d\ne,f\ng,h\n')
-    assert list(parsed(block, fields, ledger, quoted=True)) == [
+    assert list(parsed(block, fields, skipped, quoted=True)) == [
         [b"a", b"b"],
         [b'"c', b"d"],
         [b"e", b"f"],
         [b"g", b"h"],
     ]
     torn = Block(Path("x"), 2, b'a,b\nc,"d,\ne,f\ng,h"\n')
-    assert list(parsed(torn, fields, ledger, quoted=True)) == [
+    assert list(parsed(torn, fields, skipped, quoted=True)) == [
         [b"a", b"b"],
         [b"e", b"f"],
         [b"g", b'h"'],
     ]
-    assert ledger.summary() == "1 × wrong number of fields (first: x, line 3)"
+    assert skipped.summary() == "1 × wrong number of fields (first: x, line 3)"
 
 
 def test_a_line_without_end_is_no_text(tmp_path, monkeypatch):
@@ -98,7 +97,7 @@ def test_a_folder_cannot_be_read_as_a_file(tmp_path):
 
 
 def test_progress_is_logged_from_time_to_time(monkeypatch, caplog):
-    monkeypatch.setattr(ledger_module, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(skipped_rows, "_PROGRESS_SECONDS", 0.0)
     with caplog.at_level(logging.INFO, "backstay.datasets"):
-        Ledger().advance(Path("a/b.csv"), rows=1200, size=3_000_000)
+        SkippedRows().advance(Path("a/b.csv"), rows=1200, size=3_000_000)
     assert caplog.messages == ["read 1,200 rows, 3 MB, now in b.csv"]

@@ -164,7 +164,7 @@ def test_batches_that_break_their_schema_are_refused(interactions, described, ma
 
 
 def test_a_broken_promise_of_order_and_no_rows_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="promised in time order"):
+    with pytest.raises(UsageError, match="expected interactions in time order"):
         write(tmp_path / "out", presorted=True)
     with pytest.raises(InputError, match="no interaction to write"):
         write(tmp_path / "out", batches([]))

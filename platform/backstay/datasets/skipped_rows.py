@@ -1,4 +1,4 @@
-"""The ledger of a reader: rows left out and why, and how far it is."""
+"""Rows that a reader leaves out: how many and why."""
 
 import logging
 import time
@@ -13,36 +13,40 @@ _SHOWN = 60  # characters of a broken line that a message quotes
 
 
 class BrokenRowError(Exception):
-    """One row can't be read; its text is the plain reason rows are counted under."""
+    """One row can't be read; its text is the reason it is counted under."""
 
 
-class Ledger:
-    """Counts the rows a reader leaves out, by reason, and says how far it is.
+class SkippedRows:
+    """Counts the rows that a reader leaves out, by reason, and logs its progress.
 
     Attributes:
-        skipped: Reason -> rows left out so far.
+        counts: Reason -> rows left out so far.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
-        self.skipped: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
         self._strict = strict
         self._first: dict[str, str] = {}
         self._rows = self._bytes = 0
         self._next_report = time.monotonic() + _PROGRESS_SECONDS
 
-    def skip(self, path: Path, place: str, reason: str, *, text: str = "", rows: int = 1) -> None:
-        """Leave out rows, the first of them at `place` (such as "line 7"); refuse when strict."""
+    def add(self, path: Path, place: str, reason: str, *, text: str = "", rows: int = 1) -> None:
+        """Count rows as left out; `place`, such as "line 7", is that of the first.
+
+        Raises:
+            InputError: No row may be left out (`strict`).
+        """
         if self._strict:
             shown = f" ({text[:_SHOWN]!r})" if text else ""
             raise InputError(
-                f"{path}, {place}: {reason}{shown}. Mend it, or read without --strict to skip and "
-                "count such rows."
+                f"{path}, {place}: {reason}{shown}. Correct it, or read without --strict to skip "
+                "and count such rows."
             )
-        self.skipped[reason] = self.skipped.get(reason, 0) + rows
+        self.counts[reason] = self.counts.get(reason, 0) + rows
         self._first.setdefault(reason, f"{path}, {place}")
 
     def advance(self, path: Path, *, rows: int, size: int) -> None:
-        """Note that rows and bytes of `path` were read, and report from time to time."""
+        """Count rows and bytes of `path` as read; log the totals every 5 s."""
         self._rows += rows
         self._bytes += size
         if time.monotonic() >= self._next_report:
@@ -58,5 +62,5 @@ class Ledger:
         """Every reason with its count and first place, in one line."""
         return "; ".join(
             f"{count:,} × {reason} (first: {self._first[reason]})"
-            for reason, count in self.skipped.items()
+            for reason, count in self.counts.items()
         )
