@@ -295,14 +295,14 @@ def test_a_part_cut_short_is_refused_and_leaves_nothing(registry, tmp_path):
 
 def test_parts_that_workers_wrote_elsewhere_are_missed(registry, tmp_path, monkeypatch):
     write_input(tmp_path / "in", vectors(3))
-    there = module._convert_part
+    there = module.convert_part
 
-    def elsewhere(job, groups, *, number):
-        done = there(job, groups, number=number)
-        job.output.files.remove(done.name)
+    def elsewhere(conversion, groups, *, number):
+        done = there(conversion, groups, number=number)
+        conversion.output.files.remove(done.name)
         return done
 
-    monkeypatch.setattr(module, "_convert_part", elsewhere)
+    monkeypatch.setattr(module, "convert_part", elsewhere)
     with pytest.raises(InputError, match="lacks 1 of 1 parts"):
         run(registry, tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()

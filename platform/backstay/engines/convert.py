@@ -1,49 +1,39 @@
 """Batch conversion: a table of version k becomes a table of an older version j.
 
-The work is cut into parts, runs of row groups of about PART_BYTES. Whoever does a part streams it
-from the input through one matrix into one file of the output, so vectors never pass between
-processes, and order, bytes and memory don't depend on who does it: this process, one part after
-another, or the tasks of Ray Data, which are repeated when their worker dies.
+The work is cut into parts, runs of row groups of about PART_BYTES. A part is streamed from the
+input through one matrix into one file of the output, so vectors never pass between processes. It is
+done by this process, one part after another, or by tasks of Ray Data, which are repeated when their
+worker dies. Order, bytes and memory are the same either way.
 """
 
 import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from backstay.compat.maps import BackwardMap, Vectors
-from backstay.errors import BackstayError, InputError
+from backstay.compat.maps import BackwardMap
+from backstay.engines.convert_part import Conversion, ConvertedPart, RowGroup, convert_part
+from backstay.errors import InputError
 from backstay.registry.store import Registry
-from backstay.registry.table_writer import GROUP_BYTES, PARQUET_OPTIONS
-from backstay.registry.tables import (
-    EmbeddingTable,
-    check_batch,
-    open_table,
-    record_batch,
-    table_schema,
-)
-from backstay.storage.folders import NewFolder, new_folder
+from backstay.registry.table_writer import GROUP_BYTES
+from backstay.registry.tables import EmbeddingTable, open_table, table_schema
+from backstay.storage.folders import new_folder
 from backstay.storage.parquet_parts import open_part
 
 _log = logging.getLogger("backstay.convert")
 
 PART_BYTES = 128 << 20  # of vectors in a part of the output, as in a block of Ray Data
-LOCAL_BYTES = 64 << 20  # of vectors below which starting Ray takes longer than the work
-_READ_AHEAD = 8 << 20  # bytes read at once, so that row groups of any size can be streamed
+LOCAL_BYTES = 64 << 20  # of vectors; for fewer, starting Ray takes longer than the work
 
 Engine = Literal["auto", "local", "ray"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertReport:
-    """What a conversion did."""
+    """The size and speed of a conversion that is done."""
 
     space: str
     entity: str
@@ -58,39 +48,6 @@ class ConvertReport:
     rows_per_second: float
     input: str
     output: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """What every part needs."""
-
-    table: EmbeddingTable
-    chain: BackwardMap
-    schema: pa.Schema  # of the output, extra columns included, in the input's order
-    output: NewFolder
-    batch_rows: int  # converted at once, and in a row group of the output
-
-
-@dataclass(frozen=True)
-class _RowGroup:
-    """A row group of the input."""
-
-    path: str
-    index: int  # in its file
-    rows: int
-    first_row: int  # in the table
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Done:
-    """What came of a part. Plain values: it travels as a row of a Ray dataset."""
-
-    name: str  # of its file
-    rows: int = 0
-    size: int = 0  # bytes
-    faulty: int = 0  # rows that can't be converted
-    fault: str = ""  # what the first of them is
-    error: str = ""  # why the part could not be done at all
 
 
 def convert(
@@ -144,14 +101,18 @@ def convert(
         "in this process" if engine == "local" else "over Ray Data",
     )
     with new_folder(output) as place:
-        job = _Job(
+        conversion = Conversion(
             table=table,
             chain=chain,
             schema=_out_schema(table, chain, schema),
             output=place,
             batch_rows=max(1, GROUP_BYTES // _row_bytes(chain)),
         )
-        results = _locally(job, parts) if engine == "local" else _over_ray(job, parts, workers)
+        results = (
+            _locally(conversion, parts)
+            if engine == "local"
+            else _over_ray(conversion, parts, workers)
+        )
         done = _collect(results, parts=len(parts))
         place.check_parts({part.name: part.size for part in done})
     seconds = time.perf_counter() - began
@@ -177,9 +138,9 @@ def _row_bytes(chain: BackwardMap) -> int:
     return 4 * int(max(chain.matrix.shape))
 
 
-def _survey(table: EmbeddingTable) -> tuple[list[_RowGroup], pa.Schema]:
+def _survey(table: EmbeddingTable) -> tuple[list[RowGroup], pa.Schema]:
     """The row groups of a table in row order, and the schema that all its parts have."""
-    groups: list[_RowGroup] = []
+    groups: list[RowGroup] = []
     schema: pa.Schema | None = None
     first_row = 0
     for path in table.parts:
@@ -193,7 +154,7 @@ def _survey(table: EmbeddingTable) -> tuple[list[_RowGroup], pa.Schema]:
                 )
             for index in range(file.num_row_groups):
                 rows = file.metadata.row_group(index).num_rows
-                groups.append(_RowGroup(path, index, rows, first_row))
+                groups.append(RowGroup(path, index, rows, first_row))
                 first_row += rows
     assert schema is not None  # noqa: S101 - a table has at least one part
     return groups, schema
@@ -203,9 +164,9 @@ def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} {field.type}" for field in schema)
 
 
-def _cut(groups: list[_RowGroup], *, row_bytes: int) -> list[list[_RowGroup]]:
-    """Runs of consecutive row groups, each full at PART_BYTES; one that is empty for no rows."""
-    parts: list[list[_RowGroup]] = [[]]
+def _cut(groups: list[RowGroup], *, row_bytes: int) -> list[list[RowGroup]]:
+    """Runs of row groups, each full at PART_BYTES; one empty run for a table without rows."""
+    parts: list[list[RowGroup]] = [[]]
     filled = 0
     for group in groups:
         if filled >= PART_BYTES:
@@ -229,12 +190,14 @@ def _out_schema(table: EmbeddingTable, chain: BackwardMap, schema: pa.Schema) ->
     return pa.schema(fields, metadata=own.metadata)
 
 
-def _locally(job: _Job, parts: list[list[_RowGroup]]) -> Iterator[_Done]:
+def _locally(conversion: Conversion, parts: list[list[RowGroup]]) -> Iterator[ConvertedPart]:
     for number, part in enumerate(parts):
-        yield _convert_part(job, part, number=number)
+        yield convert_part(conversion, part, number=number)
 
 
-def _over_ray(job: _Job, parts: list[list[_RowGroup]], workers: int | None) -> Iterator[_Done]:
+def _over_ray(
+    conversion: Conversion, parts: list[list[RowGroup]], workers: int | None
+) -> Iterator[ConvertedPart]:
     import ray  # noqa: PLC0415 - small tables do without
     from ray.data import DataContext, TaskPoolStrategy  # noqa: PLC0415
 
@@ -246,19 +209,21 @@ def _over_ray(job: _Job, parts: list[list[_RowGroup]], workers: int | None) -> I
     with ray_session(cpus=workers):
         rows = ray.data.range(len(parts), override_num_blocks=len(parts)).map(
             _task,
-            fn_kwargs={"job": job, "parts": parts},
+            fn_kwargs={"conversion": conversion, "parts": parts},
             compute=TaskPoolStrategy(size=workers),
             num_cpus=1,
         )
         for row in rows.iter_rows():
-            yield _Done(**row)
+            yield ConvertedPart(**row)
 
 
-def _task(row: dict[str, Any], *, job: _Job, parts: list[list[_RowGroup]]) -> dict[str, Any]:
-    return asdict(_convert_part(job, parts[row["id"]], number=row["id"]))
+def _task(
+    row: dict[str, int], *, conversion: Conversion, parts: list[list[RowGroup]]
+) -> dict[str, str | int]:
+    return asdict(convert_part(conversion, parts[row["id"]], number=row["id"]))
 
 
-def _collect(results: Iterator[_Done], *, parts: int) -> list[_Done]:
+def _collect(results: Iterator[ConvertedPart], *, parts: int) -> list[ConvertedPart]:
     """All results, in order; InputError where a row could not be converted."""
     done = []
     for part in results:
@@ -275,112 +240,3 @@ def _collect(results: Iterator[_Done], *, parts: int) -> list[_Done]:
             "finite vector, or leave it out."
         )
     return done
-
-
-def _convert_part(job: _Job, groups: list[_RowGroup], *, number: int) -> _Done:
-    """Stream a part from the input to its file of the output."""
-    name = f"part-{number:05d}.parquet"
-    faults = _Faults()
-    try:
-        with (
-            job.output.part(name) as sink,
-            pq.ParquetWriter(sink, job.schema, **PARQUET_OPTIONS) as writer,
-        ):
-            waiting: list[pa.RecordBatch] = []
-            for batch in _converted(job, groups, faults):
-                waiting.append(batch)
-                if sum(map(len, waiting)) >= job.batch_rows:
-                    _write_group(writer, waiting)
-                    waiting = []
-            if waiting:
-                _write_group(writer, waiting)
-    except (BackstayError, OSError, pa.ArrowException) as error:
-        return _Done(name=name, error=f"part {number} of the conversion failed: {error}")
-    return _Done(
-        name=name,
-        rows=sum(group.rows for group in groups),
-        size=sink.digest.size,
-        faulty=faults.count,
-        fault=faults.first,
-    )
-
-
-def _write_group(writer: Any, batches: list[pa.RecordBatch]) -> None:
-    table = pa.Table.from_batches(batches)
-    writer.write_table(table, row_group_size=len(table))
-
-
-class _Faults:
-    """Counts rows that can't be converted, and describes the first."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first = ""
-
-    def add(self, rows: npt.NDArray[np.int64], batch: pa.RecordBatch, *, first_row: int) -> None:
-        if not self.count:
-            row = int(rows[0])
-            id_ = batch.column("id")[row].as_py()
-            vector = batch.column("embedding")[row].as_py()
-            what = "no id" if id_ is None else f"id {id_!r}"
-            how = (
-                "no vector" if vector is None else "a vector that is null, NaN or infinite in part"
-            )
-            self.first = f"row {first_row + row} with {what}" + (
-                "" if id_ is None else f" and {how}"
-            )
-        self.count += len(rows)
-
-
-def _converted(job: _Job, groups: list[_RowGroup], faults: _Faults) -> Iterator[pa.RecordBatch]:
-    """The batches of some row groups in the target version; after a fault it only counts."""
-    table = job.table
-    for group in groups:
-        first_row = group.first_row
-        with open_part(table.files, group.path, read_ahead=_READ_AHEAD) as file:
-            # The task has one CPU; Arrow's threads would take others'.
-            for batch in file.iter_batches(
-                job.batch_rows, row_groups=[group.index], use_threads=False
-            ):
-                vectors = _values(batch.column("embedding"))
-                faulty = _faulty(batch, vectors)
-                if len(faulty):
-                    faults.add(faulty, batch, first_row=first_row)
-                if not faults.count:
-                    yield _convert_batch(job, batch, vectors, first_row=first_row)
-                first_row += len(batch)
-
-
-def _values(column: pa.FixedSizeListArray) -> npt.NDArray[np.float32]:
-    """A column of vectors as (n, D) float32: a view unless it holds nulls, which become NaN."""
-    dim = column.type.list_size
-    # Not flatten(), which leaves out the vectors that are null.
-    flat = column.values.slice(column.offset * dim, len(column) * dim)
-    values = flat.to_numpy(zero_copy_only=not flat.null_count)
-    return values.reshape(-1, dim)  # type: ignore[no-any-return]
-
-
-def _faulty(batch: pa.RecordBatch, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """The rows that have no id, no vector, or a vector that isn't finite."""
-    ids, column = batch.column("id"), batch.column("embedding")
-    finite = np.isfinite(vectors)
-    if not ids.null_count and not column.null_count and finite.all():
-        return np.empty(0, np.int64)
-    nulls = pc.or_(pc.is_null(ids), pc.is_null(column)).to_numpy(zero_copy_only=False)
-    return np.flatnonzero(nulls | ~finite.all(axis=1))
-
-
-def _convert_batch(
-    job: _Job, batch: pa.RecordBatch, vectors: npt.NDArray[np.float32], *, first_row: int
-) -> pa.RecordBatch:
-    chain = job.chain
-    with np.errstate(over="ignore", invalid="ignore"):  # check_batch refuses what overflows
-        converted = chain.convert(Vectors(chain.space, chain.source, vectors))
-    own_fields = [job.schema.field("id"), job.schema.field("embedding")]
-    ids, schema = batch.column("id").cast(own_fields[0].type), pa.schema(own_fields)
-    check_batch(ids, converted.values, schema=schema, first_row=first_row)
-    own = record_batch(ids, converted.values, schema=schema)
-    columns = [
-        (own if name in own.schema.names else batch).column(name) for name in job.schema.names
-    ]
-    return pa.record_batch(columns, schema=job.schema)
