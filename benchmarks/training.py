@@ -34,10 +34,11 @@ from _machine import header, machine
 from _process import tell
 from _training_quality import DIMS, FORMATS, HEAD, VERSIONS, Case, cases, row
 from _training_scaling import cost_record, costs, pace_record, paces
+from platformdirs import user_cache_path
 
 PARTS = ("quality", "scaling", "workers")
 SIZES, HUGE = [100_000, 1_000_000, 10_000_000], 50_000_000
-WORK = Path("~/.cache/backstay/benchmarks/training").expanduser()
+WORK = user_cache_path("backstay") / "benchmarks" / "training"
 
 
 def quality(options: argparse.Namespace) -> list[Case]:

@@ -1,15 +1,14 @@
 """Amazon Reviews 2014, 2018 and 2023: JSON lines, gzipped or not, reviews and metadata.
 
-What a file holds is told by the fields of its first record, whatever the file is called. Ids stay
-strings. In 2023 an item is a `parent_asin`, and time is in milliseconds. The metadata of 2014 is
-written as Python literals, which are read as such.
+The fields of a file's first record tell reviews from metadata, whatever its name. Ids stay strings.
+In 2023 an item is a `parent_asin`, and times are in milliseconds. The metadata of 2014 are Python
+literals instead of JSON.
 """
 
 import ast
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -23,14 +22,15 @@ from backstay.datasets.reading import (
     plain_name,
     read_items,
 )
-from backstay.datasets.rows import ITEM_EMPTY, Meaning, Row, TimeUnit, read_rows
+from backstay.datasets.rows import ITEM_EMPTY, Row, RowFormat, TimeUnit, read_rows
 from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows
 from backstay.errors import InputError
+from backstay.storage.documents import JsonObject
 
 KINDS = ("brand", "category")
 
 _NO_JSON = "line is no JSON object"
-_PROBED = 100  # lines in which the first good record has to come
+_PROBED = 100  # first lines, in which a record must be readable
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Reviews:
     quoted = False
 
     @property
-    def meaning(self) -> Meaning:
-        """Ratings of 5, times in this layout's unit."""
-        return Meaning(unit=self.unit)
+    def row_format(self) -> RowFormat:
+        """Ratings up to 5, times in this layout's unit."""
+        return RowFormat(unit=self.unit)
 
     def fast(self, data: bytes) -> pa.RecordBatch:
         """Parse whole lines at once."""
@@ -60,7 +60,7 @@ class Reviews:
         numbers = [
             pa.array(column, pa.float64()).to_numpy(zero_copy_only=False) for column in columns[2:]
         ]
-        return self.meaning.batch(*columns[:2], *numbers)
+        return self.row_format.batch(*columns[:2], *numbers)
 
     def row(self, line: bytes) -> Row:
         """Parse one line."""
@@ -68,7 +68,7 @@ class Reviews:
         for name in self.names:
             if name not in record:
                 raise BrokenRowError(f"no field {name}")
-        return self.meaning.row(*(record[name] for name in self.names))
+        return self.row_format.row(*(record[name] for name in self.names))
 
     @property
     def names(self) -> tuple[str, str, str, str]:
@@ -81,7 +81,7 @@ _2023 = Reviews("user_id", "parent_asin", "rating", "timestamp", "ms")
 
 
 def open_amazon(paths: Sequence[Path], skipped: SkippedRows) -> Tables:
-    """Tell reviews from metadata among files or in a folder."""
+    """Find reviews and metadata among files or in a folder."""
     reviews: list[tuple[Path, Reviews]] = []
     metadata: list[Path] = []
     for path in _candidates(paths):
@@ -105,8 +105,8 @@ def open_amazon(paths: Sequence[Path], skipped: SkippedRows) -> Tables:
     )
 
 
-def load(line: bytes) -> dict[str, Any]:
-    """A line's record, out of JSON or out of a Python literal."""
+def load(line: bytes) -> JsonObject:
+    """A line's record, written as JSON or as a Python literal."""
     try:
         record = orjson.loads(line)
     except ValueError:
@@ -131,10 +131,10 @@ def describe(line: bytes) -> ItemRow:
     return item, (_texts([brand]), _texts(record.get("categories") or record.get("category")))
 
 
-def _texts(values: Any) -> list[str]:
+def _texts(values: object) -> list[str]:
     """The distinct non-empty texts in nested lists."""
 
-    def flat(value: Any) -> Iterator[str]:
+    def flat(value: object) -> Iterator[str]:
         if isinstance(value, str) and value.strip():
             yield value.strip()
         elif isinstance(value, list | tuple):
@@ -166,7 +166,7 @@ def _candidates(paths: Sequence[Path]) -> list[Path]:
 
 def _parser(path: Path) -> Reviews | None:
     """The parser of a file of reviews; None for metadata."""
-    record: dict[str, Any] = {}
+    record: JsonObject = {}
     for line in head(path, lines=_PROBED):
         try:
             record = load(line.encode())

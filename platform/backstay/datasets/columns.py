@@ -1,14 +1,13 @@
-"""Any table, Parquet or delimited text, by naming its columns.
+"""Reads any table, Parquet or delimited text, whose columns the user names.
 
-Parquet ids keep their type: strings or integers. Text has no types, so its ids are strings unless
-said to be integers.
+Parquet ids keep their type: strings or integers. Ids in text are strings, or integers with
+`integer_ids`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -18,7 +17,8 @@ from backstay.datasets.reading import ItemRow, Tables, head, item_batches, plain
 from backstay.datasets.rows import (
     FIELDS,
     NO_TIME,
-    Meaning,
+    Cell,
+    RowFormat,
     TimeUnit,
     integer,
     moment,
@@ -32,25 +32,27 @@ from backstay.errors import InputError, UsageError
 
 _SUFFIXES = (".parquet", ".csv", ".tsv")
 _SEPARATORS = (",", "\t", ";", "|")
-_PROBED = 100  # lines in which the first readable time has to come
+_PROBED = 100  # first lines, in which a time must be readable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which column of a table is what."""
+    """The names of a table's columns."""
 
     user: str = "user_id"
     item: str = "item_id"
     rating: str = "rating"
     time: str = "timestamp"  # numbers, timestamps, dates or ISO 8601 text (UTC without a zone)
     attributes: tuple[tuple[str, str], ...] = ()  # (kind, column); text is split at each "|"
-    items: Path | None = None  # the table of the attributes; None: they stand beside each rating
+    items: Path | None = None  # the table of the attributes; None: the ratings' own
     integer_ids: bool = False  # ids in text are integers rather than strings
 
     def __post_init__(self) -> None:
         kinds = [kind for kind, _ in self.attributes]
         if len({*kinds, "item_id"}) <= len(kinds) or "" in kinds:
-            raise UsageError(f"expected attribute kinds with names of their own, found {kinds}.")
+            raise UsageError(
+                f"expected different names of attribute kinds, not empty or item_id; found {kinds}."
+            )
         if self.items and not kinds:
             raise UsageError(f"expected attributes to read from {self.items}, found none named.")
 
@@ -72,17 +74,19 @@ def open_table(
 
     Args:
         paths: Parquet, CSV or TSV files (text gzipped or not), or folders of them.
-        skipped: Where broken rows go.
-        columns: Which column is what.
-        rating_scale: The greatest rating possible; 5 if left out, and more is then refused.
+        skipped: Counts broken rows.
+        columns: The names of the columns.
+        rating_scale: The greatest rating possible. By default 5, and greater ones are refused.
         time_unit: Of timestamps that are numbers.
     """
     described_in = [columns.items] if columns.items else []
     files = [path for path in _tables(paths) if path not in described_in]
     if not files:
         raise InputError(f"expected a table of interactions beside {columns.items}, found none.")
-    meaning = Meaning(scale=rating_scale or 5.0, refuse_above=rating_scale is None, unit=time_unit)
-    readers = [_interactions(path, columns, meaning, skipped) for path in files]
+    row_format = RowFormat(
+        scale=rating_scale or 5.0, refuse_above=rating_scale is None, unit=time_unit
+    )
+    readers = [_interactions(path, columns, row_format, skipped) for path in files]
     kinds = tuple(kind for kind, _ in columns.attributes)
     sources = (described_in or files) if kinds else []
     rows = (row for path in sources for row in _items(path, columns, skipped))
@@ -114,15 +118,17 @@ def _tables(paths: Sequence[Path]) -> list[Path]:
 
 
 def _interactions(
-    path: Path, columns: Columns, meaning: Meaning, skipped: SkippedRows
+    path: Path, columns: Columns, row_format: RowFormat, skipped: SkippedRows
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The schema and the stream of one table of interactions."""
     if path.suffix == ".parquet":
         types = parquet.id_types(path, columns.wanted)
-        meaning = replace(meaning, schema=interaction_schema(**types))
-        return meaning.schema, parquet.read_interactions(path, columns.wanted, meaning, skipped)
+        row_format = replace(row_format, schema=interaction_schema(**types))
+        return row_format.schema, parquet.read_interactions(
+            path, columns.wanted, row_format, skipped
+        )
     ids = pa.int64() if columns.integer_ids else pa.string()
-    meaning = replace(meaning, schema=interaction_schema(user_id=ids, item_id=ids))
+    row_format = replace(row_format, schema=interaction_schema(user_id=ids, item_id=ids))
     separator, places, width = _header(path, columns.wanted)
     times = _time_form(path, separator, places[3])
     parser = Delimited(
@@ -131,9 +137,9 @@ def _interactions(
         places=(places[0], places[1], places[2], places[3]),
         quoted=True,
         times=times,
-        meaning=meaning if times == "number" else replace(meaning, unit="s"),
+        row_format=row_format if times == "number" else replace(row_format, unit="s"),
     )
-    return meaning.schema, read_rows(path, parser, skipped, skip_lines=1)
+    return row_format.schema, read_rows(path, parser, skipped, skip_lines=1)
 
 
 def _items(path: Path, columns: Columns, skipped: SkippedRows) -> Iterator[ItemRow]:
@@ -155,14 +161,14 @@ def _items(path: Path, columns: Columns, skipped: SkippedRows) -> Iterator[ItemR
     yield from read_items(path, parse, skipped, skip_lines=1, quoted=True)
 
 
-def _describe(item: Any, values: Sequence[Any], *, kinds: Sequence[str]) -> ItemRow:
+def _describe(item: Cell, values: Sequence[Cell], *, kinds: Sequence[str]) -> ItemRow:
     if item is None or item == "":
         raise BrokenRowError("item id is empty")
     return item, [_values(value, kind) for value, kind in zip(values, kinds, strict=True)]
 
 
-def _values(value: Any, kind: str) -> list[str]:
-    """The attribute values in a cell: a list's, a text's between bars, or a title's words."""
+def _values(value: Cell, kind: str) -> list[str]:
+    """The attribute values in a cell: items of a list, text between bars, or words of a title."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -173,7 +179,7 @@ def _values(value: Any, kind: str) -> list[str]:
 
 
 def _distinct(rows: Iterable[ItemRow]) -> Iterator[ItemRow]:
-    """The first row of each item, where it stands beside every rating of the item."""
+    """The first row of each item: a table of ratings repeats the item's attributes."""
     seen: set[str | int] = set()
     for row in rows:
         if row[0] not in seen:
@@ -182,7 +188,7 @@ def _distinct(rows: Iterable[ItemRow]) -> Iterator[ItemRow]:
 
 
 def _header(path: Path, wanted: Sequence[str]) -> tuple[str, list[int], int]:
-    """The separator of a text table, the places of the wanted columns, and how many it has."""
+    """A text table's separator, the positions of the wanted columns, and its number of columns."""
     first = head(path)[0]
     for separator in _SEPARATORS:
         names = [name.strip() for name in split(first.encode(), separator, quoted=True)]
@@ -195,8 +201,8 @@ def _header(path: Path, wanted: Sequence[str]) -> tuple[str, list[int], int]:
 
 
 def _time_form(path: Path, separator: str, place: int) -> TimeForm:
-    """How a text table writes its times, told by the first one that can be read."""
-    forms: Mapping[TimeForm, Callable[[str], Any]] = {
+    """The form of a text table's times, recognised by the first one that is readable."""
+    forms: Mapping[TimeForm, Callable[[str], object]] = {
         "number": lambda text: number(text, NO_TIME),
         "local": moment,
     }

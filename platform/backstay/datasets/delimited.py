@@ -1,4 +1,4 @@
-"""Interaction tables as delimited text: one parser for `::`, tabs, commas and quoted fields."""
+"""Parses interactions in delimited text: `::`, tabs, commas, quoted fields."""
 
 import csv
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from backstay.datasets.rows import FIELDS, Meaning, Row, moment
+from backstay.datasets.rows import FIELDS, Row, RowFormat, moment
 from backstay.datasets.skipped_rows import BrokenRowError
 
 TimeForm = Literal["number", "local", "zoned"]
@@ -22,14 +22,14 @@ _TIME_TYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Delimited:
-    """A parser of delimited lines; user, item, rating and time are picked by their place."""
+    """A parser of delimited lines; user, item, rating and time are picked by position."""
 
     separator: str
     width: int = 4  # fields in a line
     places: tuple[int, int, int, int] = (0, 1, 2, 3)  # of user, item, rating and time
     quoted: bool = False  # fields may be in double quotes, and then hold anything
     times: TimeForm = "number"
-    meaning: Meaning = field(default_factory=Meaning)
+    row_format: RowFormat = field(default_factory=RowFormat)
 
     def fast(self, data: bytes) -> pa.RecordBatch:
         """Parse whole lines at once with Arrow."""
@@ -39,11 +39,11 @@ class Delimited:
                 raise pa.ArrowInvalid
             data, separator = data.replace(separator.encode(), b"\t"), "\t"
         names = [str(place) for place in self.places]
-        types = (*self.meaning.schema.types[:2], pa.float64(), _TIME_TYPES[self.times])
+        types = (*self.row_format.schema.types[:2], pa.float64(), _TIME_TYPES[self.times])
         table = pacsv.read_csv(
             pa.BufferReader(data),
             pacsv.ReadOptions(
-                # Blocks are too small for more threads to pay
+                # A block is too small for threads to help
                 use_threads=False,
                 column_names=[str(place) for place in range(self.width)],
             ),
@@ -65,7 +65,7 @@ class Delimited:
         )
         if self.times != "number":
             times = times.cast(pa.int64()).to_numpy() / 1e6
-        return self.meaning.batch(users, items, ratings, times)
+        return self.row_format.batch(users, items, ratings, times)
 
     def row(self, line: bytes) -> Row:
         """Parse one line."""
@@ -74,7 +74,7 @@ class Delimited:
             raise BrokenRowError(FIELDS)
         user, item, rating, time = self.places
         when = fields[time] if self.times == "number" else moment(fields[time])
-        return self.meaning.row(fields[user], fields[item], fields[rating], when)
+        return self.row_format.row(fields[user], fields[item], fields[rating], when)
 
 
 def split(line: bytes, separator: str, *, quoted: bool) -> list[str]:

@@ -1,8 +1,7 @@
-"""One SHA-256 for the rows of some tables, however they are cut into batches or files."""
+"""One SHA-256 of the rows of some tables, the same for any cut into batches or files."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,11 @@ import pyarrow.compute as pc
 
 
 class Fingerprint:
-    """A hash per stream of values, fed as the batches pass, and one over them all.
+    """A hash for each stream of values, updated batch by batch, and one over them all.
 
     Fixed-width columns are one stream of little-endian values. Strings are two, their lengths and
-    their bytes; lists are their lengths and the streams of their values. Streams only ever grow at
-    the end, so where one batch ends and the next begins leaves no trace.
+    their bytes; lists are their lengths and the streams of their values. Streams are only appended
+    to, so the cuts between batches change nothing.
     """
 
     def __init__(self) -> None:
@@ -52,7 +51,7 @@ class Fingerprint:
         else:
             self._feed(f"{name} {column.type}", column.to_numpy())
 
-    def _feed(self, name: str, values: npt.NDArray[Any]) -> None:
+    def _feed(self, name: str, values: npt.NDArray[np.generic]) -> None:
         little = values.astype(values.dtype.newbyteorder("<"), copy=False)
         self._stream(name).update(np.ascontiguousarray(little).data)
 

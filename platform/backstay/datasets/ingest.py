@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import pyarrow as pa
 
@@ -22,7 +22,7 @@ Format = Literal["amazon", "movielens", "movietweetings", "recbole", "table"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _SCALED = ("recbole", "table")
-"""Formats that don't say how far their ratings go, or what unit their times are in."""
+"""Formats that define neither the scale of ratings nor the unit of times."""
 
 
 def ingest(
@@ -44,16 +44,16 @@ def ingest(
 
     Args:
         paths: Files, or the folder that holds them.
-        format: What wrote them.
+        format: The format of the files.
         out: The folder to make; refused if there is something in it.
         name: What reports call the data set; the folder's name if left out.
         strict: Refuse the first row that can't be read.
-        columns: Which column is what (table only).
+        columns: The names of the columns (table only).
         rating_scale: The greatest rating possible (recbole and table only); ratings are brought
             to a scale of 5. Left out, it is 5, and a greater rating is refused.
         time_unit: The unit of timestamps that are numbers (recbole and table only). "auto" goes by
             size: below 1e11 they are seconds, below 1e14 milliseconds, and so on.
-        memory_limit: What sorting may hold in memory before it spills to disk.
+        memory_limit: Memory for sorting, such as "1GB"; beyond it, sorting spills to disk.
 
     Raises:
         InputError: Files that are missing or break their format; the message says where.
@@ -120,7 +120,8 @@ def _check(
         raise UsageError(f"expected a rating scale above 0, found {rating_scale}.")
     if format_ not in _SCALED and (rating_scale is not None or time_unit != "auto"):
         raise UsageError(
-            f"{format_} has its own rating scale and time unit; leave the options out."
+            f"{format_} has its own rating scale and time unit; leave out --rating-scale and "
+            "--time-unit."
         )
     if format_ != "table" and columns is not None:
         raise UsageError(f"{format_} has its own columns; name columns with the table format only.")
@@ -132,9 +133,10 @@ def open_tables(
     skipped: SkippedRows,
     *,
     columns: Columns | None = None,
-    **scaled: Any,
+    rating_scale: float | None = None,
+    time_unit: TimeUnit = "auto",
 ) -> Tables:
-    """The streams of a format, before anything is read but headers; `scaled` as in `ingest`."""
+    """The tables of a format; only headers are read yet. Options as in `ingest`."""
     match format_:
         case "amazon":
             return open_amazon(paths, skipped)
@@ -143,13 +145,19 @@ def open_tables(
         case "movietweetings":
             return open_movietweetings(paths, skipped)
         case "recbole":
-            return open_recbole(paths, skipped, **scaled)
+            return open_recbole(paths, skipped, rating_scale=rating_scale, time_unit=time_unit)
         case "table":
-            return open_table(paths, skipped, columns=columns or Columns(), **scaled)
+            return open_table(
+                paths,
+                skipped,
+                columns=columns or Columns(),
+                rating_scale=rating_scale,
+                time_unit=time_unit,
+            )
 
 
 def _some(tables: Tables, skipped: SkippedRows) -> Iterator[pa.RecordBatch]:
-    """The interactions, refusing to end without any."""
+    """The interactions; InputError if there are none."""
     rows = 0
     for batch in tables.interactions:
         rows += batch.num_rows

@@ -41,7 +41,7 @@ class Catalogue:
     brand: Index  # (I,)
     price: Index  # (I,) band, 0 the cheapest
     styles: Index  # (I, slots) word, or -1 for none
-    meaning: tuple[Floats, Floats]  # two of (I, LATENT): the latent vector and where it turns to
+    row_format: tuple[Floats, Floats]  # two of (I, LATENT): the latent vector and where it turns to
     fashion: tuple[Floats, Floats]  # two of (I,): cosine and sine part of the log-popularity
     appeal: Floats  # (I,) log-popularity that lasts
     quality: Floats  # (I,) stars above the average item
@@ -49,7 +49,7 @@ class Catalogue:
 
     def latent(self, angle: float) -> Floats:
         """The (I, LATENT) item vectors once meanings have turned by `angle` (radians)."""
-        now, later = self.meaning
+        now, later = self.row_format
         return np.float32(np.cos(angle)) * now + np.float32(np.sin(angle)) * later
 
 
@@ -99,7 +99,7 @@ def build(config: MarketplaceConfig) -> Catalogue:
         brand=brand,
         price=price,
         styles=styles,
-        meaning=(now, later),
+        row_format=(now, later),
         fashion=(scores[:, 0], scores[:, 1]),
         appeal=rng.normal(size=items).astype(np.float32),
         quality=scores[:, 2],

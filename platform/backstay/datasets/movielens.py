@@ -20,18 +20,18 @@ from backstay.datasets.reading import (
     plain_name,
     read_items,
 )
-from backstay.datasets.rows import FIELDS, Meaning, integer, read_rows
+from backstay.datasets.rows import FIELDS, RowFormat, integer, read_rows
 from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows
 from backstay.datasets.titles import MOVIE_KINDS, WORD_ITEMS, movie
 from backstay.datasets.writer import interaction_schema
 from backstay.errors import InputError
 
-_MEANING = Meaning(schema=interaction_schema(user_id=pa.int64(), item_id=pa.int64()))
+_FORMAT = RowFormat(schema=interaction_schema(user_id=pa.int64(), item_id=pa.int64()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How one family of releases names and writes its files."""
+    """The file names and the syntax of one family of releases."""
 
     ratings: str
     movies: str
@@ -56,7 +56,7 @@ LAYOUTS = (
 def open_movielens(paths: Sequence[Path], skipped: SkippedRows) -> Tables:
     """Find the ratings and films of a MovieLens release among files or in a folder."""
     layout, ratings, movies = find_films(paths, LAYOUTS)
-    parser = Delimited(separator=layout.separator, meaning=_MEANING)
+    parser = Delimited(separator=layout.separator, row_format=_FORMAT)
     check_header(ratings, layout.header)
     items = item_batches((), (), item_id=pa.int64())
     if movies:
@@ -83,7 +83,7 @@ def find_films(
 ) -> tuple[Layout, Path, Path | None]:
     """The layout of a release, its ratings and its films.
 
-    Given as files, the films may be left out; a folder has to hold them.
+    The films may be missing among files, but not in a folder.
     """
     files = {plain_name(path): path for path in expand(paths)}
     whole = any(path.is_dir() for path in paths)
@@ -98,7 +98,7 @@ def find_films(
 
 
 def check_header(path: Path, header: str) -> None:
-    """Refuse an empty file, and one whose first line isn't `header` where there has to be one."""
+    """Refuse an empty file, and one whose first line isn't `header` (unless that is empty)."""
     first = head(path)[0].strip()
     if header and first != header:
         raise InputError(
@@ -140,7 +140,7 @@ def _flagged_film(line: bytes, *, genres: Sequence[str]) -> ItemRow:
 
 
 def _genres(movies: Path) -> Iterator[str]:
-    """The genres that the flags of `u.item` stand for, in their order."""
+    """The genres of the flags in `u.item`, in the order of the flags."""
     path = movies.with_name("u.genre")
     if not path.is_file():
         raise InputError(

@@ -12,13 +12,13 @@ import pyarrow as pa
 from backstay.datasets.delimited import Delimited
 from backstay.datasets.movielens import Layout, check_header, dat_film, find_films
 from backstay.datasets.reading import Tables, item_batches, read_items
-from backstay.datasets.rows import Meaning, read_rows
+from backstay.datasets.rows import RowFormat, read_rows
 from backstay.datasets.skipped_rows import SkippedRows
 from backstay.datasets.titles import MOVIE_KINDS, WORD_ITEMS
 from backstay.datasets.writer import interaction_schema
 
 _LAYOUT = Layout(ratings="ratings.dat", movies="movies.dat", separator="::")
-_MEANING = Meaning(schema=interaction_schema(user_id=pa.int64()), scale=10.0)
+_FORMAT = RowFormat(schema=interaction_schema(user_id=pa.int64()), scale=10.0)
 
 
 def open_movietweetings(paths: Sequence[Path], skipped: SkippedRows) -> Tables:
@@ -30,7 +30,7 @@ def open_movietweetings(paths: Sequence[Path], skipped: SkippedRows) -> Tables:
         check_header(movies, "")
         rows = read_items(movies, partial(dat_film, integer_ids=False), skipped)
         items = item_batches(rows, MOVIE_KINDS)
-    parser = Delimited(separator=_LAYOUT.separator, meaning=_MEANING)
+    parser = Delimited(separator=_LAYOUT.separator, row_format=_FORMAT)
     return Tables(
         files=(ratings, movies) if movies else (ratings,),
         interactions=read_rows(ratings, parser, skipped),

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backstay.datasets.reading import ItemRow
-from backstay.datasets.rows import Floats, Meaning
+from backstay.datasets.rows import Cell, Floats, RowFormat
 from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows
 from backstay.errors import InputError
 
@@ -27,26 +26,26 @@ def id_types(path: Path, wanted: Sequence[str]) -> dict[str, pa.DataType]:
 
 
 def read_interactions(
-    path: Path, wanted: Sequence[str], meaning: Meaning, skipped: SkippedRows
+    path: Path, wanted: Sequence[str], row_format: RowFormat, skipped: SkippedRows
 ) -> Iterator[pa.RecordBatch]:
     """The interactions of a table; `wanted` names its user, item, rating and time columns."""
     file = _open(path, wanted)
     if _is_moment(file.schema_arrow.field(wanted[3]).type):
-        meaning = replace(meaning, unit="s")  # as `_numbers` makes them
+        row_format = replace(row_format, unit="s")  # as `_numbers` makes them
     row = 1
     for batch in _batches(file, path, wanted):
         user, item, rating, time = (batch.column(name) for name in wanted)
         users, items = (
             column.cast(type_)
-            for column, type_ in zip((user, item), meaning.schema.types, strict=False)
+            for column, type_ in zip((user, item), row_format.schema.types, strict=False)
         )
         ratings, times = _numbers(path, wanted[2], rating), _numbers(path, wanted[3], time)
         try:
-            meaning.check_scale(float(np.nanmax(ratings, initial=0.0)))
+            row_format.check_scale(float(np.nanmax(ratings, initial=0.0)))
         except InputError as error:
             raise InputError(f"{path}, rows from {row} on: {error}") from None
         good = np.ones(len(ratings), bool)
-        for reason, bad in meaning.faults(users, items, ratings, times):
+        for reason, bad in row_format.faults(users, items, ratings, times):
             fresh = good & bad
             if fresh.any():
                 place = f"row {row + int(fresh.argmax())}"
@@ -54,14 +53,14 @@ def read_interactions(
             good &= ~bad
         skipped.advance(path, rows=int(good.sum()), size=batch.nbytes)
         kept = pa.array(good)
-        yield meaning.batch(users.filter(kept), items.filter(kept), ratings[good], times[good])
+        yield row_format.batch(users.filter(kept), items.filter(kept), ratings[good], times[good])
         row += batch.num_rows
 
 
 def read_items(
     path: Path,
     wanted: Sequence[str],
-    describe: Callable[[Any, Sequence[Any]], ItemRow],
+    describe: Callable[[Cell, Sequence[Cell]], ItemRow],
     skipped: SkippedRows,
 ) -> Iterator[ItemRow]:
     """The items of a table; `wanted` names its id column and those of the attributes."""

@@ -1,4 +1,4 @@
-"""What every reader shares: finding files, and text files as blocks of whole lines."""
+"""Finding the files of a format, and reading text files as blocks of whole lines."""
 
 import gzip
 import zlib
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 _BLOCK = 8 << 20  # bytes of text handled at a time
 _LONGEST_LINE = 64 << 20  # bytes; more without a line break is no text file
-_QUOTE_SEARCH = 1 << 20  # bytes at a block's end in which a quoted field may straddle the cut
-_LONGEST_RECORD = 1000  # lines that a quoted field may run over
+_QUOTE_SEARCH = 1 << 20  # bytes at a block's end that are searched for an open quote
+_LONGEST_RECORD = 1000  # lines of the longest quoted field
 _PACKED = {b"PK\x03\x04": "a zip archive", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """What a reader has found, ready to be streamed into a dataset folder."""
+    """The tables that a reader has found, as streams for a dataset folder."""
 
     files: tuple[Path, ...]
     interactions: Iterable[pa.RecordBatch]
@@ -49,7 +49,7 @@ class Block:
         return lines if lines[-1] else lines[:-1]
 
     def halves(self, *, quoted: bool) -> tuple["Block", ...]:
-        """The block cut near its middle, or uncut where it can't be."""
+        """The block cut at a line end near its middle; uncut where it is one line."""
         middle = _cut(self.data[: len(self.data) // 2], quoted=quoted)
         if middle == 0:
             return (self,)
@@ -66,10 +66,10 @@ def blocks(
     """The text of a file, gzipped or not, as blocks of whole lines.
 
     Args:
-        path: The file. Its first bytes say whether it is gzipped; its name doesn't matter.
+        path: The file. Gzip is recognised by its first bytes, whatever its name.
         skip_lines: Header lines to leave out.
-        quoted: Line breaks inside double quotes don't end a line: blocks aren't cut there.
-        latin1: Take a block that isn't UTF-8 for Latin-1 rather than refusing it.
+        quoted: Line breaks inside double quotes don't end a line, so blocks aren't cut there.
+        latin1: Read a block that isn't UTF-8 as Latin-1 instead of refusing it.
 
     Raises:
         InputError: The file is empty, cut off, binary or not UTF-8.
@@ -112,10 +112,10 @@ def parsed(
     quoted: bool = False,
     table: str = "",
 ) -> Iterator[T]:
-    """Parse a block line by line; a line whose parse raises `BrokenRowError` goes to the skipped.
+    """Parse a block line by line; a line whose parse raises `BrokenRowError` is skipped.
 
-    Blank lines are no rows. With `quoted`, a line with an open quote takes in the lines up to the
-    one that closes it. `table` stands before the reasons of a file other than the interactions.
+    Blank lines are no rows. With `quoted`, a row begins at a line with an open quote and ends at
+    the line that closes it. `table` is put before the reasons for skipping.
     """
     lines = block.lines()
     n = 0
@@ -128,7 +128,7 @@ def parsed(
         except BrokenRowError as error:
             reason = f"{table}: {error}" if table else str(error)
             skipped.add(block.path, f"line {block.line + n}", reason, text=lines[n].decode())
-            span = 1  # an open quote is taken for part of its own line only
+            span = 1  # the lines after an open quote are parsed again, on their own
         except InputError as error:
             raise InputError(f"{block.path}, line {block.line + n}: {error}") from None
         n += span
@@ -143,7 +143,7 @@ def read_items(
     quoted: bool = False,
     latin1: bool = False,
 ) -> Iterator[ItemRow]:
-    """The items of a text file, one a line; broken lines go to the skipped as metadata."""
+    """The items of a text file, one a line; broken lines are skipped."""
     for block in blocks(path, skip_lines=skip_lines, quoted=quoted, latin1=latin1):
         yield from parsed(block, parse, skipped, quoted=quoted, table="metadata")
 
@@ -169,7 +169,7 @@ def plain_name(path: Path) -> str:
 def item_batches(
     rows: Iterable[ItemRow], kinds: Sequence[str], *, item_id: pa.DataType | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Item rows as batches for the writer; at least one, so that the kinds are known."""
+    """Item rows as batches for the writer: at least one, which gives the attribute kinds."""
     schema = item_schema(kinds, item_id=item_id)
     pending: list[ItemRow] = []
 
@@ -193,7 +193,7 @@ def item_batches(
 
 
 def _record_lines(lines: list[bytes], start: int) -> int:
-    """How many lines from `start` on make one record, given the quotes in them."""
+    """The number of lines from `start` to the one where all quotes are closed."""
     quotes = 0
     for span, line in enumerate(lines[start : start + _LONGEST_RECORD], 1):
         quotes += line.count(b'"')
@@ -203,12 +203,12 @@ def _record_lines(lines: list[bytes], start: int) -> int:
 
 
 def _cut(data: bytes, *, quoted: bool) -> int:
-    """Where the last whole line of `data` ends; 0 where none does."""
+    """The end of the last whole line of `data`; 0 if there is none."""
     last = cut = data.rfind(b"\n") + 1
     if not quoted or data.count(b'"', 0, cut) % 2 == 0:
         return cut
     # Inside quotes: go back to a line end that is outside. A quote that never closes belongs to a
-    # broken line, so after a while the cut is made all the same and the line is found broken.
+    # broken line, so after _QUOTE_SEARCH bytes cut anyway; parsing then skips that line.
     while cut > max(0, last - _QUOTE_SEARCH):
         line = data.rfind(b"\n", 0, cut - 1) + 1
         if data.count(b'"', line, cut) % 2:
@@ -223,7 +223,7 @@ def _open(path: Path) -> IO[bytes]:
             magic = file.read(6)
         for start, what in _PACKED.items():
             if magic.startswith(start):
-                raise InputError(f"{path} is {what}; unpack it and pass what was in it.")
+                raise InputError(f"{path} is {what}; unpack it and pass the files in it.")
         if magic.startswith(b"\x1f\x8b"):
             return cast("IO[bytes]", gzip.open(path))
         return path.open("rb")

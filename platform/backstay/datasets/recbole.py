@@ -1,8 +1,8 @@
 """RecBole atomic files: `.inter` and `.item`, tab-separated under a header of typed fields.
 
 Ids are `token` fields and stay strings. Attributes are the `token` and `token_seq` fields of
-`.item`, under their names there; `float` fields are quantities, no categories, and left out. Of
-fields named like titles the words count.
+`.item`; `float` fields are quantities and left out. A field with `title` in its name has the words
+of the title as values.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from backstay.datasets.reading import (
     plain_name,
     read_items,
 )
-from backstay.datasets.rows import FIELDS, ITEM_EMPTY, Meaning, TimeUnit, read_rows
+from backstay.datasets.rows import FIELDS, ITEM_EMPTY, RowFormat, TimeUnit, read_rows
 from backstay.datasets.skipped_rows import BrokenRowError, SkippedRows, logger
 from backstay.datasets.titles import WORD_ITEMS, is_title, words
 from backstay.errors import InputError
@@ -41,8 +41,8 @@ def open_recbole(
 
     Args:
         paths: `.inter` files with at most one `.item` file, or the folder that holds them.
-        skipped: Where broken lines go.
-        rating_scale: The greatest rating possible; 5 if left out, and more is then refused.
+        skipped: Counts broken lines.
+        rating_scale: The greatest rating possible. By default 5, and greater ones are refused.
         time_unit: Of the timestamps.
     """
     files = expand(paths)
@@ -54,8 +54,10 @@ def open_recbole(
             f"found {', '.join(path.name for path in files) or 'no file'} "
             f"in {', '.join(map(str, paths))}."
         )
-    meaning = Meaning(scale=rating_scale or 5.0, refuse_above=rating_scale is None, unit=time_unit)
-    parsers = [_parser(path, meaning) for path in inter]
+    row_format = RowFormat(
+        scale=rating_scale or 5.0, refuse_above=rating_scale is None, unit=time_unit
+    )
+    parsers = [_parser(path, row_format) for path in inter]
     kinds, items = _items(item[0], skipped) if item else ((), item_batches((), ()))
     return Tables(
         files=(*inter, *item),
@@ -69,12 +71,12 @@ def open_recbole(
     )
 
 
-def _parser(path: Path, meaning: Meaning) -> Delimited:
+def _parser(path: Path, row_format: RowFormat) -> Delimited:
     header = _header(path, _FIELDS)
     names = list(header)
     user, item, rating, time = (names.index(name) for name in _FIELDS)
     return Delimited(
-        separator="\t", width=len(names), places=(user, item, rating, time), meaning=meaning
+        separator="\t", width=len(names), places=(user, item, rating, time), row_format=row_format
     )
 
 

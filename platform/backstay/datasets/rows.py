@@ -1,16 +1,16 @@
-"""Interaction rows out of text: at full speed where all is well, line by line where it isn't.
+"""Interaction rows out of text: blocks are parsed at once, and lines around an error one by one.
 
-A block of lines is parsed as a whole. Where anything in it is not plainly good it is halved, and
-halved again, until the few lines around the trouble are looked at one by one.
+A block of lines is parsed by Arrow. If that fails, the block is halved until a half is small; the
+lines of a small block that fails are parsed in Python, which gives the reason for each bad line.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 Row = tuple[str | int, str | int, float, float]
 """User, item, rating and time as they stand in the file."""
 
+Cell: TypeAlias = Any
+"""A value as a text, JSON or Parquet file holds it."""
+
 USER_EMPTY = "user id is empty"
 ITEM_EMPTY = "item id is empty"
 NO_RATING = "rating is no number"
@@ -37,38 +40,44 @@ FIELDS = "wrong number of fields"
 
 _SCALE = 5.0  # of every dataset folder
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-_LAST_SECOND = 1e11  # the year 5138
-_SMALL = 1 << 16  # bytes; a block of this size is not halved any more
+_LAST_SECOND = 1e11  # in the year 5138
+_SMALL = 1 << 16  # bytes; blocks up to this size are not halved
 _INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meaning:
-    """What the values of a file's four columns mean."""
+class RowFormat:
+    """How to read a file's four columns: types of ids, scale of ratings, unit of times."""
 
     schema: pa.Schema = field(default_factory=interaction_schema)  # its id types are the file's
     scale: float = _SCALE  # greatest rating possible; ratings are brought to a scale of 5
-    refuse_above: bool = False  # a rating above the scale refuses the file: the scale is a guess
+    refuse_above: bool = False  # whether to refuse the file at a rating above `scale`
     unit: TimeUnit = "s"  # of timestamps; auto: by size, seconds up to the year 5138, then ms …
 
-    def batch(self, users: Any, items: Any, ratings: Any, times: Any) -> pa.RecordBatch:
+    def batch(
+        self,
+        users: pa.Array | Sequence[Cell],
+        items: pa.Array | Sequence[Cell],
+        ratings: npt.ArrayLike,
+        times: npt.ArrayLike,
+    ) -> pa.RecordBatch:
         """Columns as a batch for the writer; `pa.ArrowException` where a row isn't good.
 
         Ids: arrays or lists; ratings and times: float64 as they stand in the file.
         """
-        users, items = (
+        user_ids, item_ids = (
             values if isinstance(values, pa.Array) else pa.array(values, type_)
             for values, type_ in zip((users, items), self.schema.types, strict=False)
         )
-        ratings, times = (np.asarray(values, np.float64) for values in (ratings, times))
-        if any(bad.any() for _, bad in self.faults(users, items, ratings, times)):
+        scores, moments = np.asarray(ratings, np.float64), np.asarray(times, np.float64)
+        if any(bad.any() for _, bad in self.faults(user_ids, item_ids, scores, moments)):
             raise pa.ArrowInvalid
-        seconds = to_seconds(times, self.unit)
+        seconds = to_seconds(moments, self.unit)
         return pa.RecordBatch.from_arrays(
             [
-                users,
-                items,
-                pa.array((ratings * (_SCALE / self.scale)).astype(np.float32)),
+                user_ids,
+                item_ids,
+                pa.array((scores * (_SCALE / self.scale)).astype(np.float32)),
                 pa.array(seconds.astype(np.int64)),
             ],
             schema=self.schema,
@@ -77,7 +86,7 @@ class Meaning:
     def faults(
         self, users: pa.Array, items: pa.Array, ratings: Floats, times: Floats
     ) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
-        """Each reason a row can be left out for, and the rows it holds for."""
+        """Each reason to skip a row, with a mask (n,) of the rows it applies to."""
         yield USER_EMPTY, _empty(users)
         yield ITEM_EMPTY, _empty(items)
         yield NO_RATING, ~np.isfinite(ratings)
@@ -85,8 +94,8 @@ class Meaning:
         yield NO_TIME, ~np.isfinite(times)
         yield FAR_TIME, ~(np.abs(times) < self._latest)
 
-    def row(self, user: Any, item: Any, rating: Any, when: Any) -> Row:
-        """One row's values, checked; `BrokenRowError` says what is wrong with them."""
+    def row(self, user: Cell, item: Cell, rating: Cell, when: Cell) -> Row:
+        """One row's values, checked; `BrokenRowError` gives the reason to skip it."""
         integer_user, integer_item = self._integer_ids
         user = _id(user, "user id", is_integer=integer_user)
         item = _id(item, "item id", is_integer=integer_item)
@@ -100,11 +109,11 @@ class Meaning:
         return user, item, score, moment
 
     def check_scale(self, greatest: float) -> None:
-        """Refuse a rating that shows the scale to be guessed wrong."""
+        """Refuse a rating above a scale that the user has not confirmed."""
         if self.refuse_above and greatest > self.scale:
             raise InputError(
                 f"expected ratings of at most {self.scale:g}, found {greatest:g}; "
-                "say how far they go with --rating-scale."
+                "pass the greatest possible rating with --rating-scale."
             )
 
     @cached_property
@@ -114,7 +123,7 @@ class Meaning:
 
     @cached_property
     def _latest(self) -> float:
-        """The time that is out of range, in this unit."""
+        """The first time that is out of range, in this unit."""
         return _LAST_SECOND * _UNITS.get(self.unit, _UNITS["ns"])
 
     @property
@@ -123,27 +132,27 @@ class Meaning:
 
 
 class Parser(Protocol):
-    """How a format writes its interactions."""
+    """Parses the interactions of one format."""
 
     @property
-    def meaning(self) -> Meaning:
-        """What the columns mean."""
+    def row_format(self) -> RowFormat:
+        """How to read the columns."""
 
     @property
     def quoted(self) -> bool:
         """Whether a field in double quotes may hold line breaks."""
 
     def fast(self, data: bytes) -> pa.RecordBatch:
-        """Some whole lines at once; `pa.ArrowException` where any of them isn't plainly good."""
+        """Parse whole lines at once; `pa.ArrowException` where any of them is doubtful."""
 
     def row(self, line: bytes) -> Row:
-        """One line; `BrokenRowError` where it isn't good."""
+        """Parse one line; `BrokenRowError` where it is broken."""
 
 
 def read_rows(
     path: Path, parser: Parser, skipped: SkippedRows, *, skip_lines: int = 0
 ) -> Iterator[pa.RecordBatch]:
-    """The interactions of a text file; broken lines go to the skipped."""
+    """The interactions of a text file; broken lines are skipped."""
     for block in blocks(path, skip_lines=skip_lines, quoted=parser.quoted):
         skipped.advance(path, rows=0, size=len(block.data))
         for batch in _parse(block, parser, skipped):
@@ -161,7 +170,7 @@ def to_seconds(times: Floats, unit: TimeUnit) -> Floats:
     return np.floor(times / _UNITS[unit])
 
 
-def number(value: Any, reason: str) -> float:
+def number(value: Cell, reason: str) -> float:
     """A finite number out of a text or JSON value."""
     try:
         if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
@@ -183,7 +192,7 @@ def moment(text: str) -> float:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
-def integer(value: Any, what: str) -> int:
+def integer(value: Cell, what: str) -> int:
     """An int64 out of a text or JSON value."""
     try:
         result = int(value)
@@ -194,14 +203,14 @@ def integer(value: Any, what: str) -> int:
     return result
 
 
-def _id(value: Any, what: str, *, is_integer: bool) -> str | int:
+def _id(value: Cell, what: str, *, is_integer: bool) -> str | int:
     if value is None or value == "":
         raise BrokenRowError(f"{what} is empty")
     if is_integer:
         return integer(value, what)
     if not isinstance(value, str):
         raise BrokenRowError(f"{what} is no string")
-    if "\n" in value:  # two stray quotes that met: no id, but two broken lines
+    if "\n" in value:  # two broken lines, each with a stray quote
         raise BrokenRowError(FIELDS)
     return value
 
@@ -218,7 +227,7 @@ def _parse(block: Block, parser: Parser, skipped: SkippedRows) -> Iterator[pa.Re
     lines = block.data.count(b"\n") + (not block.data.endswith(b"\n"))
     try:
         batch = parser.fast(block.data)
-        # Fewer or more rows than lines: blank lines, a quote left open, a carriage return
+        # Another number of rows than lines: blank lines, an open quote, a carriage return
         plain = batch.num_rows == lines
     except pa.ArrowException:
         plain = False
@@ -232,4 +241,4 @@ def _parse(block: Block, parser: Parser, skipped: SkippedRows) -> Iterator[pa.Re
         return
     rows = list(parsed(block, parser.row, skipped, quoted=parser.quoted))
     if rows:
-        yield parser.meaning.batch(*zip(*rows, strict=True))
+        yield parser.row_format.batch(*zip(*rows, strict=True))

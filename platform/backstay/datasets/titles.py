@@ -1,4 +1,4 @@
-"""Films and their titles: the year at the end, the words."""
+"""Attributes of films: genres, and the year and words of the title."""
 
 import re
 
@@ -10,17 +10,17 @@ MOVIE_KINDS = ("genre", "year", "title")
 """The attribute kinds of a film."""
 
 WORD_ITEMS = 5
-"""A word of a title is an attribute if it occurs in at least so many titles."""
+"""Least number of titles in which a word must occur to be an attribute."""
 
 NO_GENRES = ("", "(no genres listed)", "unknown")
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-# "Heat (1995)", and of series "(1994–2004)", "(2011-)", "(2005– )"
+# "Heat (1995)"; series: "(1994–2004)", "(2011-)", "(2005– )"
 _YEAR = re.compile(r"\((\d{4})(?:[-–]\s?(?:\d{4})?)?\)\s*$")
 
 
 def is_title(kind: str) -> bool:
-    """Whether an attribute kind holds titles, and so has their words for values."""
+    """Whether an attribute kind holds titles, whose words are its values."""
     return "title" in kind.lower()
 
 
@@ -30,7 +30,7 @@ def words(title: str) -> list[str]:
 
 
 def movie(movie_id: str | int, title: str, genres: list[str]) -> ItemRow:
-    """A film's row of `MOVIE_KINDS`; the year comes out of the title."""
+    """A film's row of `MOVIE_KINDS`; the year is taken from the title."""
     if movie_id == "":
         raise BrokenRowError(ITEM_EMPTY)
     found = _YEAR.search(title)

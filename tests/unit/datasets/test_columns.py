@@ -202,7 +202,7 @@ def test_damaged_and_foreign_tables_are_refused(tmp_path):
 
 def test_kinds_need_names_of_their_own(tmp_path):
     for kinds in ((("a", "x"), ("a", "y")), (("item_id", "x"),), (("", "x"),)):
-        with pytest.raises(UsageError, match="names of their own"):
+        with pytest.raises(UsageError, match="different names of attribute kinds"):
             Columns(attributes=kinds)
     with pytest.raises(UsageError, match="expected attributes to read from"):
         Columns(items=tmp_path)
