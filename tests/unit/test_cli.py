@@ -409,7 +409,7 @@ def test_tables_of_one_s_own_are_compared(tables, tmp_path):
     assert document["pairs"][0]["fitted"] == 100
     people = run("compare-tables", "--out", out, *tables)  # in any order
     assert people.exit_code == 0
-    assert people.stdout.startswith("Table 1 can stand in for table 0")
+    assert people.stdout.startswith("Table 1 can replace table 0")
     assert "ridge-intercept" in people.stdout
     assert "is now" not in people.stderr
 

@@ -95,11 +95,14 @@ def compare_tables(
 def _compare_tables(
     output: Output, tables: tuple[str, ...], out: Path, settings: dict[str, object]
 ) -> None:
-    from backstay.evaluation.table_maps import compare, report
+    from backstay.evaluation.table_maps.compare import compare_tables
+    from backstay.evaluation.table_maps.document import document
+    from backstay.evaluation.table_maps.terminal_table import terminal_picture
+    from backstay.evaluation.table_maps.write import write_comparison
 
-    found = compare.compare_tables(tables, out=out, **options.given(settings))
-    report.write_comparison(found, out)
-    output.tell(found, picture=report.terminal_picture(found))
+    found = compare_tables(tables, out=out, **options.given(settings))
+    write_comparison(found, out)
+    output.tell(document(found), picture=terminal_picture(found))
 
 
 @click.command(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from backstay.evaluation.comparison.files import write_whole
+from backstay.storage.atomic import write_file
 
 
 def write_pages(
@@ -25,4 +25,4 @@ def write_pages(
     )
     for name in names:
         text = environment.get_template(f"{name}.j2").render(content)
-        write_whole(out / name, text.encode())
+        write_file(out / name, text.encode())

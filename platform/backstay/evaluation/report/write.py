@@ -11,7 +11,6 @@ from markupsafe import Markup
 from backstay.evaluation.analysis.codes import TOLERATED
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.analysis.groups import Group
-from backstay.evaluation.comparison.files import write_whole
 from backstay.evaluation.comparison.results import Failure
 from backstay.evaluation.report import words
 from backstay.evaluation.report.document import document
@@ -19,6 +18,7 @@ from backstay.evaluation.report.table import Table
 from backstay.evaluation.report.tables import tables
 from backstay.evaluation.report.templates import write_pages
 from backstay.evaluation.report.verdict import Verdict, verdict
+from backstay.storage.atomic import write_file
 
 if TYPE_CHECKING:
     from backstay.evaluation.report.plots import Panel
@@ -86,9 +86,9 @@ def write_report(analysis: Analysis, out: Path) -> Path:
     panels = plots.panels(analysis)
     files = plots.figure_files(panels, style_of)
     for name, file in files.items():
-        write_whole(out / FIGURES_FOLDER / name, file)
+        write_file(out / FIGURES_FOLDER / name, file)
     text = json.dumps(document(analysis), indent=1, ensure_ascii=False)
-    write_whole(out / DOCUMENT_FILE, f"{text}\n".encode())
+    write_file(out / DOCUMENT_FILE, f"{text}\n".encode())
     content = Content(
         name=results.dataset.get("name", "this data set"),
         counts=results.dataset.get("counts", {}),

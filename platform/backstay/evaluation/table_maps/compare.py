@@ -1,26 +1,29 @@
-"""Comparing maps between tables: fitted on a sample of the ids, judged on held-out ones."""
+"""Comparing maps between tables: fitted on a sample of the ids, judged on held-out ids."""
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from backstay.compat.closed_form import Moments, procrustes, ridge, similarity
 from backstay.compat.maps import AffineMap, chain_affine
 from backstay.errors import UsageError
 from backstay.evaluation.metrics.bootstrap import interval
+from backstay.evaluation.table_maps.advice import SIMPLEST_FIRST, advise, conclude
+from backstay.evaluation.table_maps.fits import FITS, PENALTY
 from backstay.evaluation.table_maps.judge import NEIGHBOURS, Float64, Judged, judge
+from backstay.evaluation.table_maps.outside_tables import OutsideTable, open_outside_tables
 from backstay.evaluation.table_maps.results import (
-    LeftOut,
+    MapComparison,
     MapScore,
     PairInfo,
     Route,
+    Settings,
+    SkipCode,
+    SkippedMap,
     TableInfo,
-    TablesComparison,
 )
 from backstay.evaluation.table_maps.sample import (
     HELD_OUT_SHARE,
@@ -30,13 +33,8 @@ from backstay.evaluation.table_maps.sample import (
     gather,
     shared_ids,
 )
-from backstay.evaluation.table_maps.tables import OwnTable, open_own_tables
-from backstay.evaluation.table_maps.verdict import SIMPLEST_FIRST, advise, verdict
 
-logger = logging.getLogger("backstay.own_vectors")
-
-PENALTY = 1e-4
-"""Of ridge, as a share of the mean variance of the newer vectors' dimensions."""
+logger = logging.getLogger("backstay.table_maps")
 
 REPLICATES = 1000
 JUDGED = 2_000
@@ -46,22 +44,7 @@ Pair = tuple[int, int]
 """Versions (newer, older)."""
 
 Key = tuple[str, Route]
-"""A method of FITS, and how its map came about."""
-
-
-def _no_map(moments: Moments) -> AffineMap | None:
-    source, target = moments.shape
-    return AffineMap.linear(np.eye(target, source, dtype=np.float32)) if source >= target else None
-
-
-FITS: Mapping[str, Callable[[Moments], AffineMap | None]] = {
-    "no-map": _no_map,
-    "procrustes": procrustes,
-    "similarity": similarity,
-    "ridge": partial(ridge, penalty=PENALTY, intercept=False),
-    "ridge-intercept": partial(ridge, penalty=PENALTY, intercept=True),
-}
-"""From the moments of a pair to a map; None where the dimensions have none."""
+"""A method of FITS, and the route of its map."""
 
 
 def compare_tables(
@@ -71,23 +54,22 @@ def compare_tables(
     methods: Sequence[str] = SIMPLEST_FIRST,
     sample: int = 100_000,
     seed: int = 0,
-) -> TablesComparison:
+) -> MapComparison:
     """Compare maps back between every two of several tables.
 
-    Direct maps are fitted on ids common to both tables of a pair; chains go through every table
-    between, by maps fitted on the ids common to each step. What is held in memory is 8 bytes an id
-    and the vectors of a batch and of the judged ids; sampled vectors wait in files in `out`, which
-    are gone at the end.
+    Direct maps are fitted on ids common to both tables of a pair. Chains lead through every table
+    between, by maps fitted on the ids common to each step. Memory holds 8 bytes per id, one batch
+    of vectors and the vectors of judged ids. Sampled vectors are kept in temporary files in `out`.
 
     Args:
         paths: Tables in version order, oldest first: Parquet files, folders of them, or URLs.
-        out: A folder for those files; it is made.
-        methods: Names of FITS.
-        sample: The most ids that a map is fitted on.
-        seed: Of the bootstrap.
+        out: Folder for the temporary files; created if missing.
+        methods: Names in FITS.
+        sample: Greatest number of ids that a map is fitted on.
+        seed: Seed of the bootstrap.
 
     Raises:
-        UsageError: fewer than two tables, an unknown method, a sample of none.
+        UsageError: there are fewer than two tables, a method is unknown, or `sample` is below 1.
         InputError: a table breaks the format, or two of them have too few ids in common.
     """
     if len(paths) < 2:  # noqa: PLR2004
@@ -95,37 +77,37 @@ def compare_tables(
     unknown = [name for name in methods if name not in FITS]
     if unknown or not methods:
         raise UsageError(
-            f"expected maps among {', '.join(FITS)}; found {', '.join(unknown) or 'none'}."
+            f"expected --methods among {', '.join(FITS)}; found {', '.join(unknown) or 'none'}."
         )
     if sample < 1:
-        raise UsageError(f"expected a sample of at least 1 id, found {sample}.")
-    tables = open_own_tables(paths)
+        raise UsageError(f"expected --sample of at least 1 id, found {sample}.")
+    tables = open_outside_tables(paths)
     shared = shared_ids(tables, fit=sample, judge=JUDGED)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".sample-") as folder:
         gathered = gather(tables, shared, Path(folder))
-        scores, left_out = _scores(gathered, shared, methods=methods, seed=seed)
+        scores, skipped = _scores(gathered, shared, methods=methods, seed=seed)
     advice = tuple(
         advise(found)
         for pair in shared
         if (found := [score for score in scores if (score.source, score.target) == pair])
     )
-    return TablesComparison(
-        verdict=verdict(advice, newest=len(tables) - 1),
+    return MapComparison(
+        conclusion=conclude(advice, newest=len(tables) - 1),
         tables=tuple(_table_info(version, table) for version, table in enumerate(tables)),
         pairs=tuple(map(_pair_info, shared.values())),
         maps=tuple(scores),
         advice=advice,
-        left_out=tuple(left_out),
-        settings={
-            "methods": list(methods),
-            "sample": sample,
-            "held_out_share": 1 / HELD_OUT_SHARE,
-            "neighbours": NEIGHBOURS,
-            "ridge_penalty": PENALTY,
-            "bootstrap_replicates": REPLICATES,
-            "seed": seed,
-        },
+        skipped=tuple(skipped),
+        settings=Settings(
+            methods=list(methods),
+            sample=sample,
+            held_out_share=1 / HELD_OUT_SHARE,
+            neighbours=NEIGHBOURS,
+            ridge_penalty=PENALTY,
+            bootstrap_replicates=REPLICATES,
+            seed=seed,
+        ),
     )
 
 
@@ -135,33 +117,34 @@ def _scores(
     *,
     methods: Sequence[str],
     seed: int,
-) -> tuple[list[MapScore], list[LeftOut]]:
+) -> tuple[list[MapScore], list[SkippedMap]]:
+    """Fit and judge the maps of every pair; returns the scores, and what could not be judged."""
     scores: list[MapScore] = []
-    left_out: list[LeftOut] = []
+    skipped: list[SkippedMap] = []
     steps: dict[str, dict[Pair, AffineMap]] = {method: {} for method in methods}
     for pair, ids in shared.items():  # steps come before the pairs whose chains need them
+        source, target = pair
         if not ids.enough:
-            reason = f"{ids.common} ids in common, {len(ids.judged)} of them held out: too few"
-            left_out.append(_left_out(pair, "every map", reason))
+            code: SkipCode = "too-few-ids"
+            skipped.append(SkippedMap(source=source, target=target, method=None, code=code))
             continue
         maps: dict[Key, AffineMap] = {}
         moments = fitted_moments(gathered, ids)
         for method in methods:
             map_ = FITS[method](moments)
             if map_ is None:
-                source, target = moments.shape
-                reason = f"{source} dimensions are too few for the older table's {target}"
-                left_out.append(_left_out(pair, method, reason))
+                code = "too-few-dimensions"
+                skipped.append(SkippedMap(source=source, target=target, method=method, code=code))
                 continue
             maps[method, "direct"] = map_
-            if pair[0] - pair[1] == 1:
+            if source - target == 1:
                 steps[method][pair] = map_
             elif method != "no-map":
                 maps[method, "chain"] = chain_affine([steps[method][step] for step in _steps(pair)])
         if maps:
             scores += _judge_pair(gathered, ids, maps, seed=seed)
         logger.info("%d→%d: %d maps judged on %d ids", *pair, len(maps), len(ids.judged))
-    return scores, left_out
+    return scores, skipped
 
 
 def _steps(pair: Pair) -> list[Pair]:
@@ -213,7 +196,7 @@ def _score(
     behind: Float64,
 ) -> MapScore:
     values = np.linalg.svd(map_.matrix.astype(np.float64), compute_uv=False)
-    regular = values[-1] > values[0] * np.finfo(np.float32).eps  # what float32 can tell from 0
+    regular = values[-1] > values[0] * np.finfo(np.float32).eps  # not 0 in float32
     return MapScore(
         source=ids.source,
         target=ids.target,
@@ -233,15 +216,11 @@ def _score(
 
 
 def _retention(found: Float64, permitted: Float64) -> Float64:
-    """Recall@10 of the own id by mapped vectors, against what the older vectors reach."""
+    """Recall@10 of the own id by mapped vectors, as a share of that by the older vectors."""
     return np.asarray(found / permitted)
 
 
-def _left_out(pair: Pair, what: str, reason: str) -> LeftOut:
-    return LeftOut(source=pair[0], target=pair[1], what=what, reason=reason)
-
-
-def _table_info(version: int, table: OwnTable) -> TableInfo:
+def _table_info(version: int, table: OutsideTable) -> TableInfo:
     return TableInfo(
         version=version,
         name=table.name,

@@ -1,4 +1,4 @@
-"""How near a map brings newer vectors to the older ones of the same ids."""
+"""How close a map brings newer vectors to the older vectors of the same ids."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backstay.compat.maps import AffineMap
-from backstay.evaluation.table_maps.tables import Float32
+from backstay.evaluation.table_maps.outside_tables import Float32
 
 Float64 = npt.NDArray[np.float64]
 
@@ -16,7 +16,7 @@ NEIGHBOURS = 10
 _Key = TypeVar("_Key")
 
 _BLOCK = 256  # queries compared with the gallery at once
-_TIE = 1e-6  # cosines nearer than this are the same: float32 rounds a dot product so
+_TIE = 1e-6  # cosines closer than this are equal: rounding error of a float32 dot product
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,14 +25,14 @@ class Judged:
 
     cosine: Float64  # of the mapped and the older vector; 0 where either is zero
     overlap: Float64  # share of the 10 nearest older neighbours that the mapped vector has too
-    found: Float64  # 1: the own older vector is among the 10 nearest of the mapped one; else 0
-    permitted: Float64  # the same asked with the older vector itself: below 1 only among its copies
+    found: Float64  # 1 if the own older vector is among the mapped one's 10 nearest, else 0
+    permitted: Float64  # the same for the older vector itself: below 1 only among its copies
     squares: Float64  # ‖mapped − older‖²
     spread: Float64  # ‖older − mean older‖²
 
     @property
     def relative_error(self) -> float | None:
-        """√(Σ‖mapped − older‖² / Σ‖older − mean‖²); None where all older vectors are the same."""
+        """√(Σ‖mapped − older‖² / Σ‖older − mean‖²); None if all older vectors are equal."""
         spread = self.spread.sum()
         return float(np.sqrt(self.squares.sum() / spread)) if spread > 0 else None
 
@@ -42,15 +42,15 @@ def judge(
 ) -> dict[_Key, Judged]:
     """Judge maps on held-out ids.
 
-    Neighbours are the nearest by cosine. A query's own id is left out where neighbours are
-    compared. Older vectors that tie for the tenth place all count as neighbours; where a mapped
-    vector is as near to its own older vector as to copies of it, places are shared evenly.
+    Neighbours are the nearest by cosine, without the query's own id. Older vectors that tie for the
+    tenth place all count as neighbours. If a mapped vector is as close to copies of its own older
+    vector as to that vector, the places are shared evenly.
 
     Args:
         maps: Each from the newer to the older space.
-        newer: (n, D_s) vectors of the ids asked.
+        newer: (n, D_s) newer vectors of the judged ids.
         older: (n, D_t) older vectors of the same ids.
-        gallery: (m, D_t) older vectors to look among; the first n are `older`.
+        gallery: (m, D_t) older vectors to search among; the first n are `older`.
     """
     units = _units(gallery)
     mapped = {name: map_.apply(newer) for name, map_ in maps.items()}
@@ -87,7 +87,7 @@ def judge(
 
 
 def _found(scores: Float32, own: tuple[npt.NDArray[np.int64], ...], *, k: int) -> Float64:
-    """How much of the own vector is among the k nearest, by (b, m) scores: (b,) in [0, 1]."""
+    """Share of the own vector among the k nearest, from (b, m) scores: (b,) in [0, 1]."""
     mine = scores[own][:, None]
     above = (scores > mine + _TIE).sum(axis=1)
     level = (np.abs(scores - mine) <= _TIE).sum(axis=1)

@@ -1,13 +1,24 @@
-"""What comparing tables finds, and the text of tables.json."""
+"""What a comparison of maps between tables finds, as codes and figures."""
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 from backstay.evaluation.metrics.bootstrap import Interval
 
 Route = Literal["direct", "chain"]
-"""One map fitted for the pair itself, or the maps of the steps between one after another."""
+"""One map fitted for the pair itself, or the maps of the steps between, one after another."""
+
+AdviceCode = Literal[
+    "use-map",
+    "no-map-needed",  # the first dimensions of the newer vectors are good enough
+    "keep-old",  # no map is good enough: keep the older table
+]
+
+SkipCode = Literal[
+    "too-few-ids",  # in both tables, to fit and to judge on
+    "too-few-dimensions",  # of the newer table
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +35,7 @@ class TableInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class PairInfo:
-    """What two tables have in common; ids of one alone take no part."""
+    """Numbers of ids of two tables. Only common ids are used."""
 
     source: int  # the newer version
     target: int  # the older one
@@ -33,12 +44,12 @@ class PairInfo:
     only_older: int
     fitted: int  # ids that direct maps are fitted on
     judged: int  # held-out ids: in no fit of any pair
-    gallery: int  # older vectors among which neighbours are looked for
+    gallery: int  # older vectors among which neighbours are searched
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapScore:
-    """How far one map from `source` brings its vectors to the table of `target`.
+    """How close one map brings the vectors of `source` to the table of `target`.
 
     Means over held-out ids; intervals are 95 % of bootstrap replicates over those ids.
     """
@@ -49,7 +60,7 @@ class MapScore:
     route: Route
     cosine: float  # between a mapped vector and the older one of the same id
     cosine_interval: Interval
-    overlap_at_10: float  # of the 10 nearest older neighbours: share kept
+    overlap_at_10: float  # share of the 10 nearest older neighbours that is kept
     overlap_interval: Interval
     overlap_behind: Interval  # paired: the pair's best overlap minus this one's
     recall_retention: float  # share of ids still found among the 10 nearest of their own vector
@@ -63,36 +74,56 @@ class MapScore:
 class Advice:
     """What to do about one pair."""
 
-    source: int
-    target: int
-    keep_old: bool  # no map leads back: keep the older table
-    method: str  # the map to use, or the best of those that won't do
-    route: Route
-    sentence: str
+    code: AdviceCode
+    score: MapScore  # of the map to use, or of the best one if the old table has to be kept
+    search_only: bool  # neighbours are kept, but values are too far off for models to read
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """(source, target)."""
+        return self.score.source, self.score.target
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
+class Conclusion:
+    """Which older tables the newest one can replace; versions in increasing order."""
+
+    newest: int
+    replaced: tuple[int, ...]
+    kept: tuple[int, ...]  # no map from the newest table is good enough
+    unknown: tuple[int, ...]  # no map from the newest table could be judged
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedMap:
     """A map that could not be fitted or judged."""
 
     source: int
     target: int
-    what: str
-    reason: str
+    method: str | None  # None: all of them
+    code: SkipCode
+
+
+class Settings(TypedDict):
+    """The settings of a comparison."""
+
+    methods: Sequence[str]
+    sample: int
+    held_out_share: float
+    neighbours: int
+    ridge_penalty: float
+    bootstrap_replicates: int
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class TablesComparison:
-    """A whole comparison of tables."""
+class MapComparison:
+    """A comparison of maps between every two of several tables."""
 
-    verdict: str
+    conclusion: Conclusion
     tables: tuple[TableInfo, ...]
     pairs: tuple[PairInfo, ...]
     maps: tuple[MapScore, ...]
     advice: tuple[Advice, ...]
-    left_out: tuple[LeftOut, ...]
-    settings: dict[str, Any]
-
-    def to_json(self) -> str:
-        """The text of tables.json."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    skipped: tuple[SkippedMap, ...]
+    settings: Settings

@@ -1,8 +1,8 @@
-"""Which ids maps are fitted on and judged on, and their vectors on disk.
+"""The ids that maps are fitted on and judged on, and their vectors on disk.
 
-An id's hash decides for all pairs alike: every fifth hash is held out, in no fit of any pair, and
-of both kinds the least hashes are taken. So a chain is judged on ids that none of its maps has
-seen, and neither the order of rows nor the rows of one table alone move the choice.
+An id's hash decides for all pairs alike. Every fifth hash is held out: it is in no fit of any pair.
+Of both kinds the least hashes are taken. So a chain is judged on ids that none of its maps was
+fitted on, and neither the order of rows nor ids of one table alone change the choice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,18 +15,18 @@ import numpy as np
 
 from backstay.compat.closed_form import BLOCK_ROWS, Moments
 from backstay.errors import InputError
-from backstay.evaluation.table_maps.tables import Float32, Keys, OwnTable
+from backstay.evaluation.table_maps.outside_tables import Float32, Keys, OutsideTable
 
 HELD_OUT_SHARE = 5
-"""One id in so many is held out."""
+"""One id in this many is held out."""
 
 LEAST_JUDGED = 10
-"""Fewer held-out ids than this tell nothing."""
+"""The least number of held-out ids, and of ids to fit on."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shared:
-    """What two tables share."""
+    """The ids that two tables share, and those to use of them."""
 
     source: int  # the newer table's version
     target: int
@@ -38,7 +38,7 @@ class Shared:
 
     @classmethod
     def of(
-        cls, tables: Sequence[OwnTable], pair: tuple[int, int], *, fit: int, judge: int
+        cls, tables: Sequence[OutsideTable], pair: tuple[int, int], *, fit: int, judge: int
     ) -> "Shared":
         """The pair (source, target) with at most `fit` and `judge` of the ids in both."""
         newer, older = (tables[version].keys for version in pair)
@@ -56,18 +56,18 @@ class Shared:
 
     @property
     def enough(self) -> bool:
-        """There are ids to fit and to judge on."""
+        """There are enough ids to fit and to judge on."""
         return min(len(self.judged), len(self.fitted)) >= LEAST_JUDGED
 
     def gallery(self, size: int) -> Keys:
-        """The judged ids, in their order, then so many of the others as `size` has room for."""
+        """The judged ids in their order, then fitted ids up to `size` in all."""
         return np.concatenate([self.judged, self.fitted[: max(0, size - len(self.judged))]])
 
 
 def shared_ids(
-    tables: Sequence[OwnTable], *, fit: int, judge: int
+    tables: Sequence[OutsideTable], *, fit: int, judge: int
 ) -> dict[tuple[int, int], Shared]:
-    """Every pair (newer, older) of versions, short ways before the long ways that go over them.
+    """Every pair (newer, older) of versions; the steps between two versions come before the pair.
 
     Raises:
         InputError: too few ids are in both tables of a step from one version to the next.
@@ -80,7 +80,7 @@ def shared_ids(
                 f"{tables[newer].path} and {tables[older].path} have {shared.common} ids in "
                 f"common, {len(shared.judged)} of them held out to judge on; expected "
                 f"{LEAST_JUDGED} of those, so {2 * LEAST_JUDGED * HELD_OUT_SHARE} common ids or "
-                "more. Check that both tables name rows alike."
+                "more. Check that both tables use the same ids."
             )
     return found
 
@@ -93,12 +93,12 @@ class Gathered:
     values: Float32  # (n, D) memory map
 
     def rows(self, keys: Keys) -> Float32:
-        """The vectors of `keys`, all of which were sampled, in their order."""
+        """The vectors of `keys` in their order; all of them must have been sampled."""
         return self.values[np.searchsorted(self.keys, keys)]
 
 
 def gather(
-    tables: Sequence[OwnTable], shared: Mapping[tuple[int, int], Shared], folder: Path
+    tables: Sequence[OutsideTable], shared: Mapping[tuple[int, int], Shared], folder: Path
 ) -> list[Gathered]:
     """Write each table's sampled vectors into `folder` and map them."""
     gathered = []
@@ -115,7 +115,7 @@ def gather(
 
 
 def fitted_moments(gathered: Sequence[Gathered], shared: Shared) -> Moments:
-    """The moments of a pair's ids to fit on, a block of rows at a time."""
+    """The moments of a pair's ids to fit on, computed by blocks of rows."""
     newer, older = gathered[shared.source], gathered[shared.target]
     return reduce(
         add, (Moments.of(newer.rows(keys), older.rows(keys)) for keys in _blocks(shared.fitted))

@@ -1,15 +1,17 @@
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from backstay.errors import InputError, UsageError
 from backstay.evaluation.table_maps import sample as sampling
-from backstay.evaluation.table_maps.compare import FITS, compare_tables
+from backstay.evaluation.table_maps.advice import SIMPLEST_FIRST
+from backstay.evaluation.table_maps.compare import compare_tables
+from backstay.evaluation.table_maps.document import document, to_json
+from backstay.evaluation.table_maps.fits import FITS
+from backstay.evaluation.table_maps.outside_tables import open_outside_tables
+from backstay.evaluation.table_maps.results import Conclusion, SkippedMap
 from backstay.evaluation.table_maps.sample import shared_ids
-from backstay.evaluation.table_maps.tables import open_own_tables
-from backstay.evaluation.table_maps.verdict import SIMPLEST_FIRST
 
 
 @pytest.fixture
@@ -49,9 +51,10 @@ def test_rotated_moved_and_shuffled_tables_lead_back(world, out):
     assert found[1, 0, "procrustes", "direct"].spectral_norm == pytest.approx(1, abs=1e-5)
     assert found[1, 0, "procrustes", "direct"].condition_number == pytest.approx(1, abs=1e-5)
     assert (1, 0, "ridge", "chain") not in found
-    assert [part.method for part in results.advice] == ["similarity"] * 3
-    assert results.advice[2].route == "chain"  # as good, and nothing to fit or keep
-    assert results.verdict.startswith("Table 2 can stand in for tables 0 and 1")
+    assert [part.code for part in results.advice] == ["use-map"] * 3
+    assert [part.score.method for part in results.advice] == ["similarity"] * 3
+    assert results.advice[2].score.route == "chain"  # as good, and nothing to fit or keep
+    assert results.conclusion == Conclusion(newest=2, replaced=(0, 1), kept=(), unknown=())
     for score in results.maps:
         low, high = score.overlap_interval
         assert low <= score.overlap_at_10 <= high
@@ -65,9 +68,8 @@ def test_unrelated_tables_are_kept(save, out):
     paths = [save(f"v{n}.parquet", ids, rng.standard_normal((600, 16))) for n in range(2)]
     results = compare_tables(paths, out=out)
     assert all(score.overlap_at_10 < 0.15 for score in results.maps)
-    assert results.advice[0].keep_old
-    assert results.verdict == "Keep table 0: no map leads there from table 1."
-    assert "1→0: keep the old table" in results.advice[0].sentence
+    assert results.advice[0].code == "keep-old"
+    assert results.conclusion == Conclusion(newest=1, replaced=(), kept=(0,), unknown=())
 
 
 def test_a_table_that_did_not_move_needs_no_map(save, out):
@@ -75,8 +77,8 @@ def test_a_table_that_did_not_move_needs_no_map(save, out):
     wider = np.column_stack([vectors, np.random.default_rng(4).standard_normal((300, 2))])
     paths = [save(f"v{n}.parquet", np.arange(300), part) for n, part in enumerate((vectors, wider))]
     (advice,) = compare_tables(paths, out=out).advice
-    assert advice.method == "no-map"
-    assert "no map is needed" in advice.sentence
+    assert advice.score.method == "no-map"
+    assert advice.code == "no-map-needed"
 
 
 def test_search_that_works_is_no_promise_for_models(save, out):
@@ -84,10 +86,10 @@ def test_search_that_works_is_no_promise_for_models(save, out):
     paths = [save("v0.parquet", np.arange(300), vectors)]
     paths.append(save("v1.parquet", np.arange(300), 3 * vectors))
     (advice,) = compare_tables(paths, out=out, methods=["procrustes"]).advice
-    assert "search works" in advice.sentence
+    assert (advice.code, advice.search_only) == ("use-map", True)
     (better,) = compare_tables(paths, out=out).advice
-    assert better.method == "similarity"
-    assert "search works" not in better.sentence
+    assert better.score.method == "similarity"
+    assert not better.search_only
 
 
 def test_where_a_middle_version_lost_what_the_older_had_the_direct_map_is_named(save, out):
@@ -100,13 +102,13 @@ def test_where_a_middle_version_lost_what_the_older_had_the_direct_map_is_named(
     found = scores(results)
     assert found[2, 0, "ridge", "direct"].overlap_at_10 > 0.99
     assert found[2, 0, "ridge", "chain"].overlap_at_10 < 0.6
-    advice = {(part.source, part.target): part for part in results.advice}
-    assert advice[2, 0].route == "direct"
-    assert not advice[2, 0].keep_old
-    assert advice[1, 0].keep_old
-    assert [(part.source, part.target, part.what) for part in results.left_out] == [
-        (1, 0, "no-map")
-    ]
+    advice = {part.pair: part for part in results.advice}
+    assert advice[2, 0].score.route == "direct"
+    assert advice[2, 0].code == "use-map"
+    assert advice[1, 0].code == "keep-old"
+    assert results.skipped == (
+        SkippedMap(source=1, target=0, method="no-map", code="too-few-dimensions"),
+    )
     assert found[1, 0, "procrustes", "direct"].condition_number == pytest.approx(1, abs=1e-5)
 
 
@@ -128,7 +130,7 @@ def test_neither_row_order_nor_other_ids_of_one_table_move_the_figures(save, out
 
 
 def test_held_out_ids_are_in_no_fit_of_any_pair(world):
-    tables = open_own_tables(world)
+    tables = open_outside_tables(world)
     shared = shared_ids(tables, fit=300, judge=100)
     fitted = set().union(*(ids.fitted.tolist() for ids in shared.values()))
     judged = set().union(*(ids.judged.tolist() for ids in shared.values()))
@@ -140,7 +142,7 @@ def test_held_out_ids_are_in_no_fit_of_any_pair(world):
 
 
 def test_about_a_fifth_is_held_out(world):
-    ids = shared_ids(open_own_tables(world), fit=10**6, judge=10**6)[1, 0]
+    ids = shared_ids(open_outside_tables(world), fit=10**6, judge=10**6)[1, 0]
     assert len(ids.fitted) + len(ids.judged) == ids.common == 700
     assert 100 < len(ids.judged) < 180
 
@@ -154,9 +156,8 @@ def test_a_pair_without_ids_in_common_is_left_out_where_steps_have_them(save, ou
     ]
     results = compare_tables(paths, out=out)
     assert {(s.source, s.target) for s in results.maps} == {(1, 0), (2, 1)}
-    (left,) = results.left_out
-    assert (left.source, left.target, left.what) == (2, 0, "every map")
-    assert "Nothing can be said of table 0." in results.verdict
+    assert results.skipped == (SkippedMap(source=2, target=0, method=None, code="too-few-ids"),)
+    assert results.conclusion.unknown == (0,)
 
 
 def test_the_seed_moves_intervals_alone(world, out):
@@ -219,4 +220,7 @@ def test_a_failure_leaves_no_sampled_vectors(save, out):
 
 def test_the_document_is_json(world, out):
     results = compare_tables(world, out=out)
-    assert json.loads(results.to_json()) == json.loads(json.dumps(asdict(results)))
+    assert json.loads(to_json(results)) == json.loads(json.dumps(document(results)))
+    assert set(document(results)) == {
+        *("verdict", "conclusion", "tables", "pairs", "maps", "advice", "left_out", "settings")
+    }

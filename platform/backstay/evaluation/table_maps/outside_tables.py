@@ -1,49 +1,49 @@
-"""Reading other people's embedding tables: ids first, then the vectors of a sample of them.
+"""Embedding tables from outside the registry: reads ids first, then vectors of a sample of them.
 
     id         string | integer, unique
     embedding  list of floats, as many in every row
 
-in a Parquet file, or a folder of them. Unlike the registry's own tables these may hold lists of any
-width of float and more columns. Of a table's ids 8 bytes a row are held; of its vectors, a batch.
+The table is a Parquet file or a folder of them. Unlike the registry's tables it may hold floats of
+any width, and further columns. Memory holds 8 bytes per id and one batch of vectors.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pandas.util import hash_array
+from pyarrow.parquet import ParquetFile
 
 from backstay.errors import InputError
 from backstay.storage.files import Files, open_files
-from backstay.storage.ids import refuse_duplicates
+from backstay.storage.ids import IdType, refuse_duplicates
 from backstay.storage.parquet_parts import open_part, part_names, read_batches
 
-logger = logging.getLogger("backstay.own_vectors")
+logger = logging.getLogger("backstay.table_maps")
 
 Keys = npt.NDArray[np.uint64]
 Float32 = npt.NDArray[np.float32]
 
 BATCH_BYTES = 64 << 20
-"""Of vectors decoded at once."""
+"""Bytes of vectors decoded at once."""
 
 _ID_ROWS = 1 << 18
 _READ_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OwnTable:
-    """An opened table, of which only the ids have been read."""
+class OutsideTable:
+    """An open table; only its ids have been read."""
 
     path: str
     files: Files
     parts: tuple[str, ...]
-    id_type: str  # "string" or "int64"
+    id_type: IdType
     dim: int
     keys: Keys  # (rows,) a 64-bit hash of each id, in row order
 
@@ -53,10 +53,10 @@ class OwnTable:
         return PurePosixPath(self.path.rstrip("/")).stem or self.path
 
     def gather(self, wanted: Keys, path: Path) -> Float32:
-        """The vectors of `wanted` keys (n,), increasing, as a memory map (n, D) in that order.
+        """Write the vectors of the `wanted` keys (n,), increasing, to a memory map (n, D).
 
-        Reads every vector once and checks all of them. InputError names the row of a null, a vector
-        of another dimension or one that is not finite.
+        Reads and checks every vector of the table once. InputError names the row of a null, of a
+        vector with another dimension, or of one that is not finite.
         """
         values = np.lib.format.open_memmap(
             path, mode="w+", dtype=np.float32, shape=(len(wanted), self.dim)
@@ -72,29 +72,29 @@ class OwnTable:
         values.flush()
         return values
 
-    def _batches(self) -> Iterator[tuple[Any, Float32]]:
+    def _batches(self) -> Iterator[tuple[pa.Array, Float32]]:
         done = 0
         rows = max(1, BATCH_BYTES // (8 * self.dim))
         for part, batch in _read(self.files, self.parts, rows=rows):
             yield batch.column("id"), _vectors(batch, part, dim=self.dim, first_row=done)
             done += len(batch)
 
-    def _check_finite(self, ids: Any, vectors: Float32, *, first_row: int) -> None:
+    def _check_finite(self, ids: pa.Array, vectors: Float32, *, first_row: int) -> None:
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             row = int(np.argmin(finite))
             raise InputError(
                 f"{self.path}: row {first_row + row}, id {ids[row].as_py()!r}: the vector isn't "
-                "finite in float32 (NaN or infinity); leave the row out or look into the model."
+                "finite in float32 (NaN or infinity). Leave the row out, or check the model."
             )
 
 
-def open_own_table(path: str | Path) -> OwnTable:
-    """Open a table: a Parquet file, or a folder of them, by path or URL. Reads its ids.
+def open_outside_table(path: str | Path) -> OutsideTable:
+    """Open a table, a Parquet file or a folder of them, by path or URL; read its ids.
 
     Raises:
-        InputError: there is none, a column is missing or of another type, an id stands twice or is
-            null, there is no row.
+        InputError: the path is missing, a column is missing or of another type, an id is null or
+            not unique, or there are no rows.
     """
     files = open_files(path)
     parts = _parts(files, str(path))
@@ -111,14 +111,14 @@ def open_own_table(path: str | Path) -> OwnTable:
                 f"{id_type} and {dim}. One table has one of each."
             )
     if id_type is None or dim is None:
-        raise InputError(f"{path} has no rows; a table needs some to be compared.")
+        raise InputError(f"{path} has no rows; expected at least one.")
     keys = []
     for part, batch in _read(files, parts, rows=_ID_ROWS, columns=("id",)):
         ids = batch.column("id")
         if ids.null_count:
             raise InputError(f"{part} has a row without an id (null); leave it out.")
         keys.append(_keys(ids))
-    table = OwnTable(
+    table = OutsideTable(
         path=str(path),
         files=files,
         parts=parts,
@@ -126,28 +126,32 @@ def open_own_table(path: str | Path) -> OwnTable:
         dim=dim,
         keys=np.concatenate(keys),
     )
-    # Two ids of one hash, met in 3 of 10⁶ tables of 10⁷ rows, are let through: the later row
-    # counts.
+    # Two ids with equal hashes (in 3 of 10⁶ tables of 10⁷ rows) pass: the later row is used.
     again = _read(files, parts, rows=_ID_ROWS, columns=("id",))
     refuse_duplicates(table.keys, (batch.column("id") for _, batch in again), table=str(path))
     logger.info("%s: %s rows of %s dimensions", path, f"{len(table.keys):,}", dim)
     return table
 
 
-def open_own_tables(paths: Sequence[str | Path]) -> tuple[OwnTable, ...]:
-    """Open tables that stand in version order, oldest first; InputError where they can't be."""
-    tables = tuple(open_own_table(path) for path in paths)
+def open_outside_tables(paths: Sequence[str | Path]) -> tuple[OutsideTable, ...]:
+    """Open tables in version order, oldest first.
+
+    Raises:
+        InputError: a table breaks the format, id types differ, or the versions that tables from a
+            registry carry are out of order.
+    """
+    tables = tuple(open_outside_table(path) for path in paths)
     for table in tables[1:]:
         if table.id_type != tables[0].id_type:
             raise InputError(
                 f"{table.path} has {table.id_type} ids and {tables[0].path} {tables[0].id_type} "
                 "ids: they can't be joined. Cast one of them."
             )
-    versions = [version for table in tables if (version := _said_version(table)) is not None]
+    versions = [version for table in tables if (version := _version(table)) is not None]
     if versions != sorted(versions):
         raise InputError(
-            "expected the tables in version order, oldest first; they say of themselves that they "
-            f"are of versions {', '.join(map(str, versions))}."
+            "expected the tables in version order, oldest first; their metadata name the versions "
+            f"{', '.join(map(str, versions))}."
         )
     return tables
 
@@ -163,13 +167,13 @@ def _parts(files: Files, path: str) -> tuple[str, ...]:
 
 def _read(
     files: Files, parts: Sequence[str], *, rows: int, columns: Sequence[str] = ("id", "embedding")
-) -> Iterator[tuple[str, Any]]:
+) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Each part's full path with its record batches, in row order."""
-    # A table may be one row group, whose columns would be read whole without reading ahead.
+    # Without reading ahead, a row group's columns are read whole; a table may be one row group.
     return read_batches(files, parts, rows=rows, columns=columns, read_ahead=_READ_BYTES)
 
 
-def _id_type(schema: pa.Schema, path: str) -> str:
+def _id_type(schema: pa.Schema, path: str) -> IdType:
     missing = {"id", "embedding"} - set(schema.names)
     if missing:
         raise InputError(
@@ -186,8 +190,8 @@ def _id_type(schema: pa.Schema, path: str) -> str:
     raise InputError(f"{path} must hold id as string or integer; found {type_}.")
 
 
-def _dim(file: Any, path: str) -> int | None:
-    """The dimension that a part's type, or else its first row, tells; None without rows."""
+def _dim(file: ParquetFile, path: str) -> int | None:
+    """The dimension by a part's type, or else by its first row; None without rows."""
     type_ = file.schema_arrow.field("embedding").type
     fixed = pa.types.is_fixed_size_list(type_)
     if not (fixed or pa.types.is_list(type_) or pa.types.is_large_list(type_)) or not (
@@ -206,8 +210,8 @@ def _dim(file: Any, path: str) -> int | None:
     return len(first)
 
 
-def _vectors(batch: Any, part: str, *, dim: int, first_row: int) -> Float32:
-    """The vectors of a record batch, (n, D); InputError where a row has none or another length."""
+def _vectors(batch: pa.RecordBatch, part: str, *, dim: int, first_row: int) -> Float32:
+    """The vectors of a record batch, (n, D); InputError if a row has none or another length."""
     column = batch.column("embedding")
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero((lengths != dim) | pc.is_null(column).to_numpy(zero_copy_only=False))
@@ -219,12 +223,12 @@ def _vectors(batch: Any, part: str, *, dim: int, first_row: int) -> Float32:
             f"{dim} dimensions as in the first row, found {found}. One table has one dimension."
         )
     flat = column.flatten().to_numpy(zero_copy_only=False)  # a null in a vector becomes NaN
-    with np.errstate(over="ignore"):  # the infinity it leaves is refused, with its row
+    with np.errstate(over="ignore"):  # infinity is refused later, with its row
         values: Float32 = flat.astype(np.float32, copy=False).reshape(-1, dim)
         return values
 
 
-def _keys(ids: Any) -> Keys:
+def _keys(ids: pa.Array) -> Keys:
     """A 64-bit hash of each id, the same in every table and on every machine."""
     if pa.types.is_dictionary(ids.type):
         ids = ids.dictionary_decode()
@@ -236,8 +240,8 @@ def _keys(ids: Any) -> Keys:
     return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
 
 
-def _said_version(table: OwnTable) -> int | None:
-    """The version that a table from a registry says it is of."""
+def _version(table: OutsideTable) -> int | None:
+    """The version in the metadata of a table from a registry; None for other tables."""
     with open_part(table.files, table.parts[0]) as file:
-        said = (file.schema_arrow.metadata or {}).get(b"backstay.version")
-    return int(said) if said is not None else None
+        version = (file.schema_arrow.metadata or {}).get(b"backstay.version")
+    return int(version) if version is not None else None

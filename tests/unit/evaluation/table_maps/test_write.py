@@ -1,12 +1,24 @@
 import json
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from backstay.evaluation.table_maps.compare import FITS, compare_tables
-from backstay.evaluation.table_maps.report import METHODS, terminal_picture, write_comparison
+from backstay.evaluation.table_maps.compare import compare_tables
+from backstay.evaluation.table_maps.fits import FITS
+from backstay.evaluation.table_maps.results import AdviceCode, Route, SkipCode
+from backstay.evaluation.table_maps.sentences import (
+    ADVICE,
+    METHODS,
+    ROUTES,
+    SKIPPED,
+    advice_sentence,
+    verdict,
+)
+from backstay.evaluation.table_maps.terminal_table import terminal_picture
+from backstay.evaluation.table_maps.write import write_comparison
 
 
 @pytest.fixture
@@ -17,8 +29,20 @@ def results(world, save, tmp_path):
     return compare_tables([*world, unrelated], out=tmp_path / "run")
 
 
-def test_every_map_has_its_sentence():
+def test_every_map_and_every_code_has_its_sentence():
     assert list(METHODS) == list(FITS)
+    assert set(ROUTES) == set(get_args(Route))
+    assert set(ADVICE) == set(get_args(AdviceCode))
+    assert set(SKIPPED) == set(get_args(SkipCode))
+
+
+def test_the_verdict_and_the_advice_in_words(results):
+    assert verdict(results.conclusion) == (
+        "Keep tables 0, 1 and 2: no map from table 3 is good enough."
+    )
+    sentences = {part.pair: advice_sentence(part) for part in results.advice}
+    assert sentences[1, 0].startswith("1→0: use similarity (direct)")
+    assert sentences[3, 2].startswith("3→2: keep the old table; no map back is good enough.")
 
 
 def test_the_page_loads_nothing_and_says_everything(results, tmp_path):
@@ -29,15 +53,15 @@ def test_the_page_loads_nothing_and_says_everything(results, tmp_path):
     assert len(page.encode()) < 64_000
     text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     for document in (page, text):
-        assert results.verdict in document
+        assert verdict(results.conclusion) in document
         for part in results.advice:
-            assert part.sentence in document
-        assert "3→2: 20 ids of table 3 alone and 20 of table 2 alone took no part." in document
+            assert advice_sentence(part) in document
+        assert "3→2: 20 ids of table 3 alone and 20 of table 2 alone were not used." in document
         assert "no-map left out, 6 dimensions are too few" in document
     assert page.count('class="used"') == 3  # a map each for 1→0, 2→1, 2→0; none from table 3
     assert text.count(" ◂ |") == 3
     written = json.loads((tmp_path / "run" / "tables.json").read_text(encoding="utf-8"))
-    assert written["verdict"] == results.verdict
+    assert written["verdict"] == verdict(results.conclusion)
     assert len(written["maps"]) == len(results.maps)
 
 
@@ -48,6 +72,6 @@ def test_the_terminal_shows_every_map_uncut(results, width):
         console.print(terminal_picture(results))
     shown = capture.get()
     assert "…" not in shown
-    assert results.verdict in " ".join(shown.split())
+    assert verdict(results.conclusion) in " ".join(shown.split())
     for score in results.maps:
         assert re.search(rf"{score.method} +{score.route} +{100 * score.overlap_at_10:.1f} ", shown)

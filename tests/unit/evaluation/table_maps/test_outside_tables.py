@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from backstay.errors import InputError
-from backstay.evaluation.table_maps import tables
-from backstay.evaluation.table_maps.tables import open_own_table, open_own_tables
+from backstay.evaluation.table_maps import outside_tables
+from backstay.evaluation.table_maps.outside_tables import open_outside_table, open_outside_tables
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def gathered(table, rows, tmp_path):
 @pytest.fixture
 def small_batches(monkeypatch):
     """A table of six dimensions is read 37 rows at a time."""
-    monkeypatch.setattr(tables, "BATCH_BYTES", 8 * 6 * 37)
+    monkeypatch.setattr(outside_tables, "BATCH_BYTES", 8 * 6 * 37)
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -32,7 +32,9 @@ def small_batches(monkeypatch):
 @pytest.mark.parametrize("text", [True, False])
 def test_a_sample_of_any_floats_comes_in_the_order_of_its_keys(save, tmp_path, vectors, kind, text):
     ids = np.arange(250) * 3 - 5
-    table = open_own_table(save("a.parquet", ids.astype(str) if text else ids, vectors, kind=kind))
+    table = open_outside_table(
+        save("a.parquet", ids.astype(str) if text else ids, vectors, kind=kind)
+    )
     assert (table.name, table.dim, len(table.keys)) == ("a", 6, 250)
     assert table.id_type == ("string" if text else "int64")
     found, rows = gathered(table, [249, 0, 17, 100, 36, 37], tmp_path)
@@ -46,7 +48,7 @@ def test_a_folder_of_parts_is_one_table(save, tmp_path, vectors):
         rows = slice(100 * part, 100 * (part + 1))
         save(f"t/part-{part}.parquet", np.arange(250)[rows], vectors[rows])
     (tmp_path / "t" / "_SUCCESS").write_text("")
-    table = open_own_table(tmp_path / "t")
+    table = open_outside_table(tmp_path / "t")
     assert (table.name, len(table.keys)) == ("t", 250)
     found, rows = gathered(table, [240, 3, 150], tmp_path)
     np.testing.assert_array_equal(found, vectors[rows])
@@ -55,14 +57,14 @@ def test_a_folder_of_parts_is_one_table(save, tmp_path, vectors):
 def test_an_id_has_one_key_whatever_holds_it(save, vectors):
     ids = pa.array([f"é{n}" for n in range(250)])
     plain, *others = (
-        open_own_table(save(f"{n}.parquet", column, vectors)).keys
+        open_outside_table(save(f"{n}.parquet", column, vectors)).keys
         for n, column in enumerate([ids, ids.cast(pa.large_string()), ids.dictionary_encode()])
     )
     for other in others:
         np.testing.assert_array_equal(plain, other)
     assert len(np.unique(plain)) == 250
     narrow, wide = (
-        open_own_table(save(f"n{t}.parquet", pa.array(range(250), t), vectors)).keys
+        open_outside_table(save(f"n{t}.parquet", pa.array(range(250), t), vectors)).keys
         for t in (pa.int16(), pa.uint64())
     )
     np.testing.assert_array_equal(narrow, wide)
@@ -99,7 +101,7 @@ LISTS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
 )
 def test_a_table_that_breaks_the_format_is_refused(tmp_path, columns, words):
     with pytest.raises(InputError, match=re.escape(words)):
-        open_own_table(broken(tmp_path, columns))
+        open_outside_table(broken(tmp_path, columns))
 
 
 @pytest.mark.parametrize(
@@ -117,35 +119,35 @@ def test_a_table_that_breaks_the_format_is_refused(tmp_path, columns, words):
     ],
 )
 def test_a_bad_vector_is_named_even_where_it_isn_t_sampled(tmp_path, vectors, words):
-    table = open_own_table(broken(tmp_path, {"id": ["a", "b"], "embedding": vectors}))
+    table = open_outside_table(broken(tmp_path, {"id": ["a", "b"], "embedding": vectors}))
     with pytest.raises(InputError, match=re.escape(words)):
         table.gather(table.keys[:1], tmp_path / "sample.npy")
 
 
 def test_what_is_no_table_is_refused(save, tmp_path, vectors):
     with pytest.raises(InputError, match="nowhere is not there"):
-        open_own_table(tmp_path / "nowhere")
+        open_outside_table(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"holds no \*\.parquet files"):
-        open_own_table(tmp_path / "empty")
+        open_outside_table(tmp_path / "empty")
     (tmp_path / "text.parquet").write_text("id,embedding")
     with pytest.raises(InputError, match="no whole Parquet file"):
-        open_own_table(tmp_path / "text.parquet")
+        open_outside_table(tmp_path / "text.parquet")
     save("mixed/1.parquet", np.arange(250), vectors)
     save("mixed/2.parquet", np.arange(250) + 250, vectors[:, :4])
     with pytest.raises(InputError, match="4 dimensions; the parts before it hold int64 and 6"):
-        open_own_table(tmp_path / "mixed")
+        open_outside_table(tmp_path / "mixed")
 
 
 def test_tables_that_can_t_be_joined_or_stand_in_another_order_are_refused(save, vectors):
     numbers = save("numbers.parquet", np.arange(250), vectors)
     texts = save("texts.parquet", np.arange(250).astype(str), vectors)
     with pytest.raises(InputError, match=r"string ids and .* int64 ids"):
-        open_own_tables([numbers, texts])
+        open_outside_tables([numbers, texts])
     said = [
         save(f"v{n}.parquet", np.arange(250), vectors, metadata={"backstay.version": str(n)})
         for n in (9, 10)
     ]
-    assert len(open_own_tables([*said, numbers])) == 3
+    assert len(open_outside_tables([*said, numbers])) == 3
     with pytest.raises(InputError, match=r"oldest first; .* versions 10, 9"):
-        open_own_tables(said[::-1])
+        open_outside_tables(said[::-1])

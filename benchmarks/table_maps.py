@@ -1,6 +1,6 @@
 """Comparing tables of one's own: seconds and peak memory, against holding them in memory.
 
-    python benchmarks/own_vectors.py [--rows 600000] [--dim 256] [--sample 100000]
+    python benchmarks/table_maps.py [--rows 600000] [--dim 256] [--sample 100000]
 
 Both ways read the same two tables in the same run, each in a process of its own. The newer table is
 the older one, rotated, with noise, in another order. "in memory" is what one would write without
