@@ -1,1 +1,1 @@
-"""Versioned look-ups: the service, its wire formats, and the client."""
+"""Versioned look-ups: the service, its media types, and the client."""

@@ -1,9 +1,9 @@
-"""The look-up service: its HTTP routes, and how to run them on Ray Serve.
+"""The look-up service's HTTP routes.
 
-`build_app` needs no Ray: any ASGI server, or a test client, can run it.
+`build_app` needs no Ray: any ASGI server or test client can run it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
@@ -13,26 +13,26 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 from starlette.convertors import Convertor, register_url_convertor
 
 import backstay
-from backstay.serving import problems, wire
+from backstay.serving import docs, problems, wire
 from backstay.serving.config import MAX_IDS, check_max_ids
 from backstay.serving.lookup import Found, Lookup
 from backstay.serving.metrics import Metrics, Timed
 from backstay.serving.problems import Problem
 
-_BYTES_PER_ID = 512  # of a request's body; an id may be longer where others are shorter
-_INLINE = 64  # up to so many ids, a thread costs more than it frees the event loop of
+_BYTES_PER_ID = 512  # limit of a request's body; some ids may be longer if others are shorter
+_INLINE = 64  # ids up to which an answer is computed in the event loop, not in a thread
 
 Version = Annotated[int, Field(ge=0)] | Literal["latest"]
 
 
 class LookupRequest(BaseModel):
-    """Which vectors to answer with."""
+    """The vectors to look up."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"ids": [1, 2]}]})
 
-    ids: list[StrictInt | StrictStr] = Field(description="of the table's type, in any order")
+    ids: list[StrictInt | StrictStr] = Field(description="ids of the table's type, in any order")
     version: Annotated[StrictInt, Field(ge=0)] | Literal["latest"] = Field(
-        "latest", description="whose space the vectors shall be in"
+        "latest", description="version whose space the vectors are in"
     )
 
 
@@ -41,13 +41,15 @@ def build_app(
 ) -> FastAPI:
     """The ASGI application.
 
-    `app.state.lookup` and `app.state.max_ids` may be replaced while it runs; without a lookup, it
-    answers 503. `replica` labels the metrics, by default with the process's id.
+    `app.state.lookup` and `app.state.max_ids` may be replaced while it runs. Without a lookup, it
+    answers 503. `replica` labels the metrics; the default is the process id.
     """
     app = FastAPI(
         title="Backstay",
-        summary="Embeddings of today, readable by the consumers of any version.",
+        summary="The newest embeddings, in the vector space of any version.",
         version=backstay.__version__,
+        docs_url=None,
+        redoc_url=None,
         default_response_class=Response,
     )
     app.state.lookup = lookup
@@ -55,18 +57,19 @@ def build_app(
     app.state.metrics = Metrics(replica=replica)
     app.add_middleware(Timed, metrics=app.state.metrics)
     problems.install(app)
+    docs.install(app)
     for path, route, method, options in _ROUTES:
         app.add_api_route(path, route, methods=[method], response_model=None, **options)
     return app
 
 
 async def list_spaces(request: Request) -> Response:
-    """The spaces that are served."""
+    """List the spaces."""
     return _json({"spaces": _lookup(request).spaces()})
 
 
 async def show_space(request: Request, space: str) -> Response:
-    """A space's versions, dimensions and entities, and which versions each entity can answer."""
+    """Describe a space: versions, dimensions, entities, and the versions of each entity."""
     return _json(_lookup(request).describe(space))
 
 
@@ -74,10 +77,12 @@ async def get_vector(
     request: Request,
     space: str,
     entity: str,
-    id: Annotated[str, Path(description="an integer where the table's ids are")],  # noqa: A002
-    version: Annotated[Version, Query(description="whose space to answer in")] = "latest",
+    id: Annotated[str, Path(description="an integer if the table's ids are integers")],  # noqa: A002
+    version: Annotated[
+        Version, Query(description="version whose space the vector is in")
+    ] = "latest",
 ) -> Response:
-    """One vector. 404 where the table does not hold the id."""
+    """Look up one vector. 404 if the table does not hold the id."""
     media_type = _negotiated(request)
     lookup = _lookup(request)
     found = _find(request, space, entity, [lookup.parse_id(space, entity, id)], version)
@@ -95,7 +100,7 @@ async def get_vector(
 
 
 async def look_up(request: Request, space: str, entity: str) -> Response:
-    """Many vectors, in request order; ids that the table does not hold are listed apart."""
+    """Look up many vectors, in request order. `missing` lists the ids that were not found."""
     media_type = _negotiated(request)
     asked = _parse(await _body(request))
     limit = request.app.state.max_ids
@@ -111,14 +116,14 @@ async def look_up(request: Request, space: str, entity: str) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """Whether look-ups are answered, and what of the registry could not be taken up."""
+    """Report whether look-ups are answered, and which spaces could not be refreshed."""
     lookup = _lookup(request)
     failures = lookup.failures
     return _json({"status": "degraded" if failures else "ok", "failures": failures})
 
 
 async def metrics(request: Request) -> Response:
-    """This replica's counters, for Prometheus."""
+    """Report this replica's counters in Prometheus's format."""
     registry = request.app.state.metrics.registry
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
@@ -131,7 +136,11 @@ def _lookup(request: Request) -> Lookup:
 
 
 def _find(
-    request: Request, space: str, entity: str, ids: Any, version: int | Literal["latest"]
+    request: Request,
+    space: str,
+    entity: str,
+    ids: Sequence[int | str],
+    version: int | Literal["latest"],
 ) -> Found:
     number = None if version == "latest" else version
     found = _lookup(request).vectors(space, entity, ids, version=number)
@@ -146,7 +155,7 @@ def _negotiated(request: Request) -> wire.MediaType:
         raise Problem(
             406,
             f"Accept must allow one of {', '.join(wire.MEDIA_TYPES)}; found {accept!r}. "
-            "Leave it out for JSON.",
+            "Without Accept, the answer is JSON.",
             available=wire.MEDIA_TYPES,
         )
     return media_type
@@ -175,24 +184,24 @@ def _parse(body: bytes) -> LookupRequest:
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
         broken = errors[0]["type"] == "json_invalid"
-        raise problems.from_validation(list(errors), status=400 if broken else 422) from None
+        raise problems.from_validation(errors, status=400 if broken else 422) from None
 
 
 def _too_large(request: Request, what: str) -> Problem:
     limit = request.app.state.max_ids
     return Problem(
         413,
-        f"a request may ask for up to {limit} ids; found {what}. Split it.",
+        f"a request may ask for up to {limit} ids; found {what}. Split the request.",
         limit=limit,
     )
 
 
-def _json(value: Any) -> Response:
+def _json(value: object) -> Response:
     return Response(wire.dump_json(value), media_type=wire.JSON)
 
 
 class _Anything(Convertor[str]):
-    """Ids hold slashes and line breaks; `path` would cut a break off and answer for another id."""
+    """Matches ids with slashes and line breaks. Starlette's `path` drops a final line break."""
 
     regex = r"[\s\S]*"
 
@@ -206,20 +215,20 @@ class _Anything(Convertor[str]):
 register_url_convertor("anything", _Anything())
 
 
-_VECTORS: dict[str, Any] = {
-    "description": "Vectors, in the form that `Accept` picks",
+_VECTORS: dict[str, object] = {
+    "description": "Vectors, in the media type that `Accept` selects",
     "content": {media_type: {} for media_type in wire.MEDIA_TYPES},
     "headers": {
         wire.VERSION: {"description": "version whose space the vectors are in",
                        "schema": {"type": "integer"}},
-        wire.SOURCE_VERSION: {"description": "version of the table they came from",
+        wire.SOURCE_VERSION: {"description": "version of the table that the vectors come from",
                               "schema": {"type": "integer"}},
     },
 }  # fmt: skip
-_JSON: dict[str, Any] = {"content": {wire.JSON: {}}}
+_JSON: dict[str, object] = {"content": {wire.JSON: {}}}
 
 
-def _documented(ok: dict[str, Any], *refusals: int) -> dict[str, Any]:
+def _documented(ok: dict[str, object], *refusals: int) -> dict[str, Any]:
     problem = {"description": "Problem document", "content": {problems.MEDIA_TYPE: {}}}
     return {"responses": {200: ok, **dict.fromkeys(refusals, problem)}}
 
@@ -231,7 +240,7 @@ _REQUEST_BODY = {
     }
 }
 _VECTOR = "/v1/spaces/{space}/{entity}"
-_ROUTES: list[tuple[str, Callable[..., Any], str, dict[str, Any]]] = [
+_ROUTES: list[tuple[str, Callable[..., Awaitable[Response]], str, dict[str, Any]]] = [
     ("/v1/spaces", list_spaces, "GET", _documented(_JSON)),
     ("/v1/spaces/{space}", show_space, "GET", _documented(_JSON, 404)),
     (f"{_VECTOR}/lookup", look_up, "POST",

@@ -1,10 +1,10 @@
-"""The client: vectors of the version you were built on, whatever the service's newest is."""
+"""The Python client of the look-up service."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from urllib.parse import quote
 
 import httpx
@@ -14,30 +14,31 @@ from httpx_retries import Retry, RetryTransport
 
 from backstay.errors import NotFoundError, ServiceError, UsageError
 from backstay.serving import wire
+from backstay.serving.description import SpaceDescription
 
-Ids = Sequence[int] | Sequence[str] | npt.NDArray[Any]
+Ids = Sequence[int] | Sequence[str] | npt.NDArray[np.generic]
+IdArray = npt.NDArray[np.int64] | npt.NDArray[np.object_]  # object: str
 
 _TRY_AGAIN = (
-    HTTPStatus.REQUEST_TIMEOUT,  # Ray Serve's, where no replica took the request
+    HTTPStatus.REQUEST_TIMEOUT,  # Ray Serve answers this if no replica took the request
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 )
-_SHOWN = 5  # ids that a message names
+_SHOWN = 5  # most ids in a message
 
 
 class Client:
-    """Talks to a look-up service. Safe to share between threads; close it, or use `with`.
+    """Sends look-ups to a service. Threads can share it. Close it, or use `with`.
 
     Args:
-        url: Where the service is, such as http://127.0.0.1:8000.
+        url: URL of the service, such as http://127.0.0.1:8000.
         timeout: Seconds to wait for one answer.
-        retries: How often a request is sent again that got no connection, no answer, or one that
-            says to come back later; waits grow from 0.25 to 10 s. Look-ups change nothing, so
-            sending one twice is safe.
-        batch: Most ids in one request; the service's own limit is 10,000 by default.
-        concurrency: Requests in flight at once.
+        retries: Most retries of a request that got no connection, no answer or a temporary error.
+            Waits grow from 0.25 to 10 s. Look-ups change nothing, so a repetition is safe.
+        batch: Most ids in one request. The service's limit is 10,000 by default.
+        concurrency: Most requests at the same time.
         transport: An httpx transport in place of the network.
     """
 
@@ -80,21 +81,22 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._http.close()
 
     def spaces(self) -> list[str]:
-        """The spaces that are served."""
+        """The names of the served spaces."""
         return list(self._send("GET", "/v1/spaces").json()["spaces"])
 
-    def space(self, name: str) -> dict[str, Any]:
+    def space(self, name: str) -> SpaceDescription:
         """A space's versions, dimensions and entities, and the versions each can be read in."""
-        return dict(self._send("GET", f"/v1/spaces/{_segment(name)}").json())
+        described: SpaceDescription = self._send("GET", f"/v1/spaces/{_segment(name)}").json()
+        return described
 
     def vector(
         self, space: str, entity: str, id_: int | str, version: int | Literal["latest"] = 0
     ) -> npt.NDArray[np.float32]:
-        """One vector, (D_version,) float32; NotFoundError where there is none of that id."""
+        """One vector, (D_version,) float32; NotFoundError if the table does not hold the id."""
         _, values = self.lookup(space, entity, np.array([id_], object), version)
         vector: npt.NDArray[np.float32] = values[0]
         return vector
@@ -108,32 +110,32 @@ class Client:
         *,
         missing: Literal["raise", "skip"] = "raise",
         progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    ) -> tuple[IdArray, npt.NDArray[np.float32]]:
         """Vectors of many ids, in the space of `version`.
 
-        Any number of ids: they travel in requests of `batch`, several at once. All vectors are of
-        one version, also where another is published meanwhile.
+        Splits the ids into requests of `batch` and sends several at once. All vectors are of one
+        version, even if another is published meanwhile.
 
         Args:
             space: The space.
-            entity: What the ids name.
-            ids: All integers or all strings, as the table's are.
-            version: Whose space the vectors shall be in: what your consumer was trained on.
-            missing: What to do about ids that the table does not hold.
-            progress: Called with the ids answered so far, and their total.
+            entity: The entity that the ids belong to.
+            ids: All integers or all strings, like the table's.
+            version: Version whose space the vectors are in: the one your consumer was trained on.
+            missing: Whether an id that the table does not hold is an error, or is left out.
+            progress: Called with the number of ids answered so far, and the total.
 
         Returns:
-            The ids found, in the order asked for, int64 or str (object), and their vectors
-            (n, D_version) float32, row by row. With `missing="raise"` that is all ids.
+            The ids found, in the order of `ids`, int64 or str (object), and their vectors
+            (n, D_version) float32, one row per id. With `missing="raise"` that is all ids.
 
         Raises:
-            NotFoundError: An id, the space, entity or version is not there.
-            ServiceError: The service refused, or could not be reached.
+            NotFoundError: There is no such id, space, entity or version.
+            ServiceError: The service refused the request or cannot be reached.
         """
         asked = _as_array(ids)
         path = f"/v1/spaces/{_segment(space)}/{_segment(entity)}/lookup"
         found = np.zeros(len(asked), bool)
-        # Asked alone: `latest` is settled by it, and so is D.
+        # The first request runs alone: it fixes the version that `latest` means, and D.
         first, found[: self._batch], settled = self._request(path, asked[: self._batch], version)
         values = np.empty((len(asked), first.shape[1]), np.float32)
         values[: self._batch][found[: self._batch]] = first
@@ -164,35 +166,42 @@ class Client:
             raise NotFoundError(
                 f"{entity!r} of space {space!r} has no vector for {len(absent)} of {len(asked)} "
                 f"ids: {shown}{', …' if len(absent) > _SHOWN else ''}. "
-                'Check them, or leave them out with missing="skip".'
+                'Check these ids, or pass missing="skip".'
             )
         return asked[found], values[found]
 
     def _request(
-        self, path: str, ids: npt.NDArray[Any], version: int | str
+        self, path: str, ids: IdArray, version: int | str
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], int]:
-        """Vectors (n, D), the mask of the ids found, and the version they are in."""
+        """Vectors (n, D), the mask of the ids found, and the version of the vectors."""
         try:
             content = wire.dump_json({"ids": ids.tolist(), "version": version})
         except TypeError as error:
-            raise UsageError(f"ids and version must have a JSON form ({error}).") from error
+            raise UsageError(f"ids and version must be JSON values: {error}.") from error
         headers = {"Accept": wire.BINARY, "Content-Type": wire.JSON}
         answer = self._send("POST", path, content=content, headers=headers)
         values, found = wire.decode_binary(answer.content, answer.headers, asked=len(ids))
         return values, found, int(answer.headers[wire.VERSION])
 
-    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
         try:
-            answer = self._http.request(method, path, **request)
+            answer = self._http.request(method, path, content=content, headers=headers)
         except httpx.TransportError as error:
             raise ServiceError(
                 f"no answer from {self._http.base_url} ({error or type(error).__name__}). "
-                "Is the service running there? `backstay serve` starts one."
+                "Check the URL; `backstay serve` starts a service."
             ) from error
         if answer.is_success:
             return answer
         detail = _detail(answer)
-        # A proxy in front says 404 too, where the service itself is not there.
+        # A proxy also answers 404, if it finds no service.
         ours = answer.headers.get("content-type") == "application/problem+json"
         if ours and answer.status_code == HTTPStatus.NOT_FOUND:
             raise NotFoundError(detail)
@@ -202,7 +211,7 @@ class Client:
 def _detail(answer: httpx.Response) -> str:
     try:
         return str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):  # not from the service: a proxy, or another server
+    except (ValueError, KeyError, TypeError):  # not a problem document: a proxy's
         return f"{answer.reason_phrase} {answer.text[:200]!r}"
 
 
@@ -210,7 +219,7 @@ def _segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def _as_array(ids: Ids) -> npt.NDArray[Any]:
+def _as_array(ids: Ids) -> IdArray:
     if isinstance(ids, str):
         raise UsageError(f"ids must be a list of ids; found the string {ids!r}. Write [{ids!r}].")
     listed = list(ids)
@@ -226,5 +235,5 @@ def _as_array(ids: Ids) -> npt.NDArray[Any]:
     return array
 
 
-def _kinds(values: list[Any]) -> str:
+def _kinds(values: list[object]) -> str:
     return ", ".join(sorted({type(value).__name__ for value in values}))

@@ -1,46 +1,41 @@
-"""Versioned look-up: the newest table answers for every version its chain of maps reaches."""
+"""Versioned look-up: the newest table and its chain of maps answer for older versions."""
 
 import hashlib
 import logging
 import re
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from backstay.compat.maps import BackwardMap, Vectors, compose
-from backstay.errors import (
-    BackstayError,
-    CorruptError,
-    MissingMapError,
-    NotFoundError,
-    UsageError,
-)
-from backstay.registry.manifest import Manifest
-from backstay.registry.store import Registry, Space
-from backstay.serving.mapped import MappedTable, open_cached
+from backstay.compat.maps import Vectors
+from backstay.errors import BackstayError, CorruptError, NotFoundError, UsageError
+from backstay.registry.store import Registry
+from backstay.serving.description import SpaceDescription
+from backstay.serving.mapped import MappedTable
+from backstay.serving.served import ServedSpace
 
 logger = logging.getLogger("backstay.serving")
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
-_NAMED = 10  # how many alternatives a message lists
+_NAMED = 10  # most names in a message
 
 
 @dataclass(frozen=True)
 class Found:
-    """The answer to one look-up, from one version's table."""
+    """The answer to one look-up."""
 
     space: str
     entity: str
-    version: int  # whose space the vectors are in
-    source_version: int  # whose table they came from
-    ids: pa.Array  # (m,) as asked for: int64 or large_string
-    found: npt.NDArray[np.bool_]  # (m,): which of them the table holds
+    version: int  # version whose space the vectors are in
+    source_version: int  # version of the table they came from
+    ids: pa.Array  # (m,) as requested: int64 or large_string
+    found: npt.NDArray[np.bool_]  # (m,): whether the table holds each id
     values: npt.NDArray[np.float32]  # (n, D_version): one row per id found, in request order
 
     @property
@@ -50,50 +45,23 @@ class Found:
 
     @property
     def missing(self) -> pa.Array:
-        """The ids that the table does not hold, in request order."""
+        """The ids that were not found, in request order."""
         return self.ids.filter(pa.array(~self.found))
 
 
-@dataclass(frozen=True)
-class _Served:
-    """A space as it was published at one moment. Never changed: a refresh makes another."""
-
-    manifests: dict[int, Manifest]  # ascending
-    maps: dict[int, BackwardMap]  # k -> B_k, of every version that has one
-    tables: dict[str, tuple[int, MappedTable]]  # entity -> the newest table and its version
-    chains: dict[tuple[int, int], BackwardMap] = field(default_factory=dict)  # composed on demand
-
-    @property
-    def latest(self) -> int:
-        return max(self.manifests)
-
-    def chain(self, source: int, target: int) -> BackwardMap:
-        if (source, target) not in self.chains:
-            steps = range(target + 1, source + 1)
-            for k in steps:
-                if k not in self.maps:
-                    raise MissingMapError(
-                        f"version {target} can't be read from version {source}: version {k} "
-                        f"has no backward map. Versions {k} to {source} can; for an older one, "
-                        f"publish a version trained with maps."
-                    )
-            self.chains[source, target] = compose([self.maps[k] for k in steps])
-        return self.chains[source, target]
-
-
 class Lookup:
-    """Answers look-ups from a registry's newest tables. Safe to call from many threads.
+    """Answers look-ups from a registry's newest tables. Threads can share it.
 
-    Opening it copies the newest table of every space and entity into `cache`
-    (see `backstay.serving.mapped`). `watch` follows the registry from then on. A request is
-    answered from one snapshot, whatever is published meanwhile.
+    The constructor copies the newest table of each entity into `cache`, if it is not there yet (see
+    `backstay.serving.mapped`). `watch` then follows the registry. Each request is answered from one
+    snapshot, even if a version is published meanwhile.
     """
 
     def __init__(self, registry: Registry | str, *, cache: str | Path) -> None:
         self._registry = Registry(registry) if isinstance(registry, str) else registry
         root = hashlib.sha256(str(self._registry.uri).encode()).hexdigest()[:16]
         self._cache = Path(cache) / root
-        self._spaces: dict[str, _Served] = {}
+        self._spaces: dict[str, ServedSpace] = {}
         self._failures: dict[str, str] = {}
         self._refreshing = threading.Lock()
         self._closed = threading.Event()
@@ -113,14 +81,14 @@ class Lookup:
             self._watcher.join()
 
     def watch(self, *, seconds: float) -> None:
-        """Refresh every `seconds` in a thread, until closed. A failure is logged and retried."""
+        """Refresh every `seconds` in a thread until closed. Failures are logged and retried."""
 
         def loop() -> None:
             while not self._closed.wait(seconds):
                 try:
                     self.refresh()
                 except (BackstayError, OSError) as error:
-                    logger.warning("the registry can't be read, serving goes on: %s", error)
+                    logger.warning("the registry can't be read; serving the last state: %s", error)
 
         self._watcher = threading.Thread(target=loop, name="backstay-watch", daemon=True)
         self._watcher.start()
@@ -132,11 +100,11 @@ class Lookup:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Spaces whose newest state can't be served, and why; they answer from the one before."""
+        """Spaces that could not be refreshed, and why. They still answer from their last state."""
         return dict(self._failures)
 
     def refresh(self) -> list[str]:
-        """Take up what was published or retired since; the names of the spaces that changed."""
+        """Load what was published or retired since; return the names of the changed spaces."""
         with self._refreshing:
             names = self._registry.spaces()
             changed = [name for name in self._spaces if name not in names]
@@ -144,7 +112,9 @@ class Lookup:
             failures = {}
             for name in names:
                 try:
-                    fresh = self._read(self._registry.space(name), served.get(name))
+                    fresh = ServedSpace.read(
+                        self._registry.space(name), cache=self._cache, known=served.get(name)
+                    )
                 except (BackstayError, OSError, pa.ArrowException) as error:
                     failures[name] = str(error)
                     if self._failures.get(name) != str(error):
@@ -159,70 +129,16 @@ class Lookup:
             self._spaces, self._failures = served, failures
         return changed
 
-    def _read(self, space: Space, known: _Served | None) -> _Served | None:
-        versions = space.versions()
-        if not versions:
-            return None
-        newest = space.manifest(versions[-1])
-        if known and versions == list(known.manifests) and newest == known.manifests[versions[-1]]:
-            return known
-        manifests = {k: space.manifest(k) for k in versions[:-1]} | {versions[-1]: newest}
-        owners = {
-            entity: k
-            for k in versions
-            for entity in manifests[k].entities
-            if k == versions[-1] or not space.retired(k)
-        }
-        return _Served(
-            manifests=manifests,
-            maps=_maps(space, upto=versions[-1]),
-            tables={
-                entity: (k, self._open(space, manifest=manifests[k], entity=entity))
-                for entity, k in sorted(owners.items())
-            },
-        )
-
-    def _open(self, space: Space, *, manifest: Manifest, entity: str) -> MappedTable:
-        return open_cached(
-            space.table(manifest.version, entity),
-            folder=self._cache / manifest.space / entity,
-            version=manifest.version,
-            manifest_hash=manifest.sha256,
-        )
-
     def spaces(self) -> list[str]:
-        """The names of the spaces that are served."""
+        """The names of the served spaces."""
         return sorted(self._spaces)
 
-    def describe(self, space: str) -> dict[str, Any]:
-        """What is served of a space, ready for JSON: versions and how far each entity reaches."""
-        served = self._served(space)
-        return {
-            "space": space,
-            "latest": served.latest,
-            "versions": [
-                {
-                    "version": k,
-                    "dim": manifest.dim,
-                    "method": manifest.method,
-                    "created": manifest.created,
-                    "entities": {name: entry.rows for name, entry in manifest.entities.items()},
-                }
-                for k, manifest in served.manifests.items()
-            ],
-            "entities": {
-                entity: {
-                    "rows": len(table.rows),
-                    "id_type": "int64" if table.sorted_ids.type == pa.int64() else "string",
-                    "source_version": source,
-                    "versions": _reachable(served, source),
-                }
-                for entity, (source, table) in served.tables.items()
-            },
-        }
+    def describe(self, space: str) -> SpaceDescription:
+        """The versions and entities of a space."""
+        return self._served(space).describe()
 
     def parse_id(self, space: str, entity: str, text: str) -> int | str:
-        """An id out of a URL: an integer where the table's ids are; UsageError where it is none."""
+        """An id from a URL, converted to the type of the table's ids; UsageError if that fails."""
         _, (_, table) = self._table(space, entity)
         if table.sorted_ids.type != pa.int64():
             return text
@@ -234,14 +150,14 @@ class Lookup:
         self,
         space: str,
         entity: str,
-        ids: Sequence[int] | Sequence[str],
+        ids: Sequence[int | str],
         *,
         version: int | None = None,
     ) -> Found:
-        """Vectors of `ids` in the space of `version`, by default of the table's own.
+        """Vectors of `ids` in the space of `version`; None: the version of the newest table.
 
-        Raises NotFoundError for an unknown space, entity or version, MissingMapError where the
-        chain to `version` is broken, UsageError for ids of the wrong type.
+        Raises NotFoundError for an unknown space, entity or version, MissingMapError if the chain
+        to `version` is broken, UsageError for ids of the wrong type.
         """
         served, (source, table) = self._table(space, entity)
         target = source if version is None else version
@@ -256,11 +172,14 @@ class Lookup:
         if target != source:
             chain = served.chain(source, target)
             values = chain.convert(Vectors(space, source, values)).values
-            if not np.isfinite(values).all():  # finite factors can overflow
-                raise CorruptError(f"{chain} takes a vector of {entity!r} beyond float32.")
+            if not np.isfinite(values).all():  # the product can overflow
+                raise CorruptError(
+                    f"expected finite vectors from {chain}, found an overflow of float32 for a "
+                    f"vector of {entity!r}. Publish a version without such values."
+                )
         return Found(space, entity, target, source, asked, found, values)
 
-    def _table(self, space: str, entity: str) -> tuple[_Served, tuple[int, MappedTable]]:
+    def _table(self, space: str, entity: str) -> tuple[ServedSpace, tuple[int, MappedTable]]:
         served = self._served(space)
         if entity not in served.tables:
             raise NotFoundError(
@@ -268,7 +187,7 @@ class Lookup:
             )
         return served, served.tables[entity]
 
-    def _served(self, space: str) -> _Served:
+    def _served(self, space: str) -> ServedSpace:
         try:
             return self._spaces[space]
         except KeyError:
@@ -280,25 +199,7 @@ class Lookup:
             ) from None  # fmt: skip
 
 
-def _maps(space: Space, *, upto: int) -> dict[int, BackwardMap]:
-    maps = {}
-    for k in range(1, upto + 1):
-        try:
-            maps[k] = space.backward_map(k)
-        except NotFoundError:  # a version without a map, or retired: older ones can't be reached
-            continue
-    return maps
-
-
-def _reachable(served: _Served, source: int) -> list[int]:
-    """The versions that a table of version `source` answers for, ascending."""
-    oldest = source
-    while oldest in served.maps:
-        oldest -= 1
-    return list(range(oldest, source + 1))
-
-
-def _as_ids(ids: Sequence[int] | Sequence[str], type_: pa.DataType, of: str) -> pa.Array:
+def _as_ids(ids: Sequence[int | str], type_: pa.DataType, of: str) -> pa.Array:
     expected = int if type_ == pa.int64() else str
     for id_ in ids:
         if type(id_) is not expected:
@@ -312,7 +213,7 @@ def _as_ids(ids: Sequence[int] | Sequence[str], type_: pa.DataType, of: str) -> 
         raise UsageError(f"ids of {of} must be {what}: {error}.") from error
 
 
-def _listed(names: Any) -> str:
+def _listed(names: Collection[str]) -> str:
     shown = sorted(names)
     more = f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
     return (", ".join(map(repr, shown[:_NAMED])) or "none") + more

@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus."""
+"""The service's metrics for Prometheus."""
 
 import os
 from time import perf_counter
@@ -15,10 +15,10 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 
 
 class Metrics:
-    """Counters of one app.
+    """The metrics of one app.
 
-    Each series has the label `replica`: behind a load balancer a scrape reaches one replica, and
-    without the label two of them would look like one counter that jumps back and forth.
+    Each series has the label `replica`. A scrape through a load balancer reaches any one replica;
+    without the label, the counters of two replicas would look like one that jumps back and forth.
     """
 
     def __init__(self, *, replica: str | None = None) -> None:
@@ -33,7 +33,7 @@ class Metrics:
         )
         self._ids = Counter(
             "backstay_ids",
-            "Ids asked for, by whether the table holds them.",
+            "Requested ids, by whether the table holds them.",
             ["replica", "space", "entity", "found"],
             registry=self.registry,
         )
@@ -68,7 +68,7 @@ class Timed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500  # what a client sees where the app dies without an answer
+        status = 500  # the client's status if the app raises before it answers
         start = perf_counter()
 
         async def watched(message: Message) -> None:
@@ -80,10 +80,10 @@ class Timed:
         try:
             await self._app(scope, receive, watched)
         finally:
-            # The template, not the path: ids would make a series each.
+            # The template, not the path: otherwise each id would have its own series.
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.answered(
-                # Anyone can make up a method.
+                # Clients can send any method name.
                 method=scope["method"] if scope["method"] in _METHODS else "other",
                 route=route,
                 status=status,

@@ -1,11 +1,11 @@
-"""Errors over HTTP: RFC 9457 problem documents, for every way a request can fail.
+"""Errors over HTTP: each failed request is answered with an RFC 9457 problem document.
 
 {"type": "urn:backstay:problem:not-found", "title": "Not found", "status": 404,
- "detail": what was expected, what came, and what to do,
- "instance": the path, "errors": one entry per broken field, where fields are at fault}
+ "detail": what was expected, what was found, and what to do,
+ "instance": the path, "errors": one entry per invalid field, if fields are invalid}
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -29,11 +29,11 @@ _KINDS = {
     500: "internal-error",
     503: "unavailable",
 }
-_SHOWN = 5  # fields at fault that a document lists
+_SHOWN = 5  # most invalid fields in a document
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
-    """An answer that is a problem document."""
+class Problem(Exception):  # noqa: N818 - the name in RFC 9457
+    """An error that is answered with a problem document."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
         *,
         kind: str | None = None,
         headers: dict[str, str] | None = None,
-        **members: Any,
+        **members: object,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -52,13 +52,13 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
         self.members = members
 
     def response(self, request: Request) -> Response:
-        """The document."""
+        """The answer."""
         body = {
             "type": f"urn:backstay:problem:{self.kind}",
             "title": self.kind.replace("-", " ").capitalize(),
             "status": self.status,
             "detail": self.detail,
-            "instance": quote(request.scope["path"]),  # not request.url, which drops some
+            "instance": quote(request.scope["path"]),  # request.url drops some characters
             **self.members,
         }
         return Response(
@@ -66,20 +66,22 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word for it
         )
 
 
-def from_validation(errors: list[Any], *, status: int = 422) -> Problem:
-    """The problem that pydantic's errors describe."""
+def from_validation(errors: Sequence[Mapping[str, Any]], *, status: int = 422) -> Problem:
+    """The problem document for pydantic's errors."""
     fields = [
         {"field": ".".join(map(str, error["loc"])), "message": error["msg"],
          "found": repr(error.get("input"))[:100]}
         for error in errors[:_SHOWN]
     ]  # fmt: skip
-    said = "; ".join(f"{f['field'] or 'body'}: {f['message']}, found {f['found']}" for f in fields)
+    faults = "; ".join(
+        f"{f['field'] or 'body'}: {f['message']}, found {f['found']}" for f in fields
+    )
     more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-    return Problem(status, f"{said}{more}. /docs describes every request.", errors=fields)
+    return Problem(status, f"{faults}{more}. /docs describes every request.", errors=fields)
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem document."""
+    """Answer every error of `app` with a problem document."""
     for class_, problem in _TRANSLATIONS.items():
         app.add_exception_handler(class_, _handler(problem))
 
@@ -96,7 +98,7 @@ def _handler(
 def _http(request: Request, error: HTTPException) -> Problem:
     headers = cast("dict[str, str] | None", error.headers)
     if error.status_code == 404:  # noqa: PLR2004
-        detail = f"there is nothing at {request.url.path}. /docs lists what there is."
+        detail = f"there is nothing at {request.url.path}. /docs lists all paths."
     elif error.status_code == 405:  # noqa: PLR2004
         allowed = (headers or {}).get("allow") or (headers or {}).get("Allow")
         detail = f"{request.url.path} takes {allowed}; found {request.method}. See /docs."
@@ -108,15 +110,15 @@ def _http(request: Request, error: HTTPException) -> Problem:
 def _internal(_request: Request, error: Exception) -> Problem:
     return Problem(
         500,
-        f"the request was good, but the service failed ({type(error).__name__}). "
-        "Try again; its log says more.",
+        f"the request was valid, but the service failed ({type(error).__name__}). "
+        "Try again; the service's log has the details.",
     )
 
 
 _TRANSLATIONS: dict[type[Exception], Callable[[Request, Any], Problem]] = {
     Problem: lambda _request, error: error,
     HTTPException: _http,
-    RequestValidationError: lambda _request, error: from_validation(list(error.errors())),
+    RequestValidationError: lambda _request, error: from_validation(error.errors()),
     MissingMapError: lambda _request, error: Problem(404, str(error), kind="no-map"),
     NotFoundError: lambda _request, error: Problem(404, str(error)),
     UsageError: lambda _request, error: Problem(422, str(error)),
