@@ -1,31 +1,36 @@
-"""The folder of a run: claimed by what is to be done in it, so that the same can go on there."""
+"""The folder of a run. It records the run's plan, so that only the same run may go on in it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from backstay.errors import InputError
-from backstay.evaluation.comparison.files import write_whole
+from backstay.storage.atomic import write_file
 
 PLAN_FILE = "plan.json"
 
 
-def claim_folder(out: Path, what: dict[str, Any], *, result: str | None) -> None:
+def claim_folder(out: Path, plan: Mapping[str, object], *, result: str | None) -> None:
     """Take an empty folder, or one that the same run began to fill and has not finished.
 
-    `what` tells one run from another; `result` is the file that a finished run leaves, None for a
-    run that may go on even so.
+    Args:
+        out: The folder.
+        plan: What identifies the run: its options and data.
+        result: The file that a finished run leaves; None for a run that may be continued.
+
+    Raises:
+        InputError: The folder holds a finished run, another run, or anything else.
     """
-    text = json.dumps(what, indent=1, sort_keys=True) + "\n"
-    plan = out / PLAN_FILE
+    text = json.dumps(plan, indent=1, sort_keys=True) + "\n"
+    recorded = out / PLAN_FILE
     if out.exists() and any(out.iterdir()):
         if result is not None and (out / result).exists():
             raise InputError(f"{out} holds a finished run; give this one a folder of its own.")
-        if not plan.is_file():
+        if not recorded.is_file():
             raise InputError(f"{out} is not empty; give the run a folder of its own.")
-        if plan.read_text(encoding="utf-8") != text:
+        if recorded.read_text(encoding="utf-8") != text:
             raise InputError(
-                f"{out} holds another run, begun with other options or data (see {plan}); repeat "
-                "its command to go on with it, or give this run a folder of its own."
+                f"{out} holds another run, begun with other options or data (see {recorded}); "
+                "repeat its command to go on with it, or give this run a folder of its own."
             )
-    write_whole(plan, text.encode())
+    write_file(recorded, text.encode())

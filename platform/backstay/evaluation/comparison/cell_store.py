@@ -24,11 +24,11 @@ from safetensors.numpy import load, save
 from backstay.compat.maps import AffineMap, EntityMaps
 from backstay.errors import BackstayError, CorruptError
 from backstay.evaluation.comparison.cells import Fitted, Judgement
-from backstay.evaluation.comparison.files import write_whole
 from backstay.evaluation.comparison.results import MapFigures, Record
 from backstay.evaluation.consumers.model import Consumer
 from backstay.models.trained import TrainedModel
 from backstay.registry.tensors import StoredModel, decode_model, encode_model
+from backstay.storage.atomic import write_file
 
 FOLDER = "cells"
 _DONE = "cell.json"
@@ -49,7 +49,7 @@ class Kept:
         if place.exists():
             shutil.rmtree(place)
         about = {"cell": label} | _write(place, value)
-        write_whole(place / _DONE, (json.dumps(about) + "\n").encode())
+        write_file(place / _DONE, (json.dumps(about) + "\n").encode())
 
     def find(self, label: str) -> Fitted | Judgement | list[Consumer] | None:
         """A cell that was finished before; None where it was not.
@@ -74,12 +74,12 @@ class Kept:
 
 def _write(place: Path, value: Fitted | Judgement | list[Consumer]) -> dict[str, Any]:
     if isinstance(value, Fitted):
-        write_whole(place / _MODEL, encode_model(StoredModel(*value.model.to_parts())))
-        write_whole(place / _MAPS, save(_arrays(value.backward)))
+        write_file(place / _MODEL, encode_model(StoredModel(*value.model.to_parts())))
+        write_file(place / _MAPS, save(_arrays(value.backward)))
         about = {name: getattr(value, name) for name in _PLAIN}
         return {"kind": "fitted", "maps": len(value.backward), **about}
     if isinstance(value, Judgement):
-        write_whole(place / _REPLICATES, save({"recall": value.recall, **value.aucs}))
+        write_file(place / _REPLICATES, save({"recall": value.recall, **value.aucs}))
         records, maps = map(asdict, value.records), map(asdict, value.maps)
         about = {"records": list(records), "maps": list(maps), "tasks": list(value.aucs)}
         return {"kind": "judgement", "version": value.version, **about}

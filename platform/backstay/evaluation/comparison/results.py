@@ -24,8 +24,8 @@ from typing import Any, Literal, Self, cast, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from backstay.errors import InputError, UsageError
-from backstay.evaluation.comparison.files import write_whole
 from backstay.evaluation.metrics.bootstrap import Interval
+from backstay.storage.atomic import write_file
 
 RECOMMENDATION = "recommendation"
 ALIGNMENT = "alignment"
@@ -171,7 +171,7 @@ class Results:
 
     def write(self, path: Path) -> None:
         """Write results.json to `path`, whole or not at all."""
-        write_whole(path, self.to_json().encode())
+        write_file(path, self.to_json().encode())
 
     @classmethod
     def load(cls, path: Path) -> Self:

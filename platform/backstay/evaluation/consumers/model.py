@@ -17,11 +17,11 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from backstay.errors import InputError, UsageError
-from backstay.evaluation.comparison.files import write_whole
 from backstay.evaluation.consumers.inputs import Inputs, StepVectors
 from backstay.evaluation.consumers.labels import Examples, TaskName
 from backstay.evaluation.metrics.roc_auc import roc_auc
 from backstay.models.tensors import as_tensor
+from backstay.storage.atomic import write_file
 
 _SCORING_ROWS = 1 << 15  # rows scored at once
 _FORMAT = "backstay-consumer-1"
@@ -83,7 +83,7 @@ class Consumer:
             if field.name != "network"
         }
         weights = {name: value.cpu() for name, value in self.network.state_dict().items()}
-        write_whole(path, to_safetensors(weights, {"format": _FORMAT, **about}))
+        write_file(path, to_safetensors(weights, {"format": _FORMAT, **about}))
 
     @classmethod
     def load(cls, path: Path) -> Self:

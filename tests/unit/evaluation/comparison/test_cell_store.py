@@ -133,7 +133,7 @@ def test_the_file_that_says_a_cell_is_finished_is_the_last_one(kept, cells, monk
         path.write_bytes(content)
 
     for module in ("comparison.cell_store", "consumers.model"):
-        monkeypatch.setattr(f"backstay.evaluation.{module}.write_whole", note)
+        monkeypatch.setattr(f"backstay.evaluation.{module}.write_file", note)
     for label in LABELS.values():
         kept.save(label, cells[label])
     assert written.count("cell.json") == len(LABELS)
