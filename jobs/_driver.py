@@ -1,10 +1,10 @@
-"""What every job shares: it runs the code that was submitted, here and on the cluster's workers."""
+"""Shared by all jobs: run a command with the submitted code, in the driver and on all workers."""
 
 import sys
 from pathlib import Path
 
-# The working directory that came with the job goes before a Backstay installed on the cluster; the
-# engines pass the place that this process imports it from on to their workers.
+# Import Backstay from the submitted working directory, not from the cluster's installation. The
+# engines make their workers import the same copy.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "platform"))
 
 from backstay.cli import main

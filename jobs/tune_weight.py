@@ -4,8 +4,8 @@ r"""Search the compatibility weight on a cluster.
     ray job submit --working-dir . -- python jobs/tune_weight.py \
         /shared/ml-25m --out /shared/runs/weights --trials 16 --workers 8
 
-Takes the options of `backstay tune`. Paths must be reachable from the cluster's machines: object
-store URLs, or folders that they share.
+Takes the options of `backstay tune`. All machines of the cluster must be able to open
+the paths: object store URLs, or shared folders.
 """
 
 from _driver import drive

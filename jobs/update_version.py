@@ -5,8 +5,8 @@ r"""Fit the next version on a cluster and publish it.
         --registry s3://bucket/registry --space movies --dataset /shared/ml-25m --until 0.6 \
         --workers 4 --gpu
 
-Takes the options of `backstay update`. Paths must be reachable from the cluster's machines: object
-store URLs, or folders that they share.
+Takes the options of `backstay update`. All machines of the cluster must be able to open
+the paths: object store URLs, or shared folders.
 """
 
 from _driver import drive

@@ -1,10 +1,10 @@
-"""The look-up service as `serve run` imports it.
+"""The look-up service, for `serve run`.
 
 From the repository's root:
 
     PYTHONPATH=platform serve run serve.app:app registry=/path/to/registry
 
-`config.yaml` names the application by its package, which is there wherever Backstay is installed.
+`config.yaml` imports the application from the package instead, which needs an installed Backstay.
 """
 
 from backstay.serving.service import application as app

@@ -68,7 +68,9 @@ def run(*, out: Path) -> tuple[DemoReport, Analysis]:
     Returns the answer, and the analysis of the comparison for `picture`.
     """
     if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; give the demo a folder of its own with --out.")
+        raise InputError(
+            f"expected a new or empty folder, found files in {out}. Choose another with --out."
+        )
     dataset, registry, converted = out / "dataset", out / "registry", out / "items-v0"
     newest = len(DIMS) - 1
     seconds: dict[str, float] = {}

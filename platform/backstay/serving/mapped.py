@@ -1,12 +1,12 @@
 """An embedding table on local disk, mapped into memory and searched by id.
 
-A table is copied once out of the registry into a cache folder that replicas and restarts share:
+A table is copied once from the registry to a cache folder, which replicas and restarts share:
 
     <cache>/<root>/<space>/<entity>/<version>-<manifest hash>/vectors.npy   (rows, D) float32
                                                               /ids.arrow     id sorted, row int64
 
-Opening it costs milliseconds and no memory: pages come in as they are asked for, and processes
-that serve the same table share them.
+Opening the copy takes milliseconds and no memory: the system loads pages when they are read, and
+processes that serve the same table share them.
 """
 
 import shutil
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from backstay.registry.tables import EmbeddingTable
 
 FORMAT = 1
-"""Of the cache; another format is another folder."""
+"""Version of the cache's format. Each format has its own folders."""
 
 INDEX_TYPES: dict[IdType, pa.DataType] = {"int64": pa.int64(), "string": pa.large_string()}
 """The Arrow types of ids in the index: strings of any total length."""
@@ -39,21 +39,21 @@ _IDS = "ids.arrow"
 
 @dataclass(frozen=True)
 class MappedTable:
-    """A table that answers by id; every array is a read-only memory map."""
+    """A table with look-up by id. All arrays are read-only memory maps."""
 
     sorted_ids: pa.Array  # (rows,) ascending, distinct, of a type in INDEX_TYPES
-    rows: npt.NDArray[np.int64]  # (rows,): where in `vectors` each sorted id is
+    rows: npt.NDArray[np.int64]  # (rows,): the row of `vectors` for each sorted id
     vectors: npt.NDArray[np.float32]  # (rows, D)
 
     @property
     def dim(self) -> int:
-        """D of the table's version."""
+        """The dimension D of the table."""
         return int(self.vectors.shape[1])
 
     def find(self, ids: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Rows of the ids that are here, in request order, and a mask (n,) of which those are.
+        """Find ids by binary search: rows of those found, in request order, and a mask (n,).
 
-        `ids`: (n,) of the type of `sorted_ids`, without nulls. Binary search: no index in memory.
+        `ids`: (n,) of the type of `sorted_ids`, without nulls. The mask is True for ids found.
         """
         if not len(self.sorted_ids):
             return np.empty(0, np.int64), np.zeros(len(ids), bool)
@@ -71,12 +71,12 @@ class MappedTable:
 def open_cached(
     table: "EmbeddingTable", *, folder: Path, version: int, manifest_hash: str
 ) -> MappedTable:
-    """The table from the cache in `folder`, one entity's, copied there first if it isn't yet.
+    """Open the copy of a table in `folder`, one entity's cache; make the copy first if needed.
 
-    Of several processes one copies and the others wait. A copy appears whole or not at all: what
-    a killed process left is removed by the next one, and so are copies of older versions
-    (processes that still answer from one keep it until they let go).
-    Raises CorruptError where the table breaks what its manifest says, or holds a NaN.
+    If several processes ask for the same table, one copies it and the others wait. A copy appears
+    complete or not at all. This removes incomplete copies of killed processes, and copies of older
+    versions; a process that has one open can read it until it closes it.
+    Raises CorruptError if the table differs from its manifest or holds a NaN.
     """
     name = f"{version}-{manifest_hash[:32]}.f{FORMAT}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def _copy(table: "EmbeddingTable", folder: Path) -> None:
         for ids, values in table.batches():
             if not np.isfinite(values).all():
                 raise CorruptError(
-                    f"{table} holds a vector with a NaN or an infinity, which can't be served. "
+                    f"{table} holds a vector with a NaN or an infinity, which the service refuses. "
                     "Publish a version without it."
                 )
             file.write(np.ascontiguousarray(values, "<f4").data)
@@ -128,8 +128,8 @@ def _copy(table: "EmbeddingTable", folder: Path) -> None:
     twice = pc.equal(ids[1:], ids[:-1])
     if pc.any(twice).as_py():
         raise CorruptError(
-            f"{table} holds id {ids[1:].filter(twice)[0].as_py()!r} more than once, so that a "
-            "look-up has no one answer. Publish a version that holds it once."
+            f"{table} holds id {ids[1:].filter(twice)[0].as_py()!r} more than once; a "
+            "look-up needs one vector per id. Publish a version that holds it once."
         )
     index = pa.table({"id": ids, "row": order.cast(pa.int64())})
     with pa.ipc.new_file(str(folder / _IDS), index.schema) as writer:
@@ -137,7 +137,7 @@ def _copy(table: "EmbeddingTable", folder: Path) -> None:
 
 
 def _one_chunk(column: pa.ChunkedArray, id_type: pa.DataType) -> pa.Array:
-    # A single chunk is passed through as it is: a memory map stays one.
+    # A single chunk is returned without a copy, so that it stays a memory map.
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], id_type)
