@@ -1,8 +1,9 @@
 """Sends the messages that Ray prints in this process to the log `backstay.ray` instead."""
 
+import io
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from ray._private import worker
 
@@ -27,11 +28,25 @@ def quiet_ray() -> Iterator[None]:
             logger.handlers[:], logger.propagate = handlers, propagate
 
 
+@contextmanager
+def log_prints() -> Iterator[None]:
+    """Log at level DEBUG what is printed meanwhile, for calls of Ray that print."""
+    with redirect_stdout(_Printed()):
+        yield
+
+
 def log_folder() -> None:
     """Log, at level DEBUG, where the log files of the running Ray are."""
     node = worker._global_node  # noqa: SLF001
     if node:
         log.debug("Ray's log files are in %s", node.get_logs_dir_path())
+
+
+class _Printed(io.TextIOBase):
+    def write(self, text: str) -> int:
+        for line in filter(str.strip, text.splitlines()):
+            log.debug("%s", line)
+        return len(text)
 
 
 class _Forward(logging.Handler):

@@ -120,9 +120,10 @@ def test_an_earlier_comparison_is_never_overwritten(dataset, tmp_path):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_search_tries_the_weights_and_draws_their_front(dataset, tmp_path):
+def test_a_search_tries_the_weights_and_draws_their_front(dataset, tmp_path, capsys):
     out = tmp_path / "search"
     report = search(dataset, out=out, weights=(16.0, 0.5), **SMALL)
+    assert capsys.readouterr().out == ""  # nothing of Ray Tune's
     assert [trial.weight for trial in report.trials] == [0.5, 16.0]
     assert report.best_weight in (0.5, 16.0)
     assert any(trial.on_front for trial in report.trials)

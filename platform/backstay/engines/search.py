@@ -32,6 +32,7 @@ from backstay.evaluation.comparison.run import (
     refuse_failures,
 )
 from backstay.evaluation.report.write import write_report
+from backstay.ray_output import log_prints
 
 log = logging.getLogger("backstay.tune")
 
@@ -113,7 +114,8 @@ def search(
             workers=workers,
             seed=plan.fit.seed,
         )
-        found = tuner.fit()
+        with log_prints():
+            found = tuner.fit()
     if found.errors:
         raise TrainingError(
             f"{len(found.errors)} of {len(found)} trials failed, the first with: "

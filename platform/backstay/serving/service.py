@@ -10,11 +10,10 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +22,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from backstay.errors import ServiceError, UsageError
-from backstay.ray_output import log_folder, quiet_ray
+from backstay.ray_output import log_folder, log_prints, quiet_ray
 from backstay.registry.store import Registry
 from backstay.serving.app import build_app
 from backstay.serving.config import MAX_IDS, ServiceConfig, default_cache
@@ -172,7 +171,7 @@ def run(
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
     with _until_stopped() if blocking else nullcontext(), ExitStack() as stack:
         stack.enter_context(quiet_ray())
-        with redirect_stdout(sys.stderr):  # Ray prints some lines itself
+        with log_prints():
             stack.callback(_shut_down, ray_too=not ray.is_initialized())
             if not ray.is_initialized():
                 address = os.environ.get("RAY_ADDRESS")
@@ -185,7 +184,7 @@ def run(
         if on_ready:
             on_ready(url)
         if blocking:
-            with redirect_stdout(sys.stderr):
+            with log_prints():
                 threading.Event().wait()
         return Service(url, stack.pop_all())
 
@@ -206,7 +205,7 @@ def _deploy(config: ServiceConfig, *, host: str, port: int, replicas: int) -> No
 
 
 def _shut_down(*, ray_too: bool) -> None:
-    with redirect_stdout(sys.stderr):
+    with log_prints():
         if ray.is_initialized():
             serve.shutdown()
         if ray_too:

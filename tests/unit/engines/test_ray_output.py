@@ -4,7 +4,7 @@ import logging
 
 from ray._private import worker
 
-from backstay.ray_output import quiet_ray
+from backstay.ray_output import log_prints, quiet_ray
 
 
 def test_ray_s_messages_are_logged_for_debugging_only(caplog, capsys):
@@ -24,3 +24,14 @@ def test_ray_s_messages_are_logged_for_debugging_only(caplog, capsys):
     assert "".join(capsys.readouterr()) == ""
     assert worker.print_to_stdstream is printing
     assert (serve.handlers, serve.propagate) == before
+
+
+def test_printed_lines_are_logged_for_debugging_only(caplog, capsys):
+    caplog.set_level(logging.DEBUG, "backstay.ray")
+    with log_prints():
+        print("│ Number of trials │\n\nView results")  # noqa: T201
+    assert [record.getMessage() for record in caplog.records] == [
+        "│ Number of trials │",
+        "View results",
+    ]
+    assert "".join(capsys.readouterr()) == ""
