@@ -64,7 +64,7 @@ def distances_by_slice(records: Sequence[Record]) -> ByTask:
 
 
 def chain_figures(maps: Sequence[MapFigures]) -> dict[MapFigure, dict[str, ByVersion]]:
-    """Figures of maps by method and by versions led back, means over pairs that far apart."""
+    """Figures of maps by method and by versions mapped back, means over pairs that far apart."""
     return {figure: _along_chain(figure, maps) for figure in get_args(MapFigure)}
 
 

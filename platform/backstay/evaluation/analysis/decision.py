@@ -88,7 +88,7 @@ class _Candidate:
         return self.loss.value >= -TOLERATED
 
     @property
-    def surely_tolerated(self) -> bool:
+    def interval_tolerated(self) -> bool:
         return self.loss.interval is not None and self.loss.interval[0] >= -TOLERATED
 
 
@@ -119,7 +119,7 @@ class _Case:
         tolerated = [candidate for candidate in gaining if candidate.tolerated]
         if not tolerated:
             return "too-costly", [max(gaining, key=lambda candidate: candidate.loss.value)]
-        proven = [candidate for candidate in tolerated if candidate.surely_tolerated]
+        proven = [candidate for candidate in tolerated if candidate.interval_tolerated]
         return (
             ("proven", self._leading(proven))
             if proven

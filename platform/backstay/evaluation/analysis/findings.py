@@ -44,7 +44,7 @@ class Analysis:
     consumer_costs: ByTask  # percent above fix-m0, incomplete methods too
     distances: ByTask  # alignment error by method and slice of entities
     compatibility: dict[str, Compatibility]  # by method
-    chain: dict[MapFigure, dict[str, ByVersion]]  # by figure, method and versions led back
+    chain: dict[MapFigure, dict[str, ByVersion]]  # by figure, method and versions mapped back
 
     @classmethod
     def of(cls, results: Results) -> Self:

@@ -61,7 +61,7 @@ def summarise(
     recalls = values_of(records, "recall@50", task=RECOMMENDATION)
     aucs = values_of(records, "roc_auc")
     errors = values_of(records, "alignment_error", task=ALIGNMENT)
-    sure = {
+    intervals = {
         figure: {method: interval(values) for method, values in by_method.items()}
         for figure, by_method in percentages(replicates).items()
     }
@@ -86,9 +86,9 @@ def summarise(
                 alignment_error=mean_over_tasks(errors.get(method)),
                 fit_seconds=cost.fit_seconds if cost else None,
                 peak_rss_mb=cost.peak_rss_mb if cost else None,
-                intended_interval=_of(sure["intended_pct"], method, intended_pct),
-                unintended_interval=_of(sure["unintended_pct"], method, unintended_pct),
-                total_interval=_of(sure["total_pct"], method, total_pct),
+                intended_interval=_of(intervals["intended_pct"], method, intended_pct),
+                unintended_interval=_of(intervals["unintended_pct"], method, unintended_pct),
+                total_interval=_of(intervals["total_pct"], method, total_pct),
             )
         )
     return tuple(rows)

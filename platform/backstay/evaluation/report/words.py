@@ -52,7 +52,7 @@ COLUMNS = {
     "Distance": "Mean distance between the vectors an old consumer gets and M_0's own vectors of "
     "the same snapshot (alignment error).",
     "Fit": "Wall-clock time of all fits of the method.",
-    "Memory": "The greatest memory one of its fits held.",
+    "Memory": "Peak memory of its fits.",
 }
 """What each column of the comparison table means."""
 

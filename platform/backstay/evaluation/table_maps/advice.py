@@ -37,7 +37,7 @@ def advise(scores: Sequence[MapScore]) -> Advice:
 
 
 def conclude(advice: Sequence[Advice], *, newest: int) -> Conclusion:
-    """Sort the older versions by what the advice on the newest table says."""
+    """Sort the older versions by the advice on the newest table."""
     codes = {part.score.target: part.code for part in advice if part.score.source == newest}
     return Conclusion(
         newest=newest,

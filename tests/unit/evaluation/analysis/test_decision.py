@@ -127,7 +127,7 @@ def test_a_better_sum_that_costs_too_much_is_explained(make_results):
     assert loss.value == pytest.approx(-10)
 
 
-def test_the_consumer_that_is_hit_hardest_is_named(results):
+def test_the_consumer_that_loses_most_is_named(results):
     hurt = tuple(
         replace(record, value=0.9 * record.value)
         if (record.method, record.task, record.metric) == ("backstay", "edge_rating", "roc_auc")
@@ -141,7 +141,7 @@ def test_the_consumer_that_is_hit_hardest_is_named(results):
     assert reason(decision(results), "loss-tolerated").hardest_hit == ()  # all lose the same
 
 
-def test_what_failed_is_left_out_and_said(make_results):
+def test_failed_methods_are_left_out_and_named(make_results):
     failure = Failure(cell="fit version 3", message="boom", method="backstay", version=3)
     results = make_results(without=[("backstay", 3), ("backstay", 4)], failures=[failure])
     made = decision(results)

@@ -53,7 +53,7 @@ def test_only_significant_differences_are_shown(made):
     assert cells(table, "backstay")[table.columns.index("bc-aligner")].text == "+4.2"
 
 
-def test_who_is_hit(made):
+def test_the_cost_for_each_consumer(made):
     table = made["consumers"]
     own = dict(zip(table.columns, cells(table, "no-bc"), strict=True))
     assert own["edge rating"].text == "−35.0 %"

@@ -45,7 +45,7 @@ def test_the_verdict_and_the_advice_in_words(results):
     assert sentences[3, 2].startswith("3→2: keep the old table; no map back is good enough.")
 
 
-def test_the_page_loads_nothing_and_says_everything(results, tmp_path):
+def test_the_page_loads_nothing_and_has_every_text(results, tmp_path):
     page = write_comparison(results, tmp_path / "run").read_text(encoding="utf-8")
     assert not re.search(r"(src|href)=|url\(|@import|<script", page)
     assert "&lt;v3&gt;" in page

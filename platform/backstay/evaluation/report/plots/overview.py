@@ -31,7 +31,7 @@ _MAP_FIGURES: Mapping[MapFigure, tuple[str, str]] = {
         "Spectral norm of the composed map: 1 leaves the length of the longest vector unchanged.",
     ),
     "condition_number": (
-        "Unevenness of the maps",
+        "Condition of the maps",
         "Condition number of the composed map, log scale: 1 stretches all directions alike.",
     ),
 }
@@ -148,7 +148,7 @@ def _method_panels(figures: VersionFigures, style_of: Mapping[str, Style]) -> li
             axes.set_xlabel("version", labelpad=1)
             axes.set_ylabel("%", labelpad=0)
 
-        told = [
+        texts = [
             f"{what} {percent(side[max(side)].value)} at version {max(side)}"
             for what, side in zip(("recommendation", "old consumers"), sides, strict=True)
             if side
@@ -160,7 +160,7 @@ def _method_panels(figures: VersionFigures, style_of: Mapping[str, Style]) -> li
             f"{NO_BC}; hollow, dashed: old consumers against {FIX_M0}; both in percent, on the "
             "same scale for all methods. Bands: 95 % interval of the method's own figure at that "
             "version. Only the table's intervals are paired.",
-            alt="; ".join(told) + ".",
+            alt="; ".join(texts) + ".",
             draw=draw,
             size=SMALL,
             method=method,

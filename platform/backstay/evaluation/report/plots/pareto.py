@@ -36,7 +36,7 @@ def cost_panels(analysis: Analysis, style_of: Mapping[str, Style]) -> list[Panel
     )
     best = max(row.total_pct or 0.0 for row in rows)
     near = [row for row in rows if best - (row.total_pct or 0.0) <= _NEAR]
-    shown = [("Costs for recommendation and old consumers", rows, _CAPTION)]
+    shown = [("Both costs of each method", rows, _CAPTION)]
     if 1 < len(near) < len(rows):
         shown.append(
             (

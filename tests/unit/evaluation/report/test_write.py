@@ -90,7 +90,7 @@ def test_the_page_can_be_read_aloud(html):
     assert all(len(label) > 20 for label in page.pictures)
 
 
-def test_the_page_says_what_the_figures_say(html, results):
+def test_the_page_shows_the_figures(html, results):
     text = " ".join(Page(html).words)
     for row in results.summary:
         assert row.method in text
@@ -104,7 +104,7 @@ def test_the_page_says_what_the_figures_say(html, results):
     assert "4,000 interactions" in text
 
 
-def test_the_text_says_the_same_and_shows_the_plots_beside_it(out, results):
+def test_the_markdown_has_the_same_tables_and_the_plots(out, results):
     text = (out / "report.md").read_text(encoding="utf-8")
     assert "**Ship this update with backstay.**" in text
     images = re.findall(r"!\[[a-z]+\]\(([^)]*)\)", text)
@@ -129,7 +129,7 @@ def test_the_text_says_the_same_and_shows_the_plots_beside_it(out, results):
     }
 
 
-def test_the_document_says_the_same_to_programs(out, results):
+def test_the_document_has_the_same_figures(out, results):
     document = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert set(document) == {"verdict", "table", "groups", "pairs", "compatibility", "failures"}
     assert document["verdict"]["code"] == "ship"
@@ -189,7 +189,7 @@ def test_methods_with_equal_vectors_are_not_ranked(make_results, tmp_path):
     assert document["groups"][0] == {"methods": ["bc-aligner", "backstay"], "apart": []}
 
 
-def test_where_the_first_model_is_best_the_report_says_do_not_ship(make_results, tmp_path):
+def test_where_the_first_model_is_best_the_report_advises_not_to_ship(make_results, tmp_path):
     best = make_results(
         methods=("fix-m0", "no-bc", "bc-aligner"), costs={"fix-m0": (0.1, 0.0, 0.0)}
     )
