@@ -1,4 +1,4 @@
-"""A version in the making: staged out of readers' sight, then published whole or not at all.
+"""A draft of a version: staged out of readers' sight, then published whole or not at all.
 
 `publish` claims the number, places the staged files, and creates the manifest last. Killed at any
 point, it leaves no version; the same run does it again from the start.
@@ -37,10 +37,10 @@ _log = logging.getLogger("backstay.registry")
 
 
 class Draft:
-    """What one run has staged for one version. `Space.draft` makes it, or opens it again.
+    """The draft of one version by one run. `Space.draft` makes it, or opens it again.
 
-    Each `write_…` replaces what this run had staged under the same name, and counts once it
-    returns. One process at a time works on a run's draft.
+    Each `write_…` replaces the file that this run staged under the same name; the file is staged
+    once the method returns. Only one process may work on a draft at a time.
     """
 
     def __init__(self, space: SpaceFiles, *, version: int, run_id: str) -> None:
@@ -107,7 +107,7 @@ class Draft:
         self._staged.write(METRICS, canonical_json(dict(metrics), what="metrics"))
 
     def write_fit_report(self, report: Mapping[str, object]) -> None:
-        """Stage how the fit went, a JSON object."""
+        """Stage the report of the fit, a JSON object."""
         self._staged.write(FIT_REPORT, canonical_json(dict(report), what="fit report"))
 
     def publish(
@@ -123,14 +123,14 @@ class Draft:
     ) -> Manifest:
         """Make the staged files version k of the space, and clear the staging place.
 
-        Done again by the same run after a crash, it finishes; after success, it returns what was
-        published.
+        Repeated by the same run after a crash, it finishes; after success, it returns the published
+        manifest.
 
         Args:
             parent: k - 1; None for version 0.
             method: The update method's name.
-            config: Everything the fit was told, JSON-able.
-            dataset_fingerprint: Of the data it was fitted on.
+            config: All settings of the fit, JSON-able.
+            dataset_fingerprint: The fingerprint of the data it was fitted on.
             dataset_name: The data's name.
             until: Position on the timeline up to which the data was seen, 0 to 1.
             dim: D_k; by default that of the staged tables or map.
@@ -138,7 +138,7 @@ class Draft:
         Raises:
             VersionExistsError: Another run has the number; this one's files stay staged.
             MapMismatchError: The staged map's shape is not (D_{k-1}, D_k).
-            RegistryError: k is not the next version, or nothing fit to publish is staged.
+            RegistryError: k is not the next version, or neither a model nor a table is staged.
         """
         published = self._published()
         if published:
@@ -174,9 +174,9 @@ class Draft:
         return Manifest.from_json(data)
 
     def discard(self) -> None:
-        """Drop all that is staged, and this run's unfinished claim on the number."""
+        """Remove all staged files, and this run's unfinished claim on the number."""
         claim = self.space.claim(self.version)
-        if claim and claim["run_id"] == self.run_id:
+        if claim and claim.run_id == self.run_id:
             self.space.release_claim(self.version, force=True)
         self._staged.clear()
 
@@ -184,7 +184,7 @@ class Draft:
         return self.space.path(self.version, name)
 
     def _published(self) -> Manifest | None:
-        """The manifest if this very run has published; VersionExistsError if another has."""
+        """The manifest if this run has published; VersionExistsError if another run has."""
         if not self._files.exists(self._target(MANIFEST)):
             return None
         manifest = self.space.manifest(self.version)
@@ -248,7 +248,7 @@ class Draft:
     def _dim(
         self, dim: int | None, *, tables: list[EmbeddingTable], previous: Manifest | None
     ) -> int:
-        """D_k, once the staged tables and map agree on it."""
+        """D_k; InputError unless the staged tables and map agree on it."""
         dims = {f"table {table.entity}": table.dim for table in tables}
         if BACKWARD in self._staged.complete and previous:
             path = self._staged.path(BACKWARD)
@@ -276,7 +276,7 @@ class Draft:
             return claim
         self._published()  # the other run may have finished meanwhile
         raise VersionExistsError(
-            self._lost(f"{holder_name(claim)} claimed it at {claim['time']} and has not finished")
+            self._lost(f"{holder_name(claim)} claimed it at {claim.time} and has not finished")
             + " If that run is dead, start it again to finish it, or free the number with "
             f"Space.release_claim({self.version})."
         )

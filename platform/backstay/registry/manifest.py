@@ -1,4 +1,4 @@
-"""The manifest: what a published version is, and the hashes that prove it."""
+"""The manifest: describes a published version, with size and hash of every file."""
 
 import hashlib
 import re

@@ -5,18 +5,20 @@
 """
 
 import logging
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
+
+from pydantic import TypeAdapter
 
 from backstay.errors import NotFoundError, RegistryError
 from backstay.registry.manifest import CLAIM, MANIFEST, Manifest, now
-from backstay.storage.documents import canonical_json, parse_object
+from backstay.storage.documents import canonical_json, parse_document
 from backstay.storage.files import Files
 from backstay.storage.processes import ProcessIdentity, is_running, this_process
 
 _log = logging.getLogger("backstay.registry")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Claim(ProcessIdentity):
     """The content of `claim.json`: the process that publishes a version, and its run."""
 
@@ -24,9 +26,12 @@ class Claim(ProcessIdentity):
     time: str  # UTC, ISO 8601
 
 
+_claim = TypeAdapter(Claim)
+
+
 @dataclass(frozen=True)
 class SpaceFiles:
-    """The files of one space, and what its manifests and claims hold."""
+    """The files of one space: its manifests and claims."""
 
     files: Files
     name: str
@@ -66,7 +71,7 @@ class SpaceFiles:
 
     def claim(self, version: int) -> Claim | None:
         """Which run holds a number that is not published yet."""
-        claim = self._claim(version)
+        claim = self._read_claim(version)
         return None if self.files.exists(self.path(version, MANIFEST)) else claim
 
     def take_claim(self, version: int, *, run_id: str) -> bytes | Claim:
@@ -74,13 +79,13 @@ class SpaceFiles:
 
         The same run may take over its own claim from a process that has ended.
         """
-        claim: Claim = {"run_id": run_id, **this_process(), "time": now()}
-        data = canonical_json(claim, what="a claim")
+        claim = Claim(run_id=run_id, time=now(), **asdict(this_process()))
+        data = canonical_json(asdict(claim), what="a claim")
         path = self.path(version, CLAIM)
         if self.files.create(path, data):
             return data
-        holder = self._claim(version) or claim
-        if holder["run_id"] != run_id:
+        holder = self._read_claim(version) or claim
+        if holder.run_id != run_id:
             return holder
         if is_running(holder):
             raise RegistryError(
@@ -101,27 +106,27 @@ class SpaceFiles:
             raise NotFoundError(f"{self.name} has no unfinished claim on version {version}.")
         if is_running(claim) and not force:
             raise RegistryError(
-                f"run {claim['run_id']} (process {claim['pid']} of this host) is publishing "
+                f"run {claim.run_id} (process {claim.pid} of this host) is publishing "
                 f"version {version} of {self.name}; let it finish or stop it first."
             )
         for name in self.files.find(self.path(version)):
             if name != CLAIM:
                 self.files.remove(self.path(version, name))
         self.files.remove(self.path(version, CLAIM))  # last: until then nobody else comes in
-        _log.info("released the claim of run %s on version %d", claim["run_id"], version)
+        _log.info("released the claim of run %s on version %d", claim.run_id, version)
 
-    def _claim(self, version: int) -> Claim | None:
+    def _read_claim(self, version: int) -> Claim | None:
         path = self.path(version, CLAIM)
         try:
             data = self.files.read(path)
         except FileNotFoundError:
             return None
-        return cast("Claim", parse_object(data, path=path))
+        return parse_document(_claim, data, path=self.files.full(path))
 
 
 def holder_name(claim: Claim) -> str:
     """The run and process of a claim, for messages."""
-    return f"run {claim['run_id']} (host {claim['host']}, process {claim['pid']})"
+    return f"run {claim.run_id} (host {claim.host}, process {claim.pid})"
 
 
 def spaces(files: Files, uri: str) -> list[str]:

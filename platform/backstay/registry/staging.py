@@ -1,17 +1,17 @@
 """The files that a run has staged for a version, out of readers' sight.
 
-staging/<run_id>/staged.json     what is complete; anything else there is a leftover
+staging/<run_id>/staged.json     lists the complete files; others are leftovers
 staging/<run_id>/files/…         laid out as the version will be
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from backstay.errors import CorruptError, RegistryError
+from backstay.errors import RegistryError
 from backstay.registry.space_files import SpaceFiles
-from backstay.storage.documents import canonical_json, first_fault
+from backstay.storage.documents import canonical_json, parse_document
 from backstay.storage.files import FileDigest
 
 
@@ -92,7 +92,7 @@ class StagedFiles:
 
 
 def staged_drafts(space: SpaceFiles) -> list[StagedDraft]:
-    """What is staged and not published: runs in progress, refused or dead."""
+    """The drafts that are not published: of runs in progress, refused or dead."""
     found = []
     for run_id in space.files.folders(f"{space.name}/staging"):
         folder = f"{space.name}/staging/{run_id}"
@@ -111,11 +111,7 @@ def staged_drafts(space: SpaceFiles) -> list[StagedDraft]:
 def _load(space: SpaceFiles, run_id: str) -> _Staged | None:
     path = f"{space.name}/staging/{run_id}/staged.json"
     try:
-        return _staged.validate_json(space.files.read(path), strict=True)
+        data = space.files.read(path)
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        raise CorruptError(
-            f"{space.files.full(path)} doesn't list staged files ({first_fault(error)}). Remove "
-            "its folder and stage the version anew."
-        ) from error
+    return parse_document(_staged, data, path=space.files.full(path))

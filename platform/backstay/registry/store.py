@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from backstay.compat.maps import BackwardMap, compose, identity
 from backstay.errors import MapMismatchError, NotFoundError, RegistryError
 from backstay.registry.draft import Draft
@@ -31,7 +33,7 @@ from backstay.registry.space_files import SpaceFiles, spaces
 from backstay.registry.staging import StagedDraft, staged_drafts
 from backstay.registry.tables import EmbeddingTable
 from backstay.registry.tensors import StoredModel, decode_map, decode_model
-from backstay.storage.documents import JsonObject, canonical_json, parse_object
+from backstay.storage.documents import JsonObject, canonical_json, parse_document, parse_object
 from backstay.storage.files import open_files
 
 _log = logging.getLogger("backstay.registry")
@@ -64,12 +66,15 @@ class Registry:
 
 @dataclass(frozen=True, kw_only=True)
 class Retirement:
-    """What `retired.json` says."""
+    """The content of `retired.json`."""
 
     reason: str
     retired: str  # UTC, ISO 8601
-    removed: tuple[str, ...]  # files that went
+    removed: tuple[str, ...]  # files that are gone
     freed: int  # bytes
+
+
+_retirement = TypeAdapter(Retirement)
 
 
 class Space(SpaceFiles):
@@ -90,7 +95,7 @@ class Space(SpaceFiles):
         return parse_object(data, path=self._full(version, METRICS))
 
     def fit_report(self, version: int) -> JsonObject:
-        """How the fit of a version went."""
+        """The report of a version's fit: its steps, figures and seconds."""
         data = self._read(version, FIT_REPORT, what="fit report")
         return parse_object(data, path=self._full(version, FIT_REPORT))
 
@@ -146,7 +151,7 @@ class Space(SpaceFiles):
         if target > source:
             raise MapMismatchError(
                 f"maps lead from newer versions to older ones; found {source} → {target}. "
-                f"Nothing turns version {source} of {self.name} into a newer one but a re-fit."
+                f"Only a new fit leads from version {source} of {self.name} to a newer one."
             )
         if source == target:
             return identity(self.name, source, self.manifest(source).dim)
@@ -154,34 +159,34 @@ class Space(SpaceFiles):
         return compose([self.backward_map(k) for k in range(target + 1, source + 1)])
 
     def draft(self, version: int, *, run_id: str) -> Draft:
-        """A place to stage `version`, or what the same run had staged before a crash.
+        """The staging place of a run for `version`, with all that it staged before a crash.
 
-        `run_id` names the run: it must be its own and the same after a restart.
+        `run_id` must be different for every run, and the same after a restart of one.
         """
         return Draft(self, version=version, run_id=run_id)
 
     def drafts(self) -> list[StagedDraft]:
-        """What is staged and not published: runs in progress, refused or dead."""
+        """The drafts that are not published: of runs in progress, refused or dead."""
         return staged_drafts(self)
 
     def retired(self, version: int) -> Retirement | None:
-        """When, why and what, if a version is retired."""
+        """The record of a version's retirement; None if it is not retired."""
         path = self.path(version, RETIRED)
         try:
-            raw = parse_object(self.files.read(path), path=path)
+            data = self.files.read(path)
         except FileNotFoundError:
             return None
-        return Retirement(**{**raw, "removed": tuple(raw["removed"])})
+        return parse_document(_retirement, data, path=self.files.full(path))
 
     def retire(self, version: int, *, reason: str = "", force: bool = False) -> Retirement:
-        """Remove a version's tables and model, which its space no longer needs.
+        """Remove a version's tables and model.
 
-        Its manifest, metrics and backward map stay: the version goes on as a virtual one, read out
-        of the latest table, and chains through it still compose. Killed half-way, do it again.
+        Its manifest, metrics and backward map stay: it becomes a virtual version, read out of the
+        latest table, and chains through it still compose. If it is killed half-way, repeat it.
 
         Raises:
             RegistryError: It is the latest version; or the chain from the latest to it is broken,
-                so that nobody could read it any more (`force` retires it all the same).
+                so that its vectors would be lost (`force` retires it anyway).
         """
         manifest = self.manifest(version)
         latest = self.latest()

@@ -67,7 +67,7 @@ def write_table_parts(
         folder: A path or fsspec URL; must not hold anything yet.
         batches: Ids (n,) string or int64, and vectors (n, D) float32.
         space: The space the vectors live in.
-        entity: What the ids name.
+        entity: The entity of the ids.
         version: The version whose space it is.
         part_rows: Most rows in a part; by default 256 MiB of vectors.
         storage_options: For the fsspec file system.
@@ -91,12 +91,12 @@ def write_parts(
     version: int,
     part_rows: int | None = None,
 ) -> TableFiles:
-    """`write_table_parts` for a folder in `files`, in place; after an error nothing of it stays."""
+    """`write_table_parts` into a folder of `files`; after an error nothing of it stays."""
     batches = iter(batches)
     first = next(batches, None)
     if first is None:
         raise InputError(
-            f"the table of {entity} came without a batch, so its dimension is unknown. "
+            f"expected at least one batch for the table of {entity}, found none. "
             "For an empty table pass one batch of no rows."
         )
     ids, values = first
@@ -141,7 +141,7 @@ def write_parts(
 def _row_groups(
     batches: Iterator[Batch], *, schema: pa.Schema, rows: int, keys: IdKeys
 ) -> Iterator[pa.RecordBatch]:
-    """Regroup batches of any size into record batches of `rows`; at least one, if an empty one."""
+    """Regroup batches of any size into record batches of `rows`; without rows, one empty batch."""
     buffer = np.empty((rows, schema.field("embedding").type.list_size), np.float32)
     pending: list[pa.Array] = []
     filled = 0

@@ -1,9 +1,9 @@
-"""Embedding tables: Parquet files of ids and float32 vectors that know which version they are.
+"""Embedding tables: Parquet files of ids and float32 vectors, labelled with their version.
 
     id         string | int64
     embedding  fixed-size list of float32, of length D
 
-in part-*.parquet files, uncompressed and without dictionaries (vectors gain nothing from either),
+in part-*.parquet files, uncompressed and without dictionaries (vectors get no smaller by either),
 with space, entity and version in the schema's metadata.
 """
 
@@ -32,7 +32,7 @@ _SPACE, _ENTITY, _VERSION = b"backstay.space", b"backstay.entity", b"backstay.ve
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingTable:
-    """An opened table: rows are read when asked for. Can be pickled, so a task can take it."""
+    """An opened table; its rows are read on demand. Can be pickled, for tasks of Ray."""
 
     space: str
     entity: str
@@ -82,7 +82,7 @@ class EmbeddingTable:
         return pa.concat_arrays(ids or [pa.array([], ID_TYPES[self.id_type])]), values
 
     def vectors(self) -> Vectors:
-        """All vectors, with the space and version they live in."""
+        """All vectors, with their space and version."""
         return Vectors(self.space, self.version, self.read()[1])
 
 
@@ -103,7 +103,7 @@ def record_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema) -> pa.Rec
 
     Args:
         ids: (n,) of the schema's id type.
-        values: (n, D) float32, which `check_batch` found in order.
+        values: (n, D) float32, already checked by `check_batch`.
         schema: from `table_schema`.
     """
     flat = pa.array(np.asarray(values, order="C").reshape(-1))
@@ -124,14 +124,14 @@ def open_table(
 
     Args:
         path: A path or fsspec URL.
-        space: The space the vectors must live in; needed where the table does not say.
-        version: The version they must have; needed where the table does not say.
-        entity: What the ids must name; the file's own name where nobody says.
-        extra_columns: Whether columns beside id and embedding are fine; reading leaves them out.
+        space: The space the vectors must live in; needed if the table has no label of it.
+        version: The version they must have; needed if the table has no label of it.
+        entity: The entity of the ids; by default the table's label, else the file's name.
+        extra_columns: Whether to allow columns beside id and embedding; reading leaves them out.
         storage_options: For the fsspec file system.
 
     Raises:
-        InputError: The layout is another, or the table says it is of another space or version.
+        InputError: The layout is another, or the table is labelled with another space or version.
     """
     files = open_files(path, storage_options=storage_options)
     parts = part_names(files)
@@ -153,7 +153,7 @@ def open_parts(
     entity: str | None = None,
     extra_columns: bool = False,
 ) -> EmbeddingTable:
-    """`open_table` for known files: reads their footers, no rows."""
+    """`open_table` for given files: reads their footers, no rows."""
     table: EmbeddingTable | None = None
     rows = 0
     for part in parts:
@@ -171,7 +171,7 @@ def open_parts(
 
 
 def check_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema, first_row: int) -> None:
-    """Refuse what can't be rows of a table.
+    """Refuse a batch that can't be rows of a table.
 
     Args:
         ids: (n,) of the schema's id type, none of them null.
@@ -198,7 +198,7 @@ def check_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema, first_row:
         row = int(np.flatnonzero(~finite.all(axis=1))[0])
         raise InputError(
             f"row {first_row + row}, id {ids[row].as_py()!r}: the vector isn't finite (NaN or "
-            "infinity); leave the row out or look into the model."
+            "infinity); leave the row out or check the model."
         )
 
 
@@ -211,7 +211,7 @@ def _describe(
     *,
     extra_columns: bool,
 ) -> EmbeddingTable:
-    """A table as its first part tells of it; `given` are space, version and entity."""
+    """A table by its first part; `given` are space, version and entity."""
     id_type, dim = _check_layout(file.schema_arrow, path, extra_columns=extra_columns)
     metadata = file.schema_arrow.metadata or {}
     space, version, entity = given
@@ -223,8 +223,8 @@ def _describe(
         entity = metadata[_ENTITY].decode() if _ENTITY in metadata else Path(path).stem
     if space is None or version is None:
         raise InputError(
-            f"{path} doesn't say which space and version its vectors are of; name them "
-            "(space=…, version=…)."
+            f"{path} has no label of the space and version of its vectors; name them (space=…, "
+            "version=…)."
         )
     return EmbeddingTable(
         space=space,
@@ -276,9 +276,8 @@ def _check_part(file: ParquetFile, table: EmbeddingTable, path: str) -> None:
         if found != value:
             what = key.decode().removeprefix("backstay.")
             raise InputError(
-                f"{path} says it is of {what} {found}; expected {what} {value}. "
-                "Vectors of one version mean nothing in another's space: pick the right table, or "
-                "convert it first."
+                f"{path} is labelled {what} {found}; expected {what} {value}. Vectors of different "
+                "versions can't be mixed: pick the right table, or convert it first."
             )
 
 

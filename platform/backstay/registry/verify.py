@@ -28,7 +28,7 @@ _CHUNK = 8 << 20  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Defect:
-    """One thing about a version that isn't as it was published."""
+    """One difference between a version and what was published."""
 
     kind: Literal["missing", "changed", "stray", "parent", "content"]
     path: str  # within the version's folder
@@ -36,25 +36,25 @@ class Defect:
 
 
 def verify(space: Space, version: int) -> list[Defect]:
-    """Everything about a version that is not as it was published; empty when all is well."""
+    """All differences between a version and what was published; empty if there is none."""
     try:
         manifest = space.manifest(version)
     except CorruptError as error:
         return [Defect(kind="changed", path=MANIFEST, message=str(error))]
     defects = [*_manifest(space, manifest, version), *_files(space, manifest, version)]
-    if not defects:  # content that isn't what was published says nothing about publishing
+    if not defects:  # the content of files that were changed later is not checked
         defects += _content(space, manifest)
     return defects
 
 
 def _manifest(space: Space, manifest: Manifest, version: int) -> Iterator[Defect]:
-    """Whether the manifest is this version's, unchanged, and follows from all before it."""
+    """Check that the manifest is this version's and unchanged, and all hashes of parents hold."""
     if (manifest.space, manifest.version) != (space.name, version):
-        message = f"says it is version {manifest.version} of {manifest.space}."
+        message = f"is the manifest of {manifest.space} version {manifest.version}."
         yield Defect(kind="changed", path=MANIFEST, message=message)
         return
     if space.files.read(space.path(version, MANIFEST)) != manifest.to_json():
-        message = "isn't written as Backstay writes it: someone has edited it."
+        message = "has other bytes than Backstay writes for it: it was edited."
         yield Defect(kind="changed", path=MANIFEST, message=message)
     child = manifest
     while child.parent is not None:
@@ -74,7 +74,7 @@ def _manifest(space: Space, manifest: Manifest, version: int) -> Iterator[Defect
 
 
 def _files(space: Space, manifest: Manifest, version: int) -> Iterator[Defect]:
-    """Whether exactly the files of the manifest are there, with their sizes and hashes."""
+    """Check that exactly the files of the manifest are there, with their sizes and hashes."""
     retired = space.retired(version)
     expected = {k: v for k, v in manifest.files.items() if not retired or k not in retired.removed}
     found = space.files.find(space.path(version))
@@ -98,7 +98,7 @@ def _files(space: Space, manifest: Manifest, version: int) -> Iterator[Defect]:
 
 
 def _content(space: Space, manifest: Manifest) -> Iterator[Defect]:
-    """Whether maps and tables can be read and have the manifest's shapes."""
+    """Check that maps and tables can be read and have the manifest's shapes."""
     version = manifest.version
     checks: dict[str, Callable[[int], object]] = {
         MODEL: space.model,

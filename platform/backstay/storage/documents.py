@@ -1,14 +1,16 @@
 """Small JSON documents: bytes that depend on nothing but the value, and checked reading."""
 
 import json
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from backstay.errors import CorruptError, InputError
 
 JsonObject = dict[str, Any]
 """A JSON object as Python reads it."""
+
+T = TypeVar("T")
 
 
 def canonical_json(value: object, *, what: str) -> bytes:
@@ -33,8 +35,18 @@ def parse_object(data: bytes, *, path: str) -> JsonObject:
     return cast("JsonObject", value)
 
 
+def parse_document(adapter: TypeAdapter[T], data: bytes, *, path: str) -> T:
+    """A typed value out of a stored JSON file; CorruptError where a field is wrong."""
+    try:
+        return adapter.validate_json(data)
+    except ValidationError as error:
+        raise CorruptError(
+            f"{path} is damaged ({first_fault(error)}); restore it from a copy."
+        ) from error
+
+
 def first_fault(error: ValidationError) -> str:
-    """What is wrong with a document, in a few words: the first fault that pydantic found."""
+    """The first fault that pydantic found in a document, in a few words of ours."""
     fault = error.errors(include_url=False, include_context=False)[0]
     field = ".".join(map(str, fault["loc"]))
     match fault["type"]:

@@ -2,12 +2,13 @@
 
 import os
 import socket
-from typing import TypedDict
+from dataclasses import dataclass
 
 import psutil
 
 
-class ProcessIdentity(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class ProcessIdentity:
     """One process of one host."""
 
     host: str
@@ -18,16 +19,16 @@ class ProcessIdentity(TypedDict):
 def this_process() -> ProcessIdentity:
     """The identity of this process."""
     pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": started(pid)}
+    return ProcessIdentity(host=socket.gethostname(), pid=pid, started=started(pid))
 
 
 def is_running(process: ProcessIdentity) -> bool:
     """Whether `process` is another live process of this host; False if it is of another host."""
     return (
-        process["host"] == socket.gethostname()
-        and process["pid"] != os.getpid()
-        and process["started"] is not None
-        and process["started"] == started(process["pid"])
+        process.host == socket.gethostname()
+        and process.pid != os.getpid()
+        and process.started is not None
+        and process.started == started(process.pid)
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -370,7 +371,7 @@ def test_a_dead_publishers_claim_is_named_and_can_be_released(space, stage, publ
         VersionExistsError, match=r"run dead \(host elsewhere, .*release_claim\(0\)"
     ):
         publish(draft)
-    assert space.claim(0)["run_id"] == "dead"
+    assert space.claim(0).run_id == "dead"
     assert space.versions() == []
 
     space.release_claim(0)
@@ -386,7 +387,7 @@ def test_a_live_publishers_claim_is_not_released(space, stage, publish):
     from backstay.storage.processes import started, this_process  # noqa: PLC0415
 
     parent = os.getppid()
-    _claim(space, **{**this_process(), "pid": parent, "started": started(parent)})
+    _claim(space, **{**asdict(this_process()), "pid": parent, "started": started(parent)})
     with pytest.raises(RegistryError, match="let it finish or stop it first"):
         space.release_claim(0)
     draft = space.draft(0, run_id="dead")

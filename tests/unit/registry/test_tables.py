@@ -128,7 +128,7 @@ def test_ids_whose_hashes_collide_are_not_duplicates(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        ([], "without a batch"),
+        ([], "expected at least one batch"),
         ([_batch([1, None])], "row 1 has no id"),
         ([_batch([1]), _batch([2], value=np.inf)], "row 1, id 2: the vector isn't finite"),
         ([_batch([1]), _batch(["b"])], "ids must stay int64 throughout a table; found string"),
@@ -164,7 +164,7 @@ def test_what_is_there_is_not_overwritten(tmp_path, make):
 
 def test_a_brought_in_table_needs_a_space_and_a_version(tmp_path):
     path = _plain(tmp_path / "shop.parquet", embedding=_vectors(2), id=pa.array([5, 6], pa.int32()))
-    with pytest.raises(InputError, match="doesn't say which space and version"):
+    with pytest.raises(InputError, match="has no label of the space and version"):
         open_table(path)
     table = open_table(path, space="movies", version=1)
     assert (table.entity, table.id_type, table.dim) == ("shop", "int64", 3)
