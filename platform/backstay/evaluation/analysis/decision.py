@@ -11,8 +11,8 @@ differ significantly from it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from backstay.evaluation.analysis.by_version import Estimate
 from backstay.evaluation.analysis.codes import (
     TOLERATED,
     Cause,
@@ -26,12 +26,12 @@ from backstay.evaluation.analysis.groups import Order
 from backstay.evaluation.analysis.significance import FIX_M0, NO_BC
 from backstay.evaluation.analysis.summary import ByTask
 from backstay.evaluation.comparison.results import Replicates, Results, Summary
-from backstay.evaluation.metrics.bootstrap import interval
+from backstay.evaluation.metrics.bootstrap import Interval, interval
 
 
 def gains_over_fix_m0(
     summary: Sequence[Summary], replicates: Sequence[Replicates]
-) -> dict[str, Estimate]:
+) -> dict[str, MethodFigure]:
     """Percent by which a method's Recall@50 is above `fix-m0`'s, paired; by method."""
     means = {
         row.method: row.intended_recall50
@@ -47,7 +47,7 @@ def gains_over_fix_m0(
         if method in recalls and FIX_M0 in recalls:
             pairs = zip(recalls[method], recalls[FIX_M0], strict=True)
             bounds = interval([100 * (ours / theirs - 1) for ours, theirs in pairs if theirs])
-        found[method] = Estimate(100 * (mean / means[FIX_M0] - 1), bounds)
+        found[method] = _figure(method, 100 * (mean / means[FIX_M0] - 1), bounds)
     return found
 
 
@@ -64,24 +64,30 @@ def decide(results: Results, order: Order, consumer_costs: ByTask) -> Decision:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A method to ship with."""
+    """A method to ship with, and its figures in percent."""
 
-    row: Summary
-    gain: Estimate  # of Recall@50 over fix-m0, percent
+    name: str
+    gain: MethodFigure  # Recall@50 over fix-m0's
+    loss: MethodFigure  # ROC-AUC over fix-m0's: below zero old consumers lose
+    price: MethodFigure  # Recall@50 over no-bc's
+    total: MethodFigure  # the sum of loss and price
 
-    @property
-    def name(self) -> str:
-        return self.row.method
+    @classmethod
+    def of(cls, row: Summary, gain: MethodFigure) -> Self:
+        loss, price, total = (
+            _figure(row.method, *found)
+            for found in (
+                (row.unintended_pct, row.unintended_interval),
+                (row.intended_pct, row.intended_interval),
+                (row.total_pct, row.total_interval),
+            )
+        )
+        return cls(row.method, gain, loss, price, total)
 
     @property
     def gains(self) -> bool:
         """It recommends significantly better than never updating."""
         return self.gain.interval is not None and self.gain.interval[0] > 0
-
-    @property
-    def loss(self) -> Estimate:
-        """Change of old consumers' ROC-AUC, percent: below zero they lose."""
-        return Estimate(self.row.unintended_pct or 0.0, self.row.unintended_interval)
 
     @property
     def tolerated(self) -> bool:
@@ -101,7 +107,7 @@ class _Case:
         self.order, self.consumer_costs = order, consumer_costs
         gains = gains_over_fix_m0(results.summary, results.replicates)
         self.candidates = [
-            _Candidate(self.rows[method], gains[method])
+            _Candidate.of(self.rows[method], gains[method])
             for method in order.totals
             if method != FIX_M0 and method in gains
         ]
@@ -128,7 +134,7 @@ class _Case:
 
     def _leading(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
         """The best sum and those that don't differ from it, in the order of the table."""
-        best = max(candidates, key=lambda candidate: self.order.totals[candidate.name])
+        best = max(candidates, key=lambda candidate: candidate.total.value)
         return [
             candidate
             for candidate in candidates
@@ -168,7 +174,7 @@ class _Case:
                 return [
                     self._gain(leading),
                     self._loss(leading, "loss-tolerated"),
-                    self._price(leading),
+                    Reason(code="compatibility-price", figures=tuple(c.price for c in leading)),
                     *self._without_compatibility(leading),
                     *self._rejected(leading),
                 ]
@@ -182,27 +188,20 @@ class _Case:
         return Reason(code="no-update-method")
 
     def _gain(self, leading: Sequence[_Candidate], code: ReasonCode = "gain") -> Reason:
-        return Reason(code=code, figures=tuple(_figure(c.name, c.gain) for c in leading))
+        return Reason(code=code, figures=tuple(c.gain for c in leading))
 
     def _loss(self, leading: Sequence[_Candidate], code: ReasonCode) -> Reason:
         return Reason(
             code=code,
-            figures=tuple(_figure(c.name, c.loss) for c in leading),
+            figures=tuple(c.loss for c in leading),
             hardest_hit=tuple(hit for c in leading for hit in self._hardest_hit(c.name)),
         )
-
-    def _price(self, leading: Sequence[_Candidate]) -> Reason:
-        prices = (
-            _figure(c.name, Estimate(c.row.intended_pct or 0.0, c.row.intended_interval))
-            for c in leading
-        )
-        return Reason(code="compatibility-price", figures=tuple(prices))
 
     def _without_compatibility(self, chosen: Sequence[_Candidate]) -> list[Reason]:
         free = self.rows.get(NO_BC)
         if free is None or free.unintended_pct is None or NO_BC in (c.name for c in chosen):
             return []
-        cost = _figure(NO_BC, Estimate(free.unintended_pct, free.unintended_interval))
+        cost = _figure(NO_BC, free.unintended_pct, free.unintended_interval)
         return [
             Reason(
                 code="without-compatibility",
@@ -213,22 +212,19 @@ class _Case:
 
     def _rejected(self, leading: Sequence[_Candidate]) -> list[Reason]:
         """Methods that have a better sum than those to ship with."""
-        best = max(self.order.totals[candidate.name] for candidate in leading)
+        best = max(candidate.total.value for candidate in leading)
         rejected = [
             candidate
             for candidate in self.candidates
-            if candidate not in leading and self.order.totals[candidate.name] > best
+            if candidate not in leading and candidate.total.value > best
         ]
         if not rejected:
             return []
         return [
             Reason(
                 code="better-sum-rejected",
-                figures=tuple(
-                    _figure(c.name, Estimate(self.order.totals[c.name], c.row.total_interval))
-                    for c in rejected
-                ),
-                losses=tuple(_figure(c.name, c.loss) for c in rejected if c.gains),
+                figures=tuple(c.total for c in rejected),
+                losses=tuple(c.loss for c in rejected if c.gains),
             )
         ]
 
@@ -252,5 +248,5 @@ def _failed_cells(results: Results) -> list[Reason]:
     return [Reason(code="cells-failed", methods=without, count=len(results.failures))]
 
 
-def _figure(method: str, estimate: Estimate) -> MethodFigure:
-    return MethodFigure(method=method, value=estimate.value, interval=estimate.interval)
+def _figure(method: str, value: float | None, bounds: Interval | None) -> MethodFigure:
+    return MethodFigure(method=method, value=value or 0.0, interval=bounds)
