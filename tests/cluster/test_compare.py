@@ -164,6 +164,6 @@ def test_a_trial_in_which_a_fit_fails_fails(here, monkeypatch):
             data=None,
             plan=ComparePlan.of("fast"),
             method="bc-aligner",
-            ground=None,
+            shared=None,
             baseline=here,
         )

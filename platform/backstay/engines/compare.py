@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import ray
 from ray.exceptions import RayError
@@ -17,12 +17,14 @@ from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
 from backstay.errors import InputError
 from backstay.evaluation.analysis.findings import Analysis
-from backstay.evaluation.comparison.cell_store import FOLDER, Kept
-from backstay.evaluation.comparison.cells import Data, fit_cell
-from backstay.evaluation.comparison.plan import ComparePlan, Profile
+from backstay.evaluation.analysis.summary import with_summary
+from backstay.evaluation.comparison.cell_store import FOLDER, CellStore
+from backstay.evaluation.comparison.keys import CellKey, Outputs
+from backstay.evaluation.comparison.plan import ComparePlan, PlanOptions, Profile
 from backstay.evaluation.comparison.results import Results
 from backstay.evaluation.comparison.run import compare_methods
-from backstay.evaluation.comparison.runner import Here, failure, run_cell
+from backstay.evaluation.comparison.runner import Cell, InProcess, failure, inputs_of, run_cell
+from backstay.evaluation.comparison.values import Data
 from backstay.evaluation.report.write import write_report
 
 log = logging.getLogger("backstay.compare")
@@ -36,34 +38,41 @@ def compare(
     out: Path,
     profile: Profile = "fast",
     workers: int | None = None,
-    **settings: Any,
+    **options: Unpack[PlanOptions],
 ) -> Analysis:
     """Compare update methods on a dataset; write results.json, the report and its figures.
 
-    Fits, consumers and judgements run as Ray tasks of one CPU each, `workers` at the same time
-    (None: as many as there are CPUs; 1: in this process, without Ray). `settings` override the
-    profile: see `ComparePlan.of`. The same call made again after a crash, or after some cells have
-    failed, keeps what was finished; so does one that asks for more methods.
+    Every cell (a fit, the consumers of a task, a judgement) is a Ray task of one CPU. The same call
+    repeated after a crash or after failures runs only the cells that have not finished. So does a
+    call that adds methods.
+
+    Args:
+        dataset: a dataset folder.
+        out: the folder of the run.
+        profile: see `ComparePlan.of`.
+        workers: most tasks at the same time; None: one per CPU; 1: in this process, without Ray.
+        options: override the profile.
     """
-    plan = ComparePlan.of(profile, **settings)
+    plan = ComparePlan.of(profile, **options)
     opened = Dataset.open(dataset)
     shape = {name: value for name, value in plan.to_dict().items() if name != "methods"}
     claim_folder(
         out,
         {"plan": shape, "data": opened.info.fingerprint},
-        result=None if _leaves_to_do(out / RESULTS_FILE, plan) else RESULTS_FILE,
+        result=None if _is_incomplete(out / RESULTS_FILE, plan) else RESULTS_FILE,
     )
     data = read_data(opened, plan)
     started = time.perf_counter()
     with nullcontext() if workers == 1 else ray_session(cpus=workers):
-        results = compare_methods(
+        found = compare_methods(
             data,
             plan,
             about=asdict(opened.info),
-            runner=Here() if workers == 1 else RayTasks(),
-            kept=Kept(out / FOLDER),
+            runner=InProcess() if workers == 1 else RayTasks(),
+            store=CellStore(out / FOLDER),
         )
     seconds = time.perf_counter() - started
+    results = with_summary(found)
     results.write(out / RESULTS_FILE)
     analysis = Analysis.of(results)
     page = write_report(analysis, out)
@@ -79,7 +88,7 @@ def compare(
 
 
 def read_data(opened: Dataset, plan: ComparePlan) -> Data:
-    """The timeline of a dataset, checked for edges that stand on the wrong side of the split."""
+    """The timeline of a dataset; refuses edges on the wrong side of a split."""
     interactions = opened.interactions()
     timeline = tuple(steps(interactions, plan.slices))
     for step in timeline:
@@ -87,8 +96,8 @@ def read_data(opened: Dataset, plan: ComparePlan) -> Data:
     return Data(timeline, opened.attributes(interactions.item_ids))
 
 
-def _leaves_to_do(path: Path, plan: ComparePlan) -> bool:
-    """Whether cells have failed in these results, or some of the plan's methods are missing."""
+def _is_incomplete(path: Path, plan: ComparePlan) -> bool:
+    """Whether these results have failed cells or lack some of the plan's methods."""
     try:
         results = Results.load(path)
     except InputError:
@@ -101,30 +110,28 @@ def _leaves_to_do(path: Path, plan: ComparePlan) -> bool:
 class RayTasks:
     """Runs each cell as a Ray task of one CPU; needs a Ray session."""
 
-    def __init__(self) -> None:
-        # A fit has a process of its own, whose peak memory is then the fit's.
-        self._fit = ray.remote(num_cpus=1, max_calls=1)(run_cell)
-        self._other = ray.remote(num_cpus=1)(run_cell)
-        self._labels: dict[Any, str] = {}
-
-    def share(self, value: Any) -> Any:
-        """Put the value into the object store, where tasks read it without a copy."""
-        return ray.put(value)
-
-    def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Submit a task; the promise is a reference that further tasks may be given."""
-        task = self._fit if function is fit_cell else self._other
-        promise = task.remote(label, function, *args, **options)
-        self._labels[promise] = label
-        return promise
-
-    def finished(self) -> Iterator[tuple[str, Any]]:
-        """Every submitted cell as it finishes; a process that died counts as a failure."""
-        while self._labels:
-            (promise,), _ = ray.wait(list(self._labels), num_returns=1, fetch_local=False)
-            label = self._labels.pop(promise)
+    def run(
+        self, cells: Iterable[Cell[object]], data: Data, known: Outputs
+    ) -> Iterator[tuple[CellKey[object], object]]:
+        """See Runner. A cell whose process died counts as failed."""
+        anywhere = ray.remote(num_cpus=1)(run_cell)
+        own_process = ray.remote(num_cpus=1, max_calls=1)(run_cell)
+        shared = ray.put(data)
+        references = {}
+        waiting = {}
+        for cell in cells:
+            for key in inputs_of(cell):
+                if key not in references:
+                    references[key] = ray.put(known.outcome(key))
+            task = own_process if cell.own_process else anywhere
+            inputs = [references[key] for key in inputs_of(cell)]
+            references[cell.key] = task.remote(cell, shared, *inputs)
+            waiting[references[cell.key]] = cell.key
+        del references, shared  # Ray frees an output when no task needs it any more
+        while waiting:
+            (reference,), _ = ray.wait(list(waiting), num_returns=1, fetch_local=False)
+            key = waiting.pop(reference)
             try:
-                value = ray.get(promise)
+                yield key, ray.get(reference)
             except RayError as error:
-                value = failure(label, error)
-            yield label, value
+                yield key, failure(key, error)

@@ -21,16 +21,16 @@ from backstay.engines.run_folder import claim_folder
 from backstay.engines.session import ray_session
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.analysis.findings import Analysis
-from backstay.evaluation.analysis.summary import Cost, pareto_front, summarise
-from backstay.evaluation.comparison.cells import Data
+from backstay.evaluation.analysis.summary import pareto_front, summarise, with_summary
 from backstay.evaluation.comparison.plan import ComparePlan, Profile
 from backstay.evaluation.comparison.results import MapFigures, Record, Replicates, Results, Summary
 from backstay.evaluation.comparison.run import (
-    Ground,
+    SharedInputs,
     compare_methods,
-    prepare_ground,
+    prepare_shared_inputs,
     refuse_failures,
 )
+from backstay.evaluation.comparison.values import Data
 from backstay.evaluation.report.write import write_report
 from backstay.ray_output import log_prints
 
@@ -99,10 +99,10 @@ def search(
     )
     data = read_data(opened, plan)
     with ray_session(cpus=workers):
-        ground, baseline = _prepare(data, plan, asdict(opened.info))
+        shared, baseline = _prepare(data, plan, asdict(opened.info))
         trainable = tune.with_resources(
             tune.with_parameters(
-                _trial, data=data, plan=plan, method=method, ground=ground, baseline=baseline
+                _trial, data=data, plan=plan, method=method, shared=shared, baseline=baseline
             ),
             {"cpu": 1},
         )
@@ -129,12 +129,14 @@ def search(
     return _report(merged, parts, method=method, out=out)
 
 
-def _prepare(data: Data, plan: ComparePlan, about: dict[str, object]) -> tuple[Ground, Results]:
+def _prepare(
+    data: Data, plan: ComparePlan, about: dict[str, object]
+) -> tuple[SharedInputs, Results]:
     """Compute version 0, the consumers and the baselines as Ray tasks."""
-    ground = prepare_ground(data, plan, RayTasks())
-    baseline = compare_methods(data, plan, about=about, runner=RayTasks(), ground=ground)
+    shared = prepare_shared_inputs(data, plan, RayTasks())
+    baseline = compare_methods(data, plan, about=about, runner=RayTasks(), shared=shared)
     refuse_failures(baseline.failures)
-    return ground, baseline
+    return shared, baseline
 
 
 def _tuner(
@@ -175,13 +177,13 @@ def _trial(
     data: Data,
     plan: ComparePlan,
     method: str,
-    ground: Ground,
+    shared: SharedInputs,
     baseline: Results,
 ) -> None:
     """Run one trial: fit all versions with one λ and measure both costs."""
     fit = replace(plan.fit, weight=float(config["weight"]))
     plan = replace(plan, methods=(method,), fit=fit)
-    results = compare_methods(data, plan, about={}, ground=ground)
+    results = compare_methods(data, plan, about={}, shared=shared)
     refuse_failures(results.failures)
     row = _against(baseline, results)
     with tempfile.TemporaryDirectory() as folder:
@@ -206,25 +208,22 @@ def _merge(baseline: Results, parts: Sequence[Results]) -> Results:
     records: list[Record] = list(baseline.records)
     maps: list[MapFigures] = list(baseline.maps)
     replicates: list[Replicates] = list(baseline.replicates)
-    costs = {row.method: _cost(row) for row in baseline.summary}
+    rows = list(baseline.summary)
     for part in parts:
         name = f"λ = {part.protocol['fit']['weight']:.3g}"
         records += [replace(record, method=name) for record in part.records]
         maps += [replace(figures, method=name) for figures in part.maps]
         replicates += [replace(drawn, method=name) for drawn in part.replicates]
-        costs[name] = _cost(part.summary[0])
-    return replace(
+        rows.append(replace(part.summary[0], method=name))
+    merged = replace(
         baseline,
-        protocol={**baseline.protocol, "methods": list(costs)},
+        protocol={**baseline.protocol, "methods": [row.method for row in rows]},
         records=tuple(records),
         maps=tuple(maps),
         replicates=tuple(replicates),
-        summary=summarise(records, list(costs), costs=costs, replicates=replicates),
+        summary=tuple(rows),
     )
-
-
-def _cost(row: Summary) -> Cost:
-    return Cost(fit_seconds=row.fit_seconds or 0.0, peak_rss_mb=row.peak_rss_mb or 0.0)
+    return with_summary(merged)
 
 
 def _report(merged: Results, parts: Sequence[Results], *, method: str, out: Path) -> SearchReport:

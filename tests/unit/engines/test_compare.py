@@ -57,7 +57,7 @@ def broken(monkeypatch):
     @contextmanager
     def broken_runs(*labels, **options):
         with monkeypatch.context() as patched:
-            patched.setattr(module, "Here", lambda: Breaking(*labels, **options))
+            patched.setattr(module, "InProcess", lambda: Breaking(*labels, **options))
             yield
 
     return broken_runs

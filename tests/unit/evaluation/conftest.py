@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from backstay.evaluation.analysis.findings import Analysis
-from backstay.evaluation.analysis.summary import Cost, summarise
-from backstay.evaluation.comparison.results import MapFigures, Record, Replicates, Results
+from backstay.evaluation.analysis.summary import summarise, with_summary
+from backstay.evaluation.comparison.results import MapFigures, Record, Replicates, Results, Summary
 from backstay.evaluation.consumers.labels import TASKS
 from backstay.evaluation.metrics.compatibility import SLICES_OF_ENTITIES
 
@@ -60,11 +60,11 @@ def made_up_results(
     ]
     whole = [method for method in methods if all(method != gone for gone, _ in without)]
     replicates = tuple(_replicates(method, records, spread) for method in whole)
-    spent = {
-        method: Cost(fit_seconds=61.5 * place, peak_rss_mb=812.0 + 90 * place)
+    spent = [
+        replace(Summary.blank(method), fit_seconds=61.5 * place, peak_rss_mb=812.0 + 90 * place)
         for place, method in enumerate(methods, 1)
-    }
-    return Results(
+    ]
+    made = Results(
         dataset={
             "name": "made-up",
             "counts": {"interactions": 4000, "users": 300, "items": 60},
@@ -79,7 +79,7 @@ def made_up_results(
             ],
             "notes": ["Recall@50 is optimistic, for all methods alike."],
         },
-        summary=summarise(records, methods, costs=spent, replicates=replicates),
+        summary=tuple(spent),
         records=tuple(records),
         maps=tuple(
             part
@@ -90,6 +90,7 @@ def made_up_results(
         replicates=replicates,
         failures=tuple(failures),
     )
+    return with_summary(made)
 
 
 def _of_vectors(method, version, costs):

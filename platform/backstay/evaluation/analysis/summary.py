@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 
 from backstay.evaluation.analysis.significance import FIX_M0, NO_BC, percentages
@@ -13,18 +13,10 @@ from backstay.evaluation.comparison.results import (
     Metric,
     Record,
     Replicates,
+    Results,
     Summary,
 )
 from backstay.evaluation.metrics.bootstrap import Interval, interval
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What the fits of one method took, over all its versions."""
-
-    fit_seconds: float  # wall clock, summed
-    peak_rss_mb: float  # the greatest of them, MB of 10⁶ bytes
-
 
 ByTask = dict[str, dict[str, float]]
 """Method -> task -> figure."""
@@ -50,10 +42,9 @@ def summarise(
     records: Sequence[Record],
     methods: Sequence[str],
     *,
-    costs: Mapping[str, Cost | None] | None = None,
     replicates: Sequence[Replicates] = (),
 ) -> tuple[Summary, ...]:
-    """The comparison table: one row per method, in the order given.
+    """The comparison table without costs: one row per method, in the order given.
 
     A percentage and its interval are None if the baseline (`no-bc` for the intended task, `fix-m0`
     for the unintended ones) was not judged on the same tasks and versions.
@@ -74,24 +65,34 @@ def summarise(
             if intended_pct is None or unintended_pct is None
             else intended_pct + unintended_pct
         )
-        cost = (costs or {}).get(method)
         rows.append(
-            Summary(
-                method=method,
+            replace(
+                Summary.blank(method),
                 intended_recall50=mean_over_tasks(recalls.get(method)),
                 intended_pct=intended_pct,
                 unintended_auc=mean_over_tasks(aucs.get(method)),
                 unintended_pct=unintended_pct,
                 total_pct=total_pct,
                 alignment_error=mean_over_tasks(errors.get(method)),
-                fit_seconds=cost.fit_seconds if cost else None,
-                peak_rss_mb=cost.peak_rss_mb if cost else None,
                 intended_interval=_of(intervals["intended_pct"], method, intended_pct),
                 unintended_interval=_of(intervals["unintended_pct"], method, unintended_pct),
                 total_interval=_of(intervals["total_pct"], method, total_pct),
             )
         )
     return tuple(rows)
+
+
+def with_summary(results: Results) -> Results:
+    """The results of `compare_methods` with all figures in their summary, not only the costs."""
+    methods = [row.method for row in results.summary]
+    rows = summarise(results.records, methods, replicates=results.replicates)
+    return replace(
+        results,
+        summary=tuple(
+            replace(row, fit_seconds=cost.fit_seconds, peak_rss_mb=cost.peak_rss_mb)
+            for row, cost in zip(rows, results.summary, strict=True)
+        ),
+    )
 
 
 def _of(

@@ -1,20 +1,19 @@
-"""The finished cells of a comparison as files, so that a run that was stopped can go on.
+"""Finished cells of a comparison as files, from which a stopped run resumes.
 
     cells/<cell>/model.safetensors      a fitted version: its model,
-    cells/<cell>/maps.safetensors       its maps, and in cell.json what it took
+    cells/<cell>/maps.safetensors       its maps; its costs are in cell.json
     cells/<cell>/consumer-<seed>.safetensors
     cells/<cell>/replicates.safetensors a judgement's bootstrap replicates
-    cells/<cell>/cell.json              written last: a cell without it is not finished
+    cells/<cell>/cell.json              written last: without it the cell is not finished
 
 Nothing here is ever unpickled.
 """
 
 import json
-import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -23,12 +22,17 @@ from safetensors.numpy import load, save
 
 from backstay.compat.maps import AffineMap, EntityMaps
 from backstay.errors import BackstayError, CorruptError
-from backstay.evaluation.comparison.cells import Fitted, Judgement
+from backstay.evaluation.comparison.keys import CellKey
 from backstay.evaluation.comparison.results import MapFigures, Record
+from backstay.evaluation.comparison.values import Fitted, Judgement
 from backstay.evaluation.consumers.model import Consumer
 from backstay.models.trained import TrainedModel
 from backstay.registry.tensors import StoredModel, decode_model, encode_model
 from backstay.storage.atomic import write_file
+
+T = TypeVar("T")
+Output = Fitted | Judgement | list[Consumer]
+"""What a cell returns."""
 
 FOLDER = "cells"
 _DONE = "cell.json"
@@ -38,61 +42,58 @@ _figures = TypeAdapter(tuple[MapFigures, ...])
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The cells that are finished in one folder, by their labels."""
+class CellStore:
+    """The finished cells in one folder."""
 
     folder: Path
 
-    def save(self, label: str, value: Fitted | Judgement | list[Consumer]) -> None:
-        """Keep a finished cell; one that is cut off meanwhile counts for nothing."""
-        place = self._place(label)
+    def save(self, key: CellKey[T], output: T) -> None:
+        """Store a finished cell. If interrupted, the cell counts as not finished."""
+        place = self.folder / key.folder
         if place.exists():
             shutil.rmtree(place)
-        about = {"cell": label} | _write(place, value)
+        about = {"cell": key.label} | _write(place, cast("Output", output))
         write_file(place / _DONE, (json.dumps(about) + "\n").encode())
 
-    def find(self, label: str) -> Fitted | Judgement | list[Consumer] | None:
-        """A cell that was finished before; None where it was not.
+    def find(self, key: CellKey[T]) -> T | None:
+        """The output of a cell that finished before; None if it did not.
 
-        Raises CorruptError where its files are damaged.
+        Raises CorruptError if its files are damaged.
         """
-        place = self._place(label)
+        place = self.folder / key.folder
         if not (place / _DONE).is_file():
             return None
         try:
             about = json.loads((place / _DONE).read_text(encoding="utf-8"))
-            return _read(place, about)
+            return cast("T", _read(place, about))
         except _UNREADABLE as error:
             raise CorruptError(
                 f"{place} holds a finished cell that can't be read ({error}); "
-                "remove the folder and run the comparison again, which makes it anew."
+                "remove the folder and run the comparison again, which repeats the cell."
             ) from error
 
-    def _place(self, label: str) -> Path:
-        return self.folder / re.sub(r"[^\w.=-]+", "-", label)
 
-
-def _write(place: Path, value: Fitted | Judgement | list[Consumer]) -> dict[str, Any]:
-    if isinstance(value, Fitted):
-        write_file(place / _MODEL, encode_model(StoredModel(*value.model.to_parts())))
-        write_file(place / _MAPS, save(_arrays(value.backward)))
-        about = {name: getattr(value, name) for name in _PLAIN}
-        return {"kind": "fitted", "maps": len(value.backward), **about}
-    if isinstance(value, Judgement):
-        write_file(place / _REPLICATES, save({"recall": value.recall, **value.aucs}))
-        records, maps = map(asdict, value.records), map(asdict, value.maps)
-        about = {"records": list(records), "maps": list(maps), "tasks": list(value.aucs)}
-        return {"kind": "judgement", "version": value.version, **about}
-    for seed, consumer in enumerate(value):
+def _write(place: Path, output: Output) -> dict[str, object]:
+    if isinstance(output, Fitted):
+        write_file(place / _MODEL, encode_model(StoredModel(*output.model.to_parts())))
+        write_file(place / _MAPS, save(_arrays(output.backward)))
+        about = {name: getattr(output, name) for name in _PLAIN}
+        return {"kind": "fitted", "maps": len(output.backward), **about}
+    if isinstance(output, Judgement):
+        write_file(place / _REPLICATES, save({"recall": output.recall, **output.aucs}))
+        records, maps = map(asdict, output.records), map(asdict, output.maps)
+        about = {"records": list(records), "maps": list(maps), "tasks": list(output.aucs)}
+        return {"kind": "judgement", "version": output.version, **about}
+    for seed, consumer in enumerate(output):
         consumer.save(place / f"consumer-{seed}.safetensors")
-    return {"kind": "consumers", "count": len(value)}
+    return {"kind": "consumers", "count": len(output)}
 
 
 _UNREADABLE = (OSError, LookupError, TypeError, ValueError, BackstayError, SafetensorError)
 _PLAIN = ("version", "curves", "seconds", "peak_rss_mb")
 
 
-def _read(place: Path, about: dict[str, Any]) -> Fitted | Judgement | list[Consumer]:
+def _read(place: Path, about: dict[str, Any]) -> Output:
     if about["kind"] == "fitted":
         stored = decode_model((place / _MODEL).read_bytes(), path=str(place / _MODEL))
         arrays = load((place / _MAPS).read_bytes())
@@ -115,18 +116,20 @@ def _read(place: Path, about: dict[str, Any]) -> Fitted | Judgement | list[Consu
 
 
 def _arrays(backward: tuple[EntityMaps, ...]) -> dict[str, np.ndarray]:
-    """A shared map is written once."""
+    """Matrices and offsets by name. A map shared by users and items is written once."""
     arrays = {}
     for number, maps in enumerate(backward):
-        kinds = ("user",) if maps.user is maps.item else ("user", "item")
-        for kind in kinds:
-            map_: AffineMap = getattr(maps, kind)
+        kinds = {"user": maps.user, "item": maps.item}
+        if maps.user is maps.item:
+            del kinds["item"]
+        for kind, map_ in kinds.items():
             arrays[f"{number}/{kind}/matrix"] = np.ascontiguousarray(map_.matrix)
             arrays[f"{number}/{kind}/offset"] = map_.offset
     return arrays
 
 
 def _maps(arrays: dict[str, np.ndarray], number: int) -> EntityMaps:
+    """Inverse of `_arrays` for the maps at one position."""
     kinds = [kind for kind in ("user", "item") if f"{number}/{kind}/matrix" in arrays]
     maps = [
         AffineMap(arrays[f"{number}/{kind}/matrix"], arrays[f"{number}/{kind}/offset"])

@@ -1,7 +1,7 @@
-"""What a comparison runs: profiles, and the flags that override them."""
+"""The plan of a comparison: profiles, and the options that override them."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypedDict, TypeVar
 
 from backstay.compat.methods import METHODS, find_method
 from backstay.datasets.timeline import SLICES
@@ -16,6 +16,25 @@ Profile = Literal["fast", "paper"]
 _Config = TypeVar("_Config", FitConfig, ConsumerConfig)
 
 
+class PlanOptions(TypedDict, total=False):
+    """The options of `ComparePlan.of`, for functions that pass them on."""
+
+    methods: tuple[str, ...] | None
+    dims: tuple[int, ...] | None
+    layers: tuple[int, ...] | None
+    slices: tuple[float, ...] | None
+    epochs: int | None
+    tuning_epochs: int | None
+    map_epochs: int | None
+    evaluate_every: int | None
+    weight: float | None
+    seed: int | None
+    seeds: int | None
+    widths: tuple[int, ...] | None
+    dropouts: tuple[float, ...] | None
+    consumer_epochs: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComparePlan:
     """Methods × versions × consumers."""
@@ -25,8 +44,8 @@ class ComparePlan:
     dims: tuple[int, ...] = (256, 320, 384, 448, 512)  # D_0, D_1, …: one per version
     layers: tuple[int, ...] = (2, 2, 3, 3, 3)  # one per version
     fit: FitConfig = PAPER_FIT
-    map_epochs: int | None = None  # of post-hoc maps; None: as many as the model's
-    tuning_epochs: int | None = None  # of models that are trained on; None: as many as of others
+    map_epochs: int | None = None  # of post-hoc maps; None: as many as of models
+    tuning_epochs: int | None = None  # of `finetune`; None: as many as from scratch
     consumers: ConsumerConfig = PAPER
     profile: Profile = "paper"
 
@@ -65,8 +84,9 @@ class ComparePlan:
     ) -> Self:
         """A profile with some of its values replaced; the number of dims is that of versions.
 
-        `paper` is the published protocol to the letter, hours of it. `fast` is the same protocol
-        with narrower models, our recipe, and fewer consumers, for minutes.
+        `paper` is the published protocol exactly, and takes hours. `fast` is the same protocol with
+        smaller models, our recipe and fewer consumers, and takes minutes. None keeps the profile's
+        value.
         """
         plan = cls() if profile == "paper" else cls(**_FAST, profile="fast")
         dims = dims or plan.dims[: len(slices) - 1 if slices else None]
@@ -92,7 +112,7 @@ class ComparePlan:
         )
 
     def version(self, method: str, version: int) -> VersionPlan:
-        """How one version is fitted by one method."""
+        """How to fit one version by one method."""
         return VersionPlan(
             method=find_method(method),
             dim=self.dims[version],
@@ -102,13 +122,13 @@ class ComparePlan:
             tuning_epochs=self.tuning_epochs,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """As results.json tells it."""
+    def to_dict(self) -> dict[str, object]:
+        """The plan as results.json has it."""
         return asdict(self)
 
 
 def _with(config: _Config, **values: Any) -> _Config:
-    """The configuration with those of the values that are given."""
+    """The configuration with those values replaced that are not None."""
     return replace(config, **{name: value for name, value in values.items() if value is not None})
 
 

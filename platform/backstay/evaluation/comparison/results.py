@@ -1,15 +1,15 @@
-"""results.json: what a comparison found (design, section 6).
+"""The results of a comparison: results.json.
 
-A record is one measured value. What is measured, by `task` and `metric`:
+A record is one measured value. Its `task` and `metric` define what was measured:
 
     recommendation    recall@50             Recall@50 of the version on its own window
-    retrieval         recall@50             the same of compatible user vectors z̃_0 against M_0's
-                                            item vectors: a retrieval consumer's index
+    retrieval         recall@50             the same with compatible user vectors z̃_0 and M_0's item
+                                            vectors, as in an index that is not rebuilt
     <consumer task>   roc_auc               of one consumer (by seed) on compatible vectors
-    <consumer task>   negative_flip_rate    share of its decisions that were right on M_0's own
-                                            vectors and are wrong on compatible ones
-    <consumer task>   positive_flip_rate    share that were wrong and are right
-    <consumer task>   retention             (ROC-AUC - ½) as a share of what M_0's vectors give
+    <consumer task>   negative_flip_rate    share of examples it classified correctly on M_0's own
+                                            vectors and classifies wrongly on compatible ones
+    <consumer task>   positive_flip_rate    share it classified wrongly and classifies correctly
+    <consumer task>   retention             (ROC-AUC - ½) as a share of (ROC-AUC - ½) on M_0's own
     alignment         alignment_error       mean over entities of ‖z̃_0 - z_0*‖₂
     alignment/<slice> alignment_error       the same over a slice, see `SLICES_OF_ENTITIES`
 
@@ -29,7 +29,6 @@ from backstay.storage.atomic import write_file
 
 RECOMMENDATION = "recommendation"
 ALIGNMENT = "alignment"
-
 RETRIEVAL = "retrieval"
 
 Metric = Literal[
@@ -52,7 +51,7 @@ class Record:
     metric: Metric
     seed: int
     value: float
-    interval: Interval | None = None  # over the users (or items) judged; None: not resampled
+    interval: Interval | None = None  # by user or item; None: not resampled
 
     def __post_init__(self) -> None:
         if self.metric not in get_args(Metric):
@@ -68,17 +67,17 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One method in the comparison table; None where a figure has nothing to be made of."""
+    """One row of the comparison table; a figure is None if there is nothing to compute it from."""
 
     method: str
     intended_recall50: float | None
     """Mean Recall@50 over versions."""
     intended_pct: float | None
-    """The same against `no-bc`, in percent."""
+    """The same relative to `no-bc`, in percent."""
     unintended_auc: float | None
     """Mean over tasks of the mean ROC-AUC over versions and seeds."""
     unintended_pct: float | None
-    """The same against `fix-m0`, in percent."""
+    """The same relative to `fix-m0`, in percent."""
     total_pct: float | None
     """Sum of both percentages."""
     alignment_error: float | None
@@ -86,7 +85,7 @@ class Summary:
     fit_seconds: float | None
     """Wall-clock seconds of all the method's fits."""
     peak_rss_mb: float | None
-    """Greatest resident memory of the fitting process, in MB of 10⁶ bytes."""
+    """Peak resident memory of the fitting process, in MB of 10⁶ bytes."""
     intended_interval: Interval | None = None
     """Of intended_pct, paired with `no-bc` by user."""
     unintended_interval: Interval | None = None
@@ -94,17 +93,32 @@ class Summary:
     total_interval: Interval | None = None
     """Of total_pct."""
 
+    @classmethod
+    def blank(cls, method: str) -> Self:
+        """A row without figures."""
+        return cls(
+            method=method,
+            intended_recall50=None,
+            intended_pct=None,
+            unintended_auc=None,
+            unintended_pct=None,
+            total_pct=None,
+            alignment_error=None,
+            fit_seconds=None,
+            peak_rss_mb=None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class MapFigures:
-    """What a map (or a chain of them) from version `source` to an older one does."""
+    """Figures of a map, or chain of maps, from version `source` to an older one."""
 
     method: str
     source: int  # k
-    target: int  # j < k: k - 1 is a map B_k, anything below a chain
-    spectral_norm: float  # greatest factor by which the matrix stretches a vector
+    target: int  # j < k: the map B_k if k - 1, else a chain
+    spectral_norm: float  # the most by which the matrix stretches a vector
     condition_number: float | None
-    """Of the matrix: greatest by least singular value, ≥ 1; None where it is rank-deficient."""
+    """Of the matrix: greatest over least singular value, ≥ 1; None if it is rank-deficient."""
     alignment_error: float  # mean over k's entities of ‖z̃_j - z_j*‖₂, z_j* by the method's own M_j
     recall: float  # M(new, old): Recall@50 of users z̃_j against items z_j*, on k's window
     old_recall: float  # M(old, old): Recall@50 of z_j* on k's window
@@ -119,8 +133,8 @@ class MapFigures:
 class Replicates:
     """A method's two figures in bootstrap replicates.
 
-    Replicate number b draws the same users, items and consumer seeds for every method, so that
-    differences between methods are paired.
+    Replicate b draws the same users, items and consumer seeds for every method, so differences
+    between methods are paired.
     """
 
     method: str
@@ -130,10 +144,10 @@ class Replicates:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A cell of the comparison that could not be computed."""
+    """A cell of the comparison that failed."""
 
-    cell: str  # what it was to do
-    message: str  # why not
+    cell: str  # its key's label
+    message: str  # the error
     method: str | None = None
     version: int | None = None
 
@@ -142,7 +156,7 @@ class Failure:
 class Results:
     """A whole comparison."""
 
-    dataset: dict[str, Any]  # what DatasetInfo says
+    dataset: dict[str, Any]  # the fields of its DatasetInfo
     protocol: dict[str, Any]  # of the ComparePlan; `left_out` lists the SkippedTask entries
     summary: tuple[Summary, ...]
     records: tuple[Record, ...]
@@ -156,10 +170,10 @@ class Results:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Parse the text of results.json; fields this version doesn't know are left out.
+        """Parse the text of results.json; unknown fields are ignored.
 
         Raises:
-            InputError: the text isn't such a document; the message says where.
+            InputError: the text is no such document; the message names the place.
         """
         try:
             return cast("Self", _results.validate_json(text, strict=True))
@@ -170,7 +184,7 @@ class Results:
             ) from error
 
     def write(self, path: Path) -> None:
-        """Write results.json to `path`, whole or not at all."""
+        """Write results.json to `path`, atomically."""
         write_file(path, self.to_json().encode())
 
     @classmethod

@@ -1,27 +1,22 @@
-"""The comparison: methods × versions × consumers, as cells handed to a `Runner`."""
+"""The comparison: methods × versions × consumers, as cells given to a `Runner`."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from backstay.compat.methods import find_method
 from backstay.errors import TrainingError, UsageError
-from backstay.evaluation.analysis.summary import Cost, summarise
-from backstay.evaluation.comparison.cell_store import Kept
-from backstay.evaluation.comparison.cells import (
-    Data,
-    Fitted,
-    Judgement,
-    fit_cell,
-    judge_cell,
-    train_cell,
-)
+from backstay.evaluation.comparison.cell_store import CellStore
+from backstay.evaluation.comparison.cells import FitCell, JudgeCell, TrainCell
+from backstay.evaluation.comparison.keys import CellKey, FitKey, JudgeKey, Outputs, TrainKey
 from backstay.evaluation.comparison.plan import ComparePlan
 from backstay.evaluation.comparison.replicates import collect_replicates
-from backstay.evaluation.comparison.results import Failure, Results
-from backstay.evaluation.comparison.runner import CONSUMERS, Here, Runner
+from backstay.evaluation.comparison.results import Failure, Results, Summary
+from backstay.evaluation.comparison.runner import Cell, InProcess, Runner
+from backstay.evaluation.comparison.values import Data, Fitted, Judgement
 from backstay.evaluation.consumers.labels import ConsumerTask, TaskName, consumer_tasks
+from backstay.evaluation.consumers.model import Consumer
+from backstay.evaluation.metrics.alignment import Floats
 
 log = logging.getLogger("backstay.compare")
 
@@ -30,117 +25,170 @@ _OPTIMISTIC = (
     "optimistic, for all methods alike."
 )
 
+Versions = Mapping[str, Sequence[FitKey]]
+"""Method -> the fits of its versions 0, 1, …"""
+
 
 @dataclass(frozen=True)
-class Ground:
-    """What every method stands on: version 0, and the consumers trained on it. Or promises."""
+class SharedInputs:
+    """Inputs shared by all methods: version 0, and the consumers trained on its vectors."""
 
-    first: Any  # Fitted
-    consumers: Mapping[TaskName, Any]  # task -> list[Consumer], by seed
+    first: Fitted
+    consumers: Mapping[TaskName, list[Consumer]]  # by seed
 
-
-@dataclass
-class _Cells:
-    """The cells of one comparison: submitted once each, kept, and collected by their labels."""
-
-    runner: Runner
-    kept: Kept | None
-    values: dict[str, Any] = field(default_factory=dict)  # of finished cells
-    _count: int = 0
-
-    def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """A cell's result, or a promise of it; an earlier run's where that has finished it."""
-        self._count += 1
-        found = self.kept.find(label) if self.kept else None
-        if found is None:
-            return self.runner.submit(label, function, *args, **options)
-        log.info("%s: kept from an earlier run", label)
-        self.values[label] = found
-        return self.runner.share(found)
-
-    def collect(self) -> None:
-        """Wait for all cells; what fails is told at once, and what finishes is kept."""
-        for label, value in self.runner.finished():
-            self.values[label] = value
-            count = f"{len(self.values)} of {self._count}"
-            if isinstance(value, Failure):
-                log.error("%s: %s failed: %s", count, label, value.message)
-                continue
-            if self.kept:
-                self.kept.save(label, value)
-            log.info("%s done: %s", count, label)
+    def outputs(self) -> Outputs:
+        """The same as outputs of their cells."""
+        outputs = Outputs({FitKey(0): self.first})
+        for task, trained in self.consumers.items():
+            outputs.add(TrainKey(task), trained)
+        return outputs
 
 
-def prepare_ground(data: Data, plan: ComparePlan, runner: Runner) -> Ground:
-    """Fit version 0 and train the consumers, for several comparisons to stand on.
+def prepare_shared_inputs(data: Data, plan: ComparePlan, runner: Runner) -> SharedInputs:
+    """Fit version 0 and train the consumers, for several comparisons by the same plan.
 
-    Raises TrainingError where a cell fails: all of them would lack it.
+    Raises TrainingError if a cell fails.
     """
     tasks, _ = consumer_tasks(data.steps)
-    cells = _Cells(runner, None)
-    _submit_ground(runner.share(data), tasks, plan, cells)
-    cells.collect()
-    refuse_failures(part for part in cells.values.values() if isinstance(part, Failure))
-    trained = {task.name: cells.values[f"{CONSUMERS} {task.name}"] for task in tasks}
-    return Ground(cells.values[_fit_label(0)], trained)
+    outputs = _run(_shared_cells(plan, tasks), data, Outputs(), runner, None)
+    refuse_failures(failed for _, failed in outputs.failures())
+    trained = {task.name: outputs[TrainKey(task.name)] for task in tasks}
+    return SharedInputs(outputs[FitKey(0)], trained)
 
 
 def refuse_failures(failures: Iterable[Failure]) -> None:
-    """Raise TrainingError for the first cell that failed, if any has."""
+    """Raise TrainingError for the first failure, if there is one."""
     for failed in failures:
         raise TrainingError(f"{failed.cell} failed: {failed.message}")
 
 
-def _submit_ground(
-    data: Any, tasks: Sequence[ConsumerTask], plan: ComparePlan, cells: _Cells
-) -> Ground:
-    first = cells.submit(_fit_label(0), fit_cell, data, plan.version("no-bc", 0), version=0)
-    consumers = {
-        task.name: cells.submit(
-            f"{CONSUMERS} {task.name}", train_cell, data, task, first, plan.consumers
-        )
-        for task in tasks
-    }
-    return Ground(first, consumers)
+def compare_methods(
+    data: Data,
+    plan: ComparePlan,
+    *,
+    about: dict[str, object],
+    runner: Runner | None = None,
+    shared: SharedInputs | None = None,
+    store: CellStore | None = None,
+) -> Results:
+    """Run the whole comparison.
 
+    Args:
+        data: the data set, one step per version.
+        plan: what to compare.
+        about: the description of the data in the results.
+        runner: where cells run; by default in this process.
+        shared: from an earlier comparison by the same plan; by default made here.
+        store: cells that an earlier run finished, and those that this one finishes.
 
-def _fit_label(version: int, method: str | None = None) -> str:
-    """What a fit is called; version 0 is the same for all methods."""
-    return f"fit version {version}" + (f" by {method}" if method else "")
+    Returns:
+        Results whose summary holds only costs. Failed cells are listed; the figures are made of
+        the others.
 
-
-def _submit_fits(
-    data: Any, plan: ComparePlan, ground: Ground, cells: _Cells
-) -> dict[str, list[tuple[str, Any]]]:
-    """Submit the fits of every method: method -> its versions, as (label, result or promise).
-
-    Models from scratch are fitted once, for `no-bc` and the post-hoc maps alike.
+    Raises:
+        TrainingError: version 0 fails, so there is nothing to compare.
     """
-    lines: dict[str, list[tuple[str, Any]]] = {
-        method: [(_fit_label(0), ground.first)] for method in plan.methods
-    }
-    scratch: dict[int, tuple[str, Any]] = {}
-
-    def submit(method: str, version: int, *older: Any, fitted: Any = None) -> tuple[str, Any]:
-        label, chosen = _fit_label(version, method), plan.version(method, version)
-        promise = cells.submit(
-            label, fit_cell, data, chosen, *older, version=version, fitted=fitted
+    if len(data.steps) != len(plan.dims):
+        raise UsageError(f"{len(plan.dims)} versions planned, {len(data.steps)} steps found.")
+    tasks, skipped = consumer_tasks(data.steps)
+    versions, fits = _fit_cells(plan)
+    judging = _judge_cells(plan, versions, tasks)
+    cells = [*([] if shared else _shared_cells(plan, tasks)), *fits, *judging]
+    known = shared.outputs() if shared else Outputs()
+    outputs = _run(cells, data, known, runner or InProcess(), store)
+    if failed := outputs.failure(FitKey(0)):
+        raise TrainingError(
+            f"version 0 could not be fitted ({failed.message}): nothing to compare."
         )
-        return label, promise
+    judged: dict[str, list[Judgement]] = {method: [] for method in plan.methods}
+    for cell in judging:
+        if judgement := outputs.get(cell.key):
+            judged[cell.key.method].append(judgement)
+    parts = [part for row in judged.values() for part in row]
+    return Results(
+        dataset=about,
+        protocol=plan.to_dict()
+        | {
+            "left_out": [asdict(entry) for entry in skipped],
+            "notes": [_OPTIMISTIC] if plan.fit.keep == "best" else [],
+        },
+        summary=tuple(_costs(method, keys, outputs) for method, keys in versions.items()),
+        records=tuple(record for part in parts for record in part.records),
+        maps=tuple(figures for part in parts for figures in part.maps),
+        replicates=collect_replicates(
+            {method: {part.version: part.recall for part in row} for method, row in judged.items()},
+            {method: _by_task(row) for method, row in judged.items()},
+        ),
+        failures=tuple(_failures(versions, outputs)),
+    )
 
+
+def _run(
+    cells: Sequence[Cell[object]],
+    data: Data,
+    known: Outputs,
+    runner: Runner,
+    store: CellStore | None,
+) -> Outputs:
+    """Run the cells that are not in the store; returns `known`, with all outputs added.
+
+    Logs each cell, and stores it, as it finishes.
+    """
+    left = []
+    for cell in cells:
+        found = store.find(cell.key) if store else None
+        if found is None:
+            left.append(cell)
+        else:
+            log.info("%s: kept from an earlier run", cell.key.label)
+            known.add(cell.key, found)
+    done = len(cells) - len(left)
+    for key, output in runner.run(left, data, known):
+        known.add(key, output)
+        done += 1
+        count = f"{done} of {len(cells)}"
+        if isinstance(output, Failure):
+            log.error("%s: %s failed: %s", count, key.label, output.message)
+            continue
+        if store:
+            store.save(key, output)
+        log.info("%s done: %s", count, key.label)
+    return known
+
+
+def _shared_cells(plan: ComparePlan, tasks: Sequence[ConsumerTask]) -> list[FitCell | TrainCell]:
+    return [
+        FitCell(key=FitKey(0), plan=plan.version("no-bc", 0)),
+        *(TrainCell(task=task, config=plan.consumers) for task in tasks),
+    ]
+
+
+def _fit_cells(plan: ComparePlan) -> tuple[dict[str, list[FitKey]], list[FitCell]]:
+    """The versions of every method, and the cells that fit them, but for version 0.
+
+    Models from scratch are fitted once, for `no-bc` and the post-hoc maps.
+    """
+    versions = {method: [FitKey(0)] for method in plan.methods}
+    cells: dict[FitKey, FitCell] = {}
     # First the methods each of whose versions waits for a long fit of the one before.
     order = sorted(plan.methods, key=_shares_models)
     for version in range(1, len(plan.dims)):
+        scratch = FitKey(version, "no-bc")
         for method in order:
-            if _shares_models(method) and version not in scratch:
-                scratch[version] = submit("no-bc", version)
+            if _shares_models(method):
+                cells.setdefault(scratch, FitCell(key=scratch, plan=plan.version("no-bc", version)))
             if find_method(method).map == "none":
-                lines[method].append(scratch[version])
+                versions[method].append(scratch)
                 continue
-            fitted = scratch[version][1] if find_method(method).posthoc else None
-            older = (promise for _, promise in lines[method])
-            lines[method].append(submit(method, version, *older, fitted=fitted))
-    return lines
+            key = FitKey(version, method)
+            cells[key] = FitCell(
+                key=key,
+                plan=plan.version(method, version),
+                older=tuple(versions[method]),
+                fitted=scratch if find_method(method).posthoc else None,
+            )
+            versions[method].append(key)
+    return versions, list(cells.values())
 
 
 def _shares_models(method: str) -> bool:
@@ -148,118 +196,54 @@ def _shares_models(method: str) -> bool:
     return row.model == "scratch" and not row.joint
 
 
-def compare_methods(
-    data: Data,
-    plan: ComparePlan,
-    *,
-    about: dict[str, Any],
-    runner: Runner | None = None,
-    ground: Ground | None = None,
-    kept: Kept | None = None,
-) -> Results:
-    """Run the whole comparison; `about` is what the results say of the data.
-
-    `runner` is where cells run, by default here. `ground` is what earlier comparisons by the same
-    plan stood on. `kept` holds what an earlier run of this comparison has finished.
-
-    A cell that fails is reported in the results, which are then made of the others. Raises
-    TrainingError where version 0 fails, without which there is nothing to compare.
-    """
-    if len(data.steps) != len(plan.dims):
-        raise UsageError(f"{len(plan.dims)} versions planned, {len(data.steps)} steps found.")
-    tasks, left_out = consumer_tasks(data.steps)
-    cells = _Cells(runner or Here(), kept)
-    shared = cells.runner.share(data)
-    if ground is None:
-        ground = _submit_ground(shared, tasks, plan, cells)
-    lines = _submit_fits(shared, plan, ground, cells)
-    judged = {
-        method: [f"judge version {version} by {method}" for version in range(len(line))]
-        for method, line in lines.items()
-    }
-    for method, labels in judged.items():
-        for version, label in enumerate(labels):
-            cells.submit(
-                label,
-                judge_cell,
-                shared,
-                tasks,
-                method,
-                plan.fit.seed,
-                *(ground.consumers[task.name] for task in tasks),
-                *(promise for _, promise in lines[method][: version + 1]),
-            )
-    cells.collect()
-    _refuse_nothing(cells)
-    judgements = {
-        method: [found for label in labels if isinstance(found := cells.values[label], Judgement)]
-        for method, labels in judged.items()
-    }
-    costs = {method: _cost(method, line, cells.values) for method, line in lines.items()}
-    records = tuple(r for row in judgements.values() for part in row for r in part.records)
-    replicates = collect_replicates(
-        {method: {part.version: part.recall for part in row} for method, row in judgements.items()},
-        {method: _by_task(row) for method, row in judgements.items()},
-    )
-    return Results(
-        dataset=about,
-        protocol=plan.to_dict()
-        | {
-            "left_out": [asdict(entry) for entry in left_out],
-            "notes": [_OPTIMISTIC] if plan.fit.keep == "best" else [],
-        },
-        summary=summarise(records, plan.methods, costs=costs, replicates=replicates),
-        records=records,
-        maps=tuple(figures for row in judgements.values() for part in row for figures in part.maps),
-        replicates=replicates,
-        failures=tuple(_failures(lines, judged, cells.values)),
-    )
+def _judge_cells(
+    plan: ComparePlan, versions: Versions, tasks: Sequence[ConsumerTask]
+) -> list[JudgeCell]:
+    return [
+        JudgeCell(
+            key=JudgeKey(version, method),
+            seed=plan.fit.seed,
+            versions=tuple(keys[: version + 1]),
+            examples={task.name: task.judge[version] for task in tasks if version in task.judge},
+        )
+        for method, keys in versions.items()
+        for version in range(len(keys))
+    ]
 
 
-def _refuse_nothing(cells: _Cells) -> None:
-    first = cells.values.get(_fit_label(0))
-    if isinstance(first, Failure):
-        raise TrainingError(f"version 0 could not be fitted ({first.message}): nothing to compare.")
-
-
-def _by_task(row: Sequence[Judgement]) -> dict[str, dict[int, Any]]:
-    """Replicates by task and version."""
+def _by_task(row: Sequence[Judgement]) -> dict[str, dict[int, Floats]]:
+    """Replicates of ROC-AUC by task and version."""
     tasks = dict.fromkeys(task for part in row for task in part.aucs)
     return {
         task: {part.version: part.aucs[task] for part in row if task in part.aucs} for task in tasks
     }
 
 
-def _cost(method: str, line: Sequence[tuple[str, Any]], values: Mapping[str, Any]) -> Cost | None:
-    """What a method's own fits took; a frozen model is fitted once, as version 0."""
-    own = line[:1] if find_method(method).model == "frozen" else line
-    fits = [values.get(label, part) for label, part in own]
-    if not all(isinstance(fit, Fitted) for fit in fits):
-        return None
-    return Cost(
+def _costs(method: str, keys: Sequence[FitKey], outputs: Outputs) -> Summary:
+    """A method's row with the costs of its own fits; a frozen model is fitted once, as version 0.
+
+    The costs are blank if a fit failed.
+    """
+    own = keys[:1] if find_method(method).model == "frozen" else keys
+    fits = [fit for key in own if (fit := outputs.get(key))]
+    if len(fits) < len(own):
+        return Summary.blank(method)
+    return replace(
+        Summary.blank(method),
         fit_seconds=sum(fit.seconds for fit in fits),
         peak_rss_mb=max(fit.peak_rss_mb for fit in fits),
     )
 
 
-def _failures(
-    lines: Mapping[str, Sequence[tuple[str, Any]]],
-    judged: Mapping[str, Sequence[str]],
-    values: Mapping[str, Any],
-) -> list[Failure]:
-    """Every cell that failed, with the methods and versions that lack it; the cause first."""
-    whose: dict[str, list[tuple[str, int]]] = {}
-    for method, line in lines.items():
-        for version, (label, _) in enumerate(line):
-            whose.setdefault(label, []).append((method, version))
-        for version, label in enumerate(judged[method]):
-            whose.setdefault(label, []).append((method, version))
-    failed = []
-    for label, value in values.items():
-        if isinstance(value, Failure):
-            named = replace(value, cell=label)
-            failed += [
-                replace(named, method=method, version=version)
-                for method, version in whose.get(label, [])
-            ] or [named]
-    return failed
+def _failures(versions: Versions, outputs: Outputs) -> Iterator[Failure]:
+    """Every failed cell, once per method and version that lacks it; causes before effects."""
+    lacking: dict[CellKey[object], list[tuple[str, int]]] = {}
+    for method, keys in versions.items():
+        for version, key in enumerate(keys):
+            lacking.setdefault(key, []).append((method, version))
+            lacking.setdefault(JudgeKey(version, method), []).append((method, version))
+    for cell, failed in outputs.failures():
+        if cell not in lacking:
+            yield failed
+        for method, version in lacking.get(cell, []):
+            yield replace(failed, method=method, version=version)

@@ -1,97 +1,93 @@
-"""Where the cells of a comparison run: a small contract, and the plainest way to meet it."""
+"""Where the cells of a comparison run: a protocol, and its simplest implementation."""
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
 
+from backstay.evaluation.comparison.keys import CellKey, Outputs
 from backstay.evaluation.comparison.results import Failure
+from backstay.evaluation.comparison.values import Data
 
 log = logging.getLogger("backstay.compare")
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Cell(Protocol[T_co]):
+    """One piece of a comparison's work. It is pickled to run in another process."""
+
+    @property
+    def key(self) -> CellKey[T_co]:
+        """Identifies the cell."""
+
+    @property
+    def needs(self) -> tuple[CellKey[object], ...]:
+        """The cells whose outputs it needs. It fails if one of them failed."""
+
+    @property
+    def uses(self) -> tuple[CellKey[object], ...]:
+        """The cells whose outputs it uses, but also runs without."""
+
+    @property
+    def own_process(self) -> bool:
+        """Whether it needs a process of its own, because it measures the process's peak memory."""
+
+    def run(self, data: Data, outputs: Outputs) -> T_co:
+        """Run the cell, given the outputs of the cells that it needs and uses."""
+
 
 class Runner(Protocol):
-    """Where cells run. What `submit` returns may be passed on to further cells at once."""
+    """Where cells run."""
 
-    def share(self, value: Any) -> Any:
-        """Make a value available to all cells; what comes back stands for it."""
+    def run(
+        self, cells: Iterable[Cell[object]], data: Data, known: Outputs
+    ) -> Iterator[tuple[CellKey[object], object]]:
+        """Run cells, and yield each one's key and output (or Failure) as it finishes.
 
-    def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Have a cell run: a promise of its result or Failure, which later cells may be given."""
-
-    def finished(self) -> Iterator[tuple[str, Any]]:
-        """The label and the result (or Failure) of every submitted cell, each as it comes."""
-
-
-class Here:
-    """This process, one cell after the other, in the order they were submitted."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[_Promise] = deque()
-
-    def share(self, value: Any) -> Any:
-        """The value itself."""
-        return value
-
-    def submit(self, label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """A promise, kept when `finished` comes to it."""
-        self._waiting.append(_Promise(label, function, args, options))
-        return self._waiting[-1]
-
-    def finished(self) -> Iterator[tuple[str, Any]]:
-        """Run what was submitted."""
-        while self._waiting:
-            promise = self._waiting.popleft()
-            log.info("%s …", promise.label)
-            yield promise.label, promise.keep()
+        Args:
+            cells: each one after the cells that it needs and uses.
+            data: what all cells read.
+            known: outputs of cells that finished before.
+        """
 
 
-@dataclass
-class _Promise:
-    label: str
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    options: dict[str, Any]
-    value: Any = None
+class InProcess:
+    """Runs cells in this process, one after the other, in the order given."""
 
-    def keep(self) -> Any:
-        """Run the cell, and let go of what it was given."""
-        args = [_value(part) for part in self.args]
-        options = {name: _value(part) for name, part in self.options.items()}
-        self.args, self.options = (), {}
-        self.value = run_cell(self.label, self.function, *args, **options)
-        return self.value
+    def run(
+        self, cells: Iterable[Cell[object]], data: Data, known: Outputs
+    ) -> Iterator[tuple[CellKey[object], object]]:
+        """See Runner."""
+        outputs = known.copy()
+        for cell in cells:
+            log.info("%s …", cell.key.label)
+            value = run_cell(cell, data, *map(outputs.outcome, inputs_of(cell)))
+            outputs.add(cell.key, value)
+            yield cell.key, value
 
 
-def _value(part: Any) -> Any:
-    return part.value if isinstance(part, _Promise) else part
+def inputs_of(cell: Cell[object]) -> tuple[CellKey[object], ...]:
+    """The keys of all outputs that `run_cell` takes, in their order."""
+    return (*cell.needs, *cell.uses)
 
 
-def run_cell(label: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Call a cell; a Failure in place of its result where it raises.
+def run_cell(cell: Cell[T], data: Data, *inputs: object) -> T | Failure:
+    """Run a cell on the outputs of `inputs_of(cell)`; a Failure if it raises.
 
-    A cell that is given the Failure of another one fails for want of it. Only judging goes on
-    without the consumers of a task: see `cells.judge_cell`.
+    A cell that needs the output of a failed cell fails too.
     """
-    missing = next((part for part in (*args, *options.values()) if _stops(part)), None)
-    if missing is not None:
-        return Failure(cell=label, message=f"it needs the result of: {missing.cell}")
+    outputs = Outputs(dict(zip(inputs_of(cell), inputs, strict=True)))
+    for key in cell.needs:
+        if (missing := outputs.failure(key)) is not None:
+            return Failure(cell=cell.key.label, message=f"it needs the result of: {missing.cell}")
     try:
-        return function(*args, **options)
+        return cell.run(data, outputs)
     except Exception as error:  # whatever it is, the other cells go on
-        log.debug("%s failed", label, exc_info=True)
-        return failure(label, error)
+        log.debug("%s failed", cell.key.label, exc_info=True)
+        return failure(cell.key, error)
 
 
-def failure(label: str, error: BaseException) -> Failure:
-    """What an exception says of a cell."""
-    return Failure(cell=label, message=f"{type(error).__name__}: {error}")
-
-
-def _stops(part: Any) -> bool:
-    return isinstance(part, Failure) and not part.cell.startswith(CONSUMERS)
-
-
-CONSUMERS = "train consumers of"
-"""How the labels of cells begin whose failure leaves a task out, and stops nothing."""
+def failure(key: CellKey[object], error: BaseException) -> Failure:
+    """The failure of a cell that raised an error."""
+    return Failure(cell=key.label, message=f"{type(error).__name__}: {error}")

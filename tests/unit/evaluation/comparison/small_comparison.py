@@ -1,66 +1,87 @@
-"""A small comparison of all methods, made once for all who look into it, and runners to break."""
+"""A small comparison of all methods, made once, and runners that record or break cells."""
 
 import tempfile
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.datasets.timeline import steps
-from backstay.evaluation.comparison.cells import Data
+from backstay.evaluation.analysis.summary import with_summary
+from backstay.evaluation.comparison.keys import CellKey, FitKey, Outputs, TrainKey
 from backstay.evaluation.comparison.plan import ComparePlan
 from backstay.evaluation.comparison.results import Results
 from backstay.evaluation.comparison.run import compare_methods
-from backstay.evaluation.comparison.runner import Here
+from backstay.evaluation.comparison.runner import Cell, InProcess
+from backstay.evaluation.comparison.values import Data
 from backstay.evaluation.consumers.labels import consumer_tasks
 
 DIMS = (8, 12, 16)
 
 
-class Recorder(Here):
-    """Keeps what every cell has given, in their order."""
+class Recorder(InProcess):
+    """Keeps the outputs of all cells."""
 
     def __init__(self):
-        super().__init__()
-        self.values = {}
+        self.outputs = Outputs()
+        self.keys = []  # in the order in which they finished
 
-    def finished(self):
-        for label, value in super().finished():
-            self.values[label] = value
-            yield label, value
+    @property
+    def labels(self):
+        return [key.label for key in self.keys]
+
+    def run(self, cells, data, known):
+        for key, output in super().run(cells, data, known):
+            self.keys.append(key)
+            self.outputs.add(key, output)
+            yield key, output
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A cell that runs something else first."""
+
+    cell: Cell
+    first: object
+
+    def __getattr__(self, name):
+        return getattr(self.cell, name)
+
+    def run(self, data, outputs):
+        self.first()
+        return self.cell.run(data, outputs)
 
 
 class Breaking(Recorder):
-    """Some of whose cells raise an error, by their labels."""
+    """Cells with these labels raise an error."""
 
     def __init__(self, *labels, error=ValueError("no luck")):  # noqa: B008 - it is raised, not changed
         super().__init__()
-        self.labels, self.error = labels, error
+        self.broken, self.error = labels, error
 
-    def submit(self, label, function, *args, **options):
-        if label in self.labels:
-            function = self._break
-        return super().submit(label, function, *args, **options)
+    def run(self, cells, data, known):
+        changed = (
+            Changed(cell, self._break) if cell.key.label in self.broken else cell for cell in cells
+        )
+        return super().run(changed, data, known)
 
-    def _break(self, *_args, **_options):
+    def _break(self):
         raise self.error
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found, and by which cells."""
+    """The results, and the outputs of the cells."""
 
     results: Results
-    cells: dict[str, Any]  # by label
+    outputs: Outputs
+    keys: list[CellKey]  # in the order in which the cells finished
 
     def fit(self, method, version):
-        """The cell that fitted a version."""
-        if version == 0:
-            return self.cells["fit version 0"]
-        return self.cells[f"fit version {version} by {method}"]
+        """A fitted version."""
+        return self.outputs[FitKey(version, method if version else None)]
 
     def line(self, method, newest):
         """Versions 0 … `newest` by a method."""
@@ -68,7 +89,7 @@ class Comparison:
 
     def consumers(self, data):
         """The consumers of every task, in the order of the tasks."""
-        return [self.cells[f"train consumers of {task.name}"] for task in tasks_of(data)]
+        return {task.name: self.outputs[TrainKey(task.name)] for task in tasks_of(data)}
 
 
 @cache
@@ -96,8 +117,13 @@ def small_plan():
 @cache
 def small_comparison():
     recorder = Recorder()
-    results = compare_methods(small_data(), small_plan(), about={"name": "m"}, runner=recorder)
-    return Comparison(results, recorder.values)
+    results = compare(small_data(), small_plan(), about={"name": "m"}, runner=recorder)
+    return Comparison(results, recorder.outputs, recorder.keys)
+
+
+def compare(data, plan, **options):
+    """The results of a comparison, with their summary."""
+    return with_summary(compare_methods(data, plan, **{"about": {}, **options}))
 
 
 def values(results, method, task, metric):

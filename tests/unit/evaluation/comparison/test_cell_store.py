@@ -8,29 +8,30 @@ import pytest
 from tests.unit.evaluation.comparison.small_comparison import small_comparison, small_data
 
 from backstay.errors import CorruptError
-from backstay.evaluation.comparison.cell_store import Kept
-from backstay.evaluation.comparison.cells import Fitted, Judgement
+from backstay.evaluation.comparison.cell_store import CellStore
+from backstay.evaluation.comparison.keys import FitKey, JudgeKey, TrainKey
+from backstay.evaluation.comparison.values import Fitted, Judgement
 
-LABELS = {
-    "nested": "fit version 2 by backstay",
-    "for-users-and-items": "fit version 2 by posthoc-low-rank",
-    "with-offset": "fit version 1 by posthoc-ridge",
-    "mapless": "fit version 1 by no-bc",
-    "first": "fit version 0",
-    "judgement": "judge version 2 by bc-aligner",
-    "first-judgement": "judge version 0 by no-bc",
-    "consumers": "train consumers of edge_rating",
+KEYS = {
+    "nested": FitKey(2, "backstay"),
+    "for-users-and-items": FitKey(2, "posthoc-low-rank"),
+    "with-offset": FitKey(1, "posthoc-ridge"),
+    "mapless": FitKey(1, "no-bc"),
+    "first": FitKey(0),
+    "judgement": JudgeKey(2, "bc-aligner"),
+    "first-judgement": JudgeKey(0, "no-bc"),
+    "consumers": TrainKey("edge_rating"),
 }
 
 
 @pytest.fixture(scope="module")
 def cells():
-    return small_comparison().cells
+    return small_comparison().outputs
 
 
 @pytest.fixture
-def kept(tmp_path):
-    return Kept(tmp_path / "cells")
+def store(tmp_path):
+    return CellStore(tmp_path / "cells")
 
 
 def check_fitted(found, expected):
@@ -78,53 +79,54 @@ def check_consumers(found, expected):
 CHECKS = {Fitted: check_fitted, Judgement: check_judgement, list: check_consumers}
 
 
-@pytest.mark.parametrize("label", LABELS.values(), ids=LABELS)
-def test_a_cell_comes_back_as_it_was(kept, cells, label):
-    kept.save(label, cells[label])
-    found = Kept(kept.folder).find(label)
-    assert type(found) is type(cells[label])
-    CHECKS[type(found)](found, cells[label])
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_a_cell_comes_back_as_it_was(store, cells, key):
+    store.save(key, cells[key])
+    found = CellStore(store.folder).find(key)
+    assert type(found) is type(cells[key])
+    CHECKS[type(found)](found, cells[key])
 
 
 def test_the_cells_looked_at_are_of_every_kind(cells):
-    nested, maps = cells[LABELS["nested"]].model, cells[LABELS["for-users-and-items"]].backward[0]
+    nested, maps = cells[KEYS["nested"]].model, cells[KEYS["for-users-and-items"]].backward[0]
     assert nested.base.base is not None
     assert maps.user is not maps.item
-    assert cells[LABELS["with-offset"]].backward[0].user.offset.any()
-    assert {type(cells[label]) for label in LABELS.values()} == set(CHECKS)
+    assert cells[KEYS["with-offset"]].backward[0].user.offset.any()
+    assert {type(cells[key]) for key in KEYS.values()} == set(CHECKS)
 
 
-def test_every_cell_has_a_place_of_its_own(kept, cells):
-    assert all(kept.find(label) is None for label in cells)
-    assert len({kept._place(label) for label in cells}) == len(cells)
-    first, second = "fit version 1 by no-bc", "fit version 1 by finetune"
-    kept.save(first, cells[first])
-    assert kept.find(second) is None
-    kept.save(second, cells[second])
-    check_fitted(kept.find(first), cells[first])
+def test_every_cell_has_a_place_of_its_own(store, cells):
+    keys = small_comparison().keys
+    assert all(store.find(key) is None for key in keys)
+    assert len({key.folder for key in keys}) == len(set(keys)) == len(keys)
+    first, second = FitKey(1, "no-bc"), FitKey(1, "finetune")
+    store.save(first, cells[first])
+    assert store.find(second) is None
+    store.save(second, cells[second])
+    check_fitted(store.find(first), cells[first])
 
 
-def test_a_cell_is_told_from_others_by_who_looks_into_the_folder(kept, cells):
-    label = LABELS["nested"]
-    kept.save(label, cells[label])
-    (place,) = kept.folder.iterdir()
+def test_a_cell_is_told_from_others_by_who_looks_into_the_folder(store, cells):
+    key = KEYS["nested"]
+    store.save(key, cells[key])
+    (place,) = store.folder.iterdir()
     assert place.name == "fit-version-2-by-backstay"
-    assert json.loads((place / "cell.json").read_text())["cell"] == label
+    assert json.loads((place / "cell.json").read_text())["cell"] == key.label
 
 
-@pytest.mark.parametrize("label", LABELS.values(), ids=LABELS)
-def test_a_cell_that_was_cut_off_counts_for_nothing_and_is_made_anew(kept, cells, label):
-    kept.save(label, cells[label])
-    (place,) = kept.folder.iterdir()
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_a_cell_that_was_cut_off_counts_for_nothing_and_is_made_anew(store, cells, key):
+    store.save(key, cells[key])
+    (place,) = store.folder.iterdir()
     (place / "cell.json").unlink()
     (place / "left-over").write_bytes(b"half")
-    assert kept.find(label) is None
-    kept.save(label, cells[label])
+    assert store.find(key) is None
+    store.save(key, cells[key])
     assert not (place / "left-over").exists()
-    CHECKS[type(cells[label])](kept.find(label), cells[label])
+    CHECKS[type(cells[key])](store.find(key), cells[key])
 
 
-def test_the_file_that_says_a_cell_is_finished_is_the_last_one(kept, cells, monkeypatch):
+def test_the_file_that_says_a_cell_is_finished_is_the_last_one(store, cells, monkeypatch):
     written = []
 
     def note(path, content):
@@ -134,11 +136,11 @@ def test_the_file_that_says_a_cell_is_finished_is_the_last_one(kept, cells, monk
 
     for module in ("comparison.cell_store", "consumers.model"):
         monkeypatch.setattr(f"backstay.evaluation.{module}.write_file", note)
-    for label in LABELS.values():
-        kept.save(label, cells[label])
-    assert written.count("cell.json") == len(LABELS)
+    for key in KEYS.values():
+        store.save(key, cells[key])
+    assert written.count("cell.json") == len(KEYS)
     assert written[-1] == "cell.json"
-    for place in kept.folder.iterdir():
+    for place in store.folder.iterdir():
         files = {path.name for path in place.iterdir()} - {"cell.json"}
         end = [n for n, name in enumerate(written) if name == "cell.json"]
         assert files <= set(written[: end[-1]])
@@ -161,23 +163,23 @@ def no_safetensors(path):
 
 
 @pytest.mark.parametrize(
-    ("label", "file"),
+    ("key", "file"),
     [
-        (LABELS["nested"], "model.safetensors"),
-        (LABELS["nested"], "maps.safetensors"),
-        (LABELS["judgement"], "replicates.safetensors"),
-        (LABELS["consumers"], "consumer-1.safetensors"),
+        (KEYS["nested"], "model.safetensors"),
+        (KEYS["nested"], "maps.safetensors"),
+        (KEYS["judgement"], "replicates.safetensors"),
+        (KEYS["consumers"], "consumer-1.safetensors"),
     ],
 )
 @pytest.mark.parametrize("damage", [truncated, empty, lost, no_safetensors])
-def test_a_damaged_file_is_told_with_its_folder_and_what_to_do(kept, cells, label, file, damage):
-    kept.save(label, cells[label])
-    (place,) = kept.folder.iterdir()
+def test_a_damaged_file_is_told_with_its_folder_and_what_to_do(store, cells, key, file, damage):
+    store.save(key, cells[key])
+    (place,) = store.folder.iterdir()
     damage(place / file)
     with pytest.raises(
         CorruptError, match="remove the folder and run the comparison again"
     ) as told:
-        kept.find(label)
+        store.find(key)
     assert str(told.value).startswith(f"{place} holds a finished cell")
 
 
@@ -194,31 +196,31 @@ def test_a_damaged_file_is_told_with_its_folder_and_what_to_do(kept, cells, labe
         ("consumers", lambda about: about.update(count=3)),
     ],
 )
-def test_a_cell_that_says_what_cannot_be_is_damaged_too(kept, cells, name, change):
-    label = LABELS[name]
-    kept.save(label, cells[label])
-    (place,) = kept.folder.iterdir()
+def test_a_cell_that_says_what_cannot_be_is_damaged_too(store, cells, name, change):
+    key = KEYS[name]
+    store.save(key, cells[key])
+    (place,) = store.folder.iterdir()
     about = json.loads((place / "cell.json").read_text())
     change(about)
     (place / "cell.json").write_text(json.dumps(about))
     with pytest.raises(CorruptError, match="remove the folder"):
-        kept.find(label)
+        store.find(key)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '"kind"', "\N{SNOWMAN}", "{}"])
-def test_a_damaged_description_is_told_as_well(kept, cells, text):
-    label = LABELS["consumers"]
-    kept.save(label, cells[label])
-    (place,) = kept.folder.iterdir()
+def test_a_damaged_description_is_told_as_well(store, cells, text):
+    key = KEYS["consumers"]
+    store.save(key, cells[key])
+    (place,) = store.folder.iterdir()
     (place / "cell.json").write_text(text, encoding="utf-8")
     with pytest.raises(CorruptError, match="train-consumers-of-edge_rating"):
-        kept.find(label)
+        store.find(key)
 
 
-def test_files_hold_arrays_and_text_alone(kept, cells):
-    for label in LABELS.values():
-        kept.save(label, cells[label])
-    suffixes = {path.suffix for path in kept.folder.rglob("*") if path.is_file()}
+def test_files_hold_arrays_and_text_alone(store, cells):
+    for key in KEYS.values():
+        store.save(key, cells[key])
+    suffixes = {path.suffix for path in store.folder.rglob("*") if path.is_file()}
     assert suffixes == {".safetensors", ".json"}
-    for place, marker in product(kept.folder.iterdir(), (b"pickle", b"__reduce__")):
+    for place, marker in product(store.folder.iterdir(), (b"pickle", b"__reduce__")):
         assert not any(marker in path.read_bytes() for path in place.iterdir())

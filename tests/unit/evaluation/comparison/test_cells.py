@@ -13,15 +13,22 @@ from tests.unit.evaluation.comparison.small_comparison import (
     tasks_of,
 )
 
-from backstay.evaluation.comparison import cells as module
-from backstay.evaluation.comparison.cells import fit_cell, judge_cell, train_cell
+from backstay.evaluation.comparison import judging
+from backstay.evaluation.comparison.cells import JudgeCell, fit_cell, train_cell
+from backstay.evaluation.comparison.judging import judge_version
+from backstay.evaluation.comparison.keys import FitKey, JudgeKey, TrainKey
 from backstay.evaluation.comparison.results import Failure
+from backstay.evaluation.comparison.runner import inputs_of, run_cell
 from backstay.evaluation.metrics.bootstrap import REPLICATES, defined_interval
 from backstay.evaluation.metrics.ranking import RankingTask, recall_at_k
 from backstay.evaluation.metrics.roc_auc import roc_auc
 
 NEWEST = 2
 METHOD = "posthoc-low-rank"  # whose maps are one for users and another for items
+
+
+def examples_of(data, version):
+    return {t.name: t.judge[version] for t in tasks_of(data) if version in t.judge}
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +45,15 @@ def comparison():
 def judge(data, comparison):
     """Judge a line of versions, as any method."""
 
-    def judged(line, method=METHOD, *, consumers=None):
-        consumers = consumers or comparison.consumers(data)
-        return judge_cell(data, tasks_of(data), method, 42, *consumers, *line)
+    def judged(line, method=METHOD):
+        return judge_version(
+            data,
+            line,
+            method=method,
+            seed=42,
+            examples=examples_of(data, line[-1].version),
+            consumers=comparison.consumers(data),
+        )
 
     return judged
 
@@ -160,8 +173,8 @@ def test_consumers_are_fed_compatible_vectors_and_compared_with_old_ones(
 ):
     """Decisions one at a time, and the rows that consumers are fed gathered by hand."""
     every = small_comparison().consumers(small_data())
-    for task, consumers in zip(tasks_of(small_data()), every, strict=True):
-        examples = task.judge[NEWEST]
+    for task in tasks_of(small_data()):
+        consumers, examples = every[task.name], task.judge[NEWEST]
         logits = []
         for z in (reference, led_back):
             columns = []
@@ -189,7 +202,7 @@ def test_consumers_are_fed_compatible_vectors_and_compared_with_old_ones(
 
 def test_a_consumer_that_knew_nothing_has_nothing_to_keep(judgement, judge, line, monkeypatch):
     assert any(record.metric == "retention" for record in judgement.records)
-    monkeypatch.setattr(module, "retention", lambda *_: None)
+    monkeypatch.setattr(judging, "retention", lambda *_: None)
     metrics = {record.metric for record in judge(line).records}
     assert "retention" not in metrics
     assert "negative_flip_rate" in metrics
@@ -238,11 +251,19 @@ def test_a_frozen_model_has_no_maps_to_judge_wherever_its_copies_were(judge, com
     assert judge(line, "fix-m0").maps == judge(copy.deepcopy(line), "fix-m0").maps == ()
 
 
-def test_a_task_without_consumers_is_left_out(judge, line, judgement, comparison, data):
-    consumers = comparison.consumers(data)
+def test_a_task_without_consumers_is_left_out(line, judgement, comparison, data):
     lost = tasks_of(data)[2].name
-    consumers[2] = Failure(cell=f"train consumers of {lost}", message="no luck")
-    found = judge(line, consumers=consumers)
+    versions = tuple(FitKey(version, METHOD if version else None) for version in range(NEWEST + 1))
+    cell = JudgeCell(
+        key=JudgeKey(NEWEST, METHOD),
+        seed=42,
+        versions=versions,
+        examples=examples_of(data, NEWEST),
+    )
+    given = dict(zip(versions, line, strict=True))
+    given |= {TrainKey(task): trained for task, trained in comparison.consumers(data).items()}
+    given[TrainKey(lost)] = Failure(cell=TrainKey(lost).label, message="no luck")
+    found = run_cell(cell, data, *(given[key] for key in inputs_of(cell)))
     assert set(found.aucs) == set(judgement.aucs) - {lost}
     assert found.records == tuple(r for r in judgement.records if r.task != lost)
 
@@ -305,7 +326,7 @@ def test_consumers_are_trained_on_version_0_alone(data, comparison):
     task = tasks_of(data)[0]
     consumers = train_cell(data, task, comparison.fit(None, 0), small_plan().consumers)
     assert [consumer.seed for consumer in consumers] == [0, 1]
-    for ours, theirs in zip(consumers, comparison.consumers(data)[0], strict=True):
+    for ours, theirs in zip(consumers, comparison.consumers(data)[task.name], strict=True):
         assert ours.validation_auc == theirs.validation_auc
     early = data.steps[task.early_stop_step]
     z = own(data, comparison.fit(None, 0), early)

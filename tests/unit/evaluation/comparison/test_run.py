@@ -10,20 +10,22 @@ import pytest
 from tests.unit.evaluation.comparison.small_comparison import (
     DIMS,
     Breaking,
+    Changed,
     Recorder,
+    compare,
     small_comparison,
     small_data,
     small_plan,
-    tasks_of,
     values,
 )
 
 from backstay.compat.methods import METHODS
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.analysis.significance import pairs
-from backstay.evaluation.comparison.cell_store import Kept
+from backstay.evaluation.comparison.cell_store import CellStore
+from backstay.evaluation.comparison.keys import FitKey
 from backstay.evaluation.comparison.results import RETRIEVAL, Failure
-from backstay.evaluation.comparison.run import Ground, compare_methods, prepare_ground
+from backstay.evaluation.comparison.run import SharedInputs, prepare_shared_inputs
 from backstay.evaluation.consumers.labels import TASKS
 from backstay.evaluation.metrics.compatibility import SLICES_OF_ENTITIES
 from backstay.evaluation.metrics.ranking import recall_at_k
@@ -49,9 +51,8 @@ def results(comparison):
 
 
 @pytest.fixture(scope="module")
-def ground(data, comparison):
-    consumers = [task.name for task in tasks_of(data)], comparison.consumers(data)
-    return Ground(comparison.fit(None, 0), dict(zip(*consumers, strict=True)))
+def shared(data, comparison):
+    return SharedInputs(comparison.fit(None, 0), comparison.consumers(data))
 
 
 @pytest.fixture
@@ -98,8 +99,8 @@ def test_each_recall_is_that_of_the_cells_own_vectors(data, comparison):
 
 
 def test_version_0_is_one_model_for_all_methods_and_so_are_models_from_scratch(comparison):
-    fits = Counter(label.split(" by ")[0] for label in comparison.cells if label.startswith("fit"))
-    assert fits == {"fit version 0": 1, "fit version 1": 12, "fit version 2": 12}
+    fits = Counter(key.version for key in comparison.keys if isinstance(key, FitKey))
+    assert fits == {0: 1, 1: 12, 2: 12}
     posthoc = [name for name, method in METHODS.items() if method.posthoc]
     for version in (1, 2):
         scratch = comparison.fit("no-bc", version)
@@ -183,7 +184,7 @@ def test_methods_with_the_same_vectors_are_not_told_apart(results):
     ]
     assert len(found) == 15
     assert {(pair.difference, pair.interval) for pair in found} == {(0.0, (0.0, 0.0))}
-    assert not any(pair.told_apart for pair in found)
+    assert not any(pair.significant for pair in found)
 
 
 def test_methods_with_different_vectors_can_be_told_apart(results):
@@ -192,30 +193,30 @@ def test_methods_with_different_vectors_can_be_told_apart(results):
         for pair in pairs(results)
         if (pair.first, pair.second, pair.figure) == ("fix-m0", "finetune", "intended_pct")
     )
-    assert pair.told_apart
+    assert pair.significant
     assert pair.difference < 0
 
 
 # What is asked for
 
 
-def test_a_baseline_that_is_not_asked_for_leaves_its_percentages_out(data, ground):
+def test_a_baseline_that_is_not_asked_for_leaves_its_percentages_out(data, shared):
     plan = replace(small_plan(), methods=("posthoc-ridge",))
     recorder = Recorder()
-    results = compare_methods(data, plan, about={}, runner=recorder, ground=ground)
+    results = compare(data, plan, runner=recorder, shared=shared)
     (row,) = results.summary
     assert row.intended_recall50 is not None
     assert row.unintended_auc is not None
     assert (row.intended_pct, row.unintended_pct, row.total_pct) == (None, None, None)
-    assert "fit version 2 by no-bc" in recorder.values  # whose models it maps
-    assert "judge version 2 by no-bc" not in recorder.values
+    assert "fit version 2 by no-bc" in recorder.labels  # whose models it maps
+    assert "judge version 2 by no-bc" not in recorder.labels
 
 
-def test_what_stands_on_the_same_ground_is_the_same(data, results, few):
-    prepared = prepare_ground(data, few, Recorder())
+def test_comparisons_with_the_same_shared_inputs_are_the_same(data, results, few):
+    prepared = prepare_shared_inputs(data, few, Recorder())
     recorder = Recorder()
-    again = compare_methods(data, few, about={}, runner=recorder, ground=prepared)
-    assert not any(label.startswith(("fit version 0", "train")) for label in recorder.values)
+    again = compare(data, few, runner=recorder, shared=prepared)
+    assert not any(label.startswith(("fit version 0", "train")) for label in recorder.labels)
     for method in FEW:
         ours, theirs = (
             [record for record in each.records if record.method == method]
@@ -224,10 +225,10 @@ def test_what_stands_on_the_same_ground_is_the_same(data, results, few):
         assert ours == theirs
 
 
-def test_each_cell_is_told_when_it_is_done(data, ground, caplog):
+def test_each_cell_is_told_when_it_is_done(data, shared, caplog):
     plan = replace(small_plan(), methods=("fix-m0",))
     with caplog.at_level(logging.INFO, "backstay.compare"):
-        compare_methods(data, plan, about={}, ground=ground)
+        compare(data, plan, shared=shared)
     assert "fit version 1 by fix-m0 …" in caplog.messages
     assert "1 of 5 done: fit version 1 by fix-m0" in caplog.messages
     assert "5 of 5 done: judge version 2 by fix-m0" in caplog.messages
@@ -236,7 +237,7 @@ def test_each_cell_is_told_when_it_is_done(data, ground, caplog):
 def test_a_plan_for_another_timeline_is_refused(data):
     plan = replace(small_plan(), dims=(8, 12), layers=(2, 2), slices=(0.5, 0.6, 0.7))
     with pytest.raises(UsageError, match="2 versions planned, 3 steps found"):
-        compare_methods(data, plan, about={})
+        compare(data, plan, about={})
 
 
 # Failures
@@ -250,9 +251,9 @@ def records_of(results, methods, *, without=()):
     return [r for r in results.records if r.method in methods and r.task not in without]
 
 
-def test_a_fit_that_fails_costs_its_method_alone(data, ground, few, results, caplog):
+def test_a_fit_that_fails_costs_its_method_alone(data, shared, few, results, caplog):
     runner = Breaking("fit version 1 by posthoc-ridge")
-    found = compare_methods(data, few, about={}, runner=runner, ground=ground)
+    found = compare(data, few, runner=runner, shared=shared)
     named = {"method": "posthoc-ridge"}
     first, second = (f"{version} by posthoc-ridge" for version in (1, 2))
     assert found.failures == (
@@ -290,9 +291,9 @@ def test_a_fit_that_fails_costs_its_method_alone(data, ground, few, results, cap
     assert not any("posthoc-ridge" in (pair.first, pair.second) for pair in pairs(found))
 
 
-def test_a_model_that_others_share_fails_for_all_of_them(data, ground, few):
+def test_a_model_that_others_share_fails_for_all_of_them(data, shared, few):
     runner = Breaking("fit version 2 by no-bc")
-    found = compare_methods(data, few, about={}, runner=runner, ground=ground)
+    found = compare(data, few, runner=runner, shared=shared)
     assert {(failed.method, failed.version) for failed in found.failures} == {
         ("no-bc", 2),
         ("posthoc-ridge", 2),
@@ -306,9 +307,9 @@ def test_a_model_that_others_share_fails_for_all_of_them(data, ground, few):
     assert row_of(found, "fix-m0").intended_pct is None  # against a baseline of fewer versions
 
 
-def test_a_judgement_that_fails_costs_its_version_alone(data, ground, few, results):
+def test_a_judgement_that_fails_costs_its_version_alone(data, shared, few, results):
     runner = Breaking("judge version 1 by fix-m0", error=TrainingError("not finite"))
-    found = compare_methods(data, few, about={}, runner=runner, ground=ground)
+    found = compare(data, few, runner=runner, shared=shared)
     assert found.failures == (
         Failure(
             cell="judge version 1 by fix-m0",
@@ -324,7 +325,7 @@ def test_a_judgement_that_fails_costs_its_version_alone(data, ground, few, resul
 
 
 def test_consumers_that_fail_leave_their_task_out_for_all_alike(data, few, results):
-    found = compare_methods(data, few, about={}, runner=Breaking("train consumers of edge_rating"))
+    found = compare(data, few, runner=Breaking("train consumers of edge_rating"))
     assert found.failures == (
         Failure(cell="train consumers of edge_rating", message="ValueError: no luck"),
     )
@@ -336,33 +337,36 @@ def test_consumers_that_fail_leave_their_task_out_for_all_alike(data, few, resul
 
 def test_without_version_0_there_is_nothing_to_compare(data, few):
     with pytest.raises(TrainingError, match=r"version 0 could not be fitted \(ValueError: no luck"):
-        compare_methods(data, few, about={}, runner=Breaking("fit version 0"))
+        compare(data, few, runner=Breaking("fit version 0"))
 
 
 @pytest.mark.parametrize("cell", ["fit version 0", "train consumers of item_rating_mean"])
-def test_ground_that_lacks_a_cell_is_nothing_to_stand_on(data, few, cell):
+def test_shared_inputs_that_lack_a_cell_are_refused(data, few, cell):
     with pytest.raises(TrainingError, match=f"{cell} failed: ValueError: no luck"):
-        prepare_ground(data, few, Breaking(cell))
+        prepare_shared_inputs(data, few, Breaking(cell))
 
 
 # Stopped and gone on with
 
 
 class Counted(Recorder):
-    """Stopped before a cell, like a killed process."""
+    """Counts the cells that run, and stops before one of them, like a killed process."""
 
     def __init__(self, stop=None):
         super().__init__()
-        self.stop, self.run = stop, []
+        self.stop, self.ran = stop, []
 
-    def submit(self, label, function, *args, **options):
-        def counted(*args, **options):
-            if label == self.stop:
-                raise KeyboardInterrupt
-            self.run.append(label)
-            return function(*args, **options)
+    def run(self, cells, data, known):
+        def counted(label):
+            def count():
+                if label == self.stop:
+                    raise KeyboardInterrupt
+                self.ran.append(label)
 
-        return super().submit(label, counted, *args, **options)
+            return count
+
+        changed = (Changed(cell, counted(cell.key.label)) for cell in cells)
+        return super().run(changed, data, known)
 
 
 def same(ours, theirs):
@@ -376,30 +380,30 @@ def same(ours, theirs):
 
 def test_a_run_that_is_stopped_goes_on_where_it_was(data, results, tmp_path, caplog):
     plan = replace(small_plan(), methods=("fix-m0", "no-bc", "posthoc-ridge", "backstay"))
-    kept, first = Kept(tmp_path / "cells"), Counted(stop="fit version 2 by backstay")
+    store, first = CellStore(tmp_path / "cells"), Counted(stop="fit version 2 by backstay")
     with pytest.raises(KeyboardInterrupt):
-        compare_methods(data, plan, about={}, runner=first, kept=kept)
-    assert len(first.run) > 6
+        compare(data, plan, runner=first, store=store)
+    assert len(first.ran) > 6
     second = Counted()
     with caplog.at_level(logging.INFO, "backstay.compare"):
-        again = compare_methods(data, plan, about={}, runner=second, kept=kept)
-    assert f"{first.run[0]}: kept from an earlier run" in caplog.messages
-    assert not set(first.run) & set(second.run)
+        again = compare(data, plan, runner=second, store=store)
+    assert f"{first.ran[0]}: kept from an earlier run" in caplog.messages
+    assert not set(first.ran) & set(second.ran)
     third = Counted()
-    whole = compare_methods(data, plan, about={}, runner=third, kept=kept)
-    assert third.run == []
+    whole = compare(data, plan, runner=third, store=store)
+    assert third.ran == []
     assert whole == again
     for method in plan.methods:
         assert records_of(again, (method,)) == records_of(results, (method,))
     assert [part for part in results.maps if part.method in plan.methods] == list(again.maps)
 
 
-def test_a_cell_that_failed_is_tried_again_with_what_needs_it(data, ground, few, tmp_path):
-    kept = Kept(tmp_path)
+def test_a_cell_that_failed_is_tried_again_with_what_needs_it(data, shared, few, tmp_path):
+    store = CellStore(tmp_path)
     runner = Breaking("fit version 2 by posthoc-ridge")
-    compare_methods(data, few, about={}, runner=runner, ground=ground, kept=kept)
+    compare(data, few, runner=runner, shared=shared, store=store)
     runner = Counted()
-    found = compare_methods(data, few, about={}, runner=runner, ground=ground, kept=kept)
-    assert runner.run == ["fit version 2 by posthoc-ridge", "judge version 2 by posthoc-ridge"]
+    found = compare(data, few, runner=runner, shared=shared, store=store)
+    assert runner.ran == ["fit version 2 by posthoc-ridge", "judge version 2 by posthoc-ridge"]
     assert found.failures == ()
-    same(found, compare_methods(data, few, about={}, ground=ground))
+    same(found, compare(data, few, shared=shared))
