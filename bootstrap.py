@@ -28,11 +28,11 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements.lock"
-CPU_LOCK = ROOT / "requirements-cpu.lock"  # torch's CPU build, where pip can see one
-CUDA_LOCK = ROOT / "requirements-cuda.lock"  # what torch's GPU build needs on top
+CPU_LOCK = ROOT / "requirements-cpu.lock"  # torch's CPU build, if pip can find it
+CUDA_LOCK = ROOT / "requirements-cuda.lock"  # what torch's GPU build needs in addition
 STAMP = VENV / "backstay-stamp"  # what was installed; written last
 
-PIP = (22, 3)  # the first that can install into another environment
+PIP = (22, 3)  # the first version that can install into another environment
 CHECKS = (
     "ruff check",
     "ruff format --check",
@@ -43,7 +43,7 @@ CHECKS = (
 
 
 def main() -> None:
-    """Set up, then do what was asked."""
+    """Set up the environment, then run the command."""
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in {"-h", "--help"}:
         print(__doc__.strip())
@@ -91,7 +91,7 @@ def set_up() -> None:
 
 
 def fingerprint() -> str:
-    """The interpreter and a hash of everything that decides what is installed."""
+    """The interpreter, and a hash of every file that decides what is installed."""
     digest = hashlib.sha256()
     for path in (LOCK, CPU_LOCK, CUDA_LOCK, ROOT / "pyproject.toml"):
         digest.update(path.read_bytes())
@@ -99,7 +99,7 @@ def fingerprint() -> str:
 
 
 def require_pip() -> None:
-    """End with what to do where pip is missing or too old."""
+    """Exit with instructions if pip is missing or too old."""
     found = subprocess.run(
         [sys.executable, "-m", "pip", "--version"], capture_output=True, text=True, check=False
     )
@@ -120,21 +120,21 @@ def has_gpu() -> bool:
 
 
 def torch_is_cpu_build() -> bool:
-    """Whether the installed torch does without the CUDA packages."""
+    """Whether the installed torch needs no CUDA packages."""
     return any(VENV.glob("lib/python*/site-packages/torch-*+cpu.dist-info"))
 
 
 def install_locked(lock: Path, *, optional: bool = False) -> None:
-    """Install what the lock names, hash by hash, and nothing it depends on: it is complete."""
+    """Install a lock's packages, checked by hash, without dependencies: a lock is complete."""
     names = re.findall(r"^[\w.-]+(?===)", lock.read_text(encoding="utf-8"), re.MULTILINE)
     say(f"installing {lock.name}: " + (f"{len(names)} packages" if names[1:] else names[0]))
     arguments = ("--require-hashes", "--only-binary=:all:", "--requirement", lock)
     if pip("install", "--no-deps", *arguments, check=not optional, show_errors=not optional):
-        say(f"pip sees no {names[0]} of {lock.name}; going on without")
+        say(f"pip finds no {names[0]} of {lock.name}; continuing without it")
 
 
 def pip(*arguments: str | Path, check: bool = True, show_errors: bool = True) -> int:
-    """Run this Python's pip on the environment."""
+    """Run the pip of this Python on the environment; returns the exit code."""
     environment = {**os.environ, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     command = [sys.executable, "-m", "pip", "--python", PYTHON, *arguments]
     command += ["-qq", "--progress-bar=off"] if arguments[0] == "install" else []
@@ -144,13 +144,13 @@ def pip(*arguments: str | Path, check: bool = True, show_errors: bool = True) ->
 
 
 def run(*arguments: str) -> None:
-    """Become the environment's Python, so that signals and exit codes are its own."""
+    """Replace this process by the environment's Python, which then gets all signals."""
     sys.stdout.flush()
     os.execv(PYTHON, [str(PYTHON), *arguments])
 
 
 def say(line: str) -> None:
-    """Progress, on stderr."""
+    """Print a line of progress on stderr."""
     print(f"bootstrap: {line}", file=sys.stderr, flush=True)
 
 

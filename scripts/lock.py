@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Write the three lock files anew from pyproject.toml.
+"""Write the three lock files from pyproject.toml.
 
     pip install uv
     python scripts/lock.py [--upgrade] [--upgrade-package NAME]
 
-Every package stands there by version and SHA-256, for every Python from 3.11 on:
+They pin every package by version and SHA-256, for Python 3.11 and newer:
 
     requirements.lock        all of it: what Backstay runs, tests and builds with
-    requirements-cuda.lock   what torch's GPU build for Linux needs on top, several gigabytes
-    requirements-cpu.lock    torch's CPU build, which does without; PyTorch publishes it beside
-                             the index that torch itself comes from, so pip may not see it
+    requirements-cuda.lock   what torch's GPU build for Linux needs in addition: several gigabytes
+    requirements-cpu.lock    torch's CPU build, which needs none of that; PyTorch publishes it on an
+                             index of its own, so pip may not find it
 
-bootstrap.py picks. Versions already locked are kept unless an option says otherwise; options are
-passed on to `uv pip compile`.
+bootstrap.py chooses between the builds. Locked versions are kept, unless an option changes that;
+options are passed to `uv pip compile`.
 """
 
 import re
@@ -45,12 +45,12 @@ _HEADER = "# Written by scripts/lock.py from pyproject.toml; edit that and run t
 
 
 def resolve(options: list[str]) -> list[str]:
-    """Every locked requirement, with its hashes, as one text each."""
+    """Resolve all requirements: one text for each, with its hashes."""
     uv = shutil.which("uv")
     if uv is None:
         sys.exit("uv is needed to resolve the lock: pip install uv")
     known = "".join(path.read_text(encoding="utf-8") for path in (LOCK, CUDA_LOCK) if path.exists())
-    draft = ROOT / ".requirements.draft"  # what uv keeps the versions of
+    draft = ROOT / ".requirements.draft"  # uv keeps the versions in this file
     draft.write_text(known, encoding="utf-8")
     try:
         subprocess.run(
@@ -67,7 +67,7 @@ def resolve(options: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Resolve, split, write."""
+    """Resolve the requirements and write them to the three files."""
     requirements = resolve(sys.argv[1:])
     hashes = " ".join(f"\\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS.values())
     split = {
