@@ -1,4 +1,4 @@
-"""Not a test: a driver for test_session, which says as JSON what a task on a worker found."""
+"""Not a test: a driver that test_session runs. It prints as JSON what a task found."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The command line: what every command promises, and the registry's commands at work."""
+"""The command line: rules for all commands, options, and the registry's commands."""
 
 import json
 import logging
@@ -52,7 +52,7 @@ def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
     )
 
 
-# What every command promises.
+# Rules for all commands.
 
 
 def test_every_command_of_the_contract_is_there():
@@ -77,7 +77,7 @@ def test_help_has_a_sentence_for_every_option_and_an_example(name):
 
 
 def parse(name: str, words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Go as far as knowing every option and having every required one."""
+    """Parse the words without running the command."""
     monkeypatch.chdir(folder)
     for dataset in ("ml-100k", "ml-25m", "datasets/ml-25m", "datasets/marketplace"):
         Path(dataset).mkdir(parents=True, exist_ok=True)
@@ -86,14 +86,14 @@ def parse(name: str, words: list[str], folder: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_example_is_meant(name, tmp_path, monkeypatch):
+def test_the_example_can_be_parsed(name, tmp_path, monkeypatch):
     command = main.commands[name]
     assert isinstance(command, Command)
     parse(name, shlex.split(command.epilog.partition("Example:\n")[2])[2:], tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_documents_commands_are_meant(document, tmp_path, monkeypatch):
+def test_the_documents_commands_can_be_parsed(document, tmp_path, monkeypatch):
     lines = document.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     commands = [line for line in lines if line.startswith("backstay ")]
     if document.name in {"README.md", "tutorial.md"}:
@@ -129,7 +129,7 @@ def test_python_m_backstay_is_the_command():
     assert result.stdout.startswith("Usage: backstay ")
 
 
-# What happens to answers, progress and failures.
+# Answers, progress and failures.
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def test_ray_s_messages_are_shown_with_debug_only():
     assert "raylet" in invoke(act, "--debug").stderr
 
 
-def test_people_get_lines_and_tables():
+def test_without_json_an_answer_is_lines_and_tables():
     answer = {
         "space": "movies",
         "files": {"size": 12, "names": ["[a]", "b"]},
@@ -245,7 +245,7 @@ def test_debug_adds_the_traceback_and_keeps_the_exit_code(error):
 
 
 class _RemoteError(Exception):
-    """As Ray wraps what a task raised: the text is the whole remote traceback."""
+    """Ray's wrapper of a task's exception: its text is the whole remote traceback."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__("ray::task()\n  File …\n")
@@ -253,7 +253,7 @@ class _RemoteError(Exception):
 
 
 class _WorkersError(Exception):
-    """As Ray Train reports what its workers raised."""
+    """Ray Train's wrapper of its workers' exceptions."""
 
     def __init__(self, failures: dict[int, Exception]) -> None:
         super().__init__("Training failed due to worker errors:\n[Rank 0 Error Snippet]: …")
@@ -261,14 +261,14 @@ class _WorkersError(Exception):
 
 
 @pytest.mark.parametrize("wrap", [_RemoteError, lambda error: _WorkersError({0: error})])
-def test_an_error_of_a_worker_is_explained_in_its_own_words(wrap):
+def test_an_error_of_a_worker_is_shown_without_ray_s_wrapper(wrap):
     failed = invoke(_raise(wrap(_RemoteError(errors.TrainingError("loss is nan")))))
     assert failed.stderr == "Error: loss is nan\n"
     misused = invoke(_raise(wrap(errors.UsageError("no such method"))))
     assert misused.exit_code == 2
 
 
-def test_the_outermost_of_our_own_errors_speaks():
+def test_the_outermost_of_our_own_errors_is_shown():
     error = errors.RegistryError("can't retire version 0")
     error.__cause__ = errors.NotFoundError("no map")
     assert invoke(_raise(error)).stderr == "Error: can't retire version 0\n"
@@ -277,7 +277,7 @@ def test_the_outermost_of_our_own_errors_speaks():
 def test_ctrl_c_exits_130_with_one_line():
     code = (
         "import click, signal, time\n"
-        # Whoever starts the tests in the background may have told them to ignore it.
+        # A shell that runs the tests in the background makes them ignore SIGINT.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from backstay.terminal import Command\n"
         "@click.command(cls=Command, example='wait')\n"
@@ -299,7 +299,7 @@ def test_ctrl_c_exits_130_with_one_line():
     assert (child.returncode, stdout, stderr) == (130, "", "Error: interrupted\n")
 
 
-def test_plain_knows_arrays_and_scalars():
+def test_plain_converts_arrays_and_scalars():
     value = {1: np.float32(0.5), "a": np.arange(3), "b": (np.inf, np.int64(2), None), "c": {True}}
     assert plain(value) == {"1": 0.5, "a": [0, 1, 2], "b": [None, 2, None], "c": [True]}
 
@@ -339,7 +339,7 @@ def test_workers_are_a_number_or_the_least_and_the_most(monkeypatch, word, worke
     assert [config.workers for config in taken] == [workers]
 
 
-def test_zero_is_a_choice_and_what_is_left_out_keeps_its_default(monkeypatch):
+def test_zero_counts_as_given_and_other_options_keep_their_default(monkeypatch):
     taken = {}
     monkeypatch.setattr("backstay.serving.service.run", lambda *_, **options: taken.update(options))
     assert run("serve", "--registry", "r", "--port", "0").exit_code == 0
@@ -379,7 +379,7 @@ def test_a_table_with_columns_of_its_own_is_ingested(tmp_path):
     assert "nothing is ever overwritten" in again.stderr
 
 
-# Comparing datasets, or tables of one's own.
+# Comparing datasets, or outside tables.
 
 
 @pytest.fixture
@@ -463,7 +463,7 @@ def test_comparing_tables_loads_neither_ray_nor_torch(tables, tmp_path):
         ("compare {0} --out x", "is a file"),
     ],
 )
-def test_a_comparison_that_can_t_be_meant_exits_2(tables, words, message):
+def test_invalid_arguments_of_a_comparison_exit_2(tables, words, message):
     result = run(*words.format(*tables).split())
     assert result.exit_code == 2
     assert message in result.stderr
@@ -521,7 +521,7 @@ def test_a_dataset_goes_to_the_engine_with_its_options(tmp_path, monkeypatch):
     }
 
 
-# The registry's commands. Its own tests are elsewhere.
+# The registry's commands. tests/unit/registry tests the registry.
 
 
 @pytest.fixture
@@ -553,7 +553,7 @@ def ask(verb: str, registry: str, *arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
-def test_versions_and_show_tell_what_is_published(registry):
+def test_versions_and_show_list_what_is_published(registry):
     first, second = ask("versions", registry)
     assert (first["version"], first["method"], first["dim"]) == (0, "no-bc", 4)
     assert (second["version"], second["until"], second["rows"]) == (1, 0.6, {"item": 5})
@@ -590,19 +590,19 @@ def test_verify_lists_what_is_wrong_and_exits_1(registry):
 
 
 @pytest.mark.parametrize("verb", ["show", "verify", "retire"])
-def test_a_version_that_is_not_there_is_said_so(registry, verb):
+def test_an_unknown_version_is_named(registry, verb):
     result = run(verb, "--registry", registry, "--space", "movies", 7)
     assert result.exit_code == 1
     assert "no version 7" in result.stderr
 
 
-def test_an_unknown_space_is_said_so(registry):
+def test_an_unknown_space_lists_the_others(registry):
     result = run("versions", "--registry", registry, "--space", "books")
     assert result.exit_code == 1
     assert "spaces: movies" in result.stderr
 
 
-def test_a_registry_that_is_not_there_is_said_so(tmp_path):
+def test_a_missing_registry_is_named(tmp_path):
     result = run("versions", "--registry", tmp_path / "nope", "--space", "movies")
     assert result.exit_code == 1
     assert "--registry: expected the folder of a registry" in result.stderr

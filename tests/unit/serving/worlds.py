@@ -1,4 +1,4 @@
-"""Small registries to serve from, and the slow way to say what a look-up must answer."""
+"""Small registries to serve from, and a slow reference for the answers of look-ups."""
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +53,7 @@ def build(root, *, versions=3):
 
 
 def slowly(entity, ids, *, version, source):
-    """Rows of version `source`'s table, turned back map by map, number by number."""
+    """Rows of version `source`'s table, converted map by map in plain loops."""
     names = ENTITIES[entity].to_pylist()
     table = tables_of(source)[entity]
     answer = []
