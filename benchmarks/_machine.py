@@ -1,14 +1,27 @@
-"""What every benchmark tells of where and when it ran."""
+"""Where and when a benchmark ran: every benchmark prints it."""
 
 import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 
-def machine(*packages: str) -> dict[str, Any]:
+class Machine(TypedDict):
+    """The machine of a run."""
+
+    date: str
+    system: str
+    processor: str
+    logical_cores: int | None
+    usable_cores: int | None
+    memory_gb: float
+    load: float
+    versions: dict[str, str]
+
+
+def machine(*packages: str) -> Machine:
     """Date, processor, cores, memory, load, and the versions of Python and some packages."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -24,8 +37,8 @@ def machine(*packages: str) -> dict[str, Any]:
     }
 
 
-def header(found: dict[str, Any]) -> str:
-    """The same in three lines."""
+def header(found: Machine) -> str:
+    """Format the machine as three lines of text."""
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return (
         f"{found['date']}, {found['system']}\n"

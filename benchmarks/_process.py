@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -59,6 +59,6 @@ def kept(path: Path, measure: Callable[[], T]) -> T:
     return measured
 
 
-def tell(*words: Any) -> None:
+def tell(*words: object) -> None:
     """Progress goes to stderr; stdout holds the results."""
     print(*words, file=sys.stderr, flush=True)

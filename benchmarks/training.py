@@ -167,20 +167,22 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Measure, print, draw."""
     options = parsed()
-    about = machine("torch", "numpy", "pyarrow") | {
-        "threads": options.threads,
-        "device": options.device,
-    }
+    about = machine("torch", "numpy", "pyarrow")
     print(header(about), end="\n\n", flush=True)
     options.work.mkdir(parents=True, exist_ok=True)
     found = quality(options) if "quality" in options.parts else []
     sizes = scaling(options) if "scaling" in options.parts else []
     if "workers" in options.parts:
-        if about["usable_cores"] < 2:  # noqa: PLR2004
-            tell("two workers share one core here: their pace says nothing")
+        if about["usable_cores"] == 1:
+            tell("two workers share one core here: their pace cannot be compared")
         sizes += workers(options)
     if options.json:
-        report = {"machine": about, "cases": [case.record() for case in found], "scaling": sizes}
+        settings = {"threads": options.threads, "device": options.device}
+        report = {
+            "machine": {**about, **settings},
+            "cases": [case.record() for case in found],
+            "scaling": sizes,
+        }
         options.json.write_text(json.dumps(report, indent=2), encoding="utf-8")
         tell(f"wrote {options.json}")
     if options.picture and found:
