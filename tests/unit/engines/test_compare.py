@@ -1,4 +1,4 @@
-"""`backstay compare` in one process: its files, and what may be asked for again in its folder."""
+"""`backstay compare` in one process: its files, and which calls may be repeated in its folder."""
 
 import logging
 from contextlib import contextmanager
@@ -63,7 +63,7 @@ def broken(monkeypatch):
     return broken_runs
 
 
-def test_results_and_report_say_the_same(run, out, reports):
+def test_results_and_report_are_the_same(run, out, reports):
     results = run()
     assert Results.load(out / "results.json").to_json() == results.to_json()
     assert reports == [results]

@@ -22,7 +22,7 @@ DIMS = (8, 12, 16)
 
 
 class Recorder(InProcess):
-    """Keeps the outputs of all cells."""
+    """Records the outputs of all cells."""
 
     def __init__(self):
         self.outputs = Outputs()

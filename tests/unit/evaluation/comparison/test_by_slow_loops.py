@@ -1,7 +1,7 @@
-"""The figures a comparison stands on, on one small case, in plain Python by their definitions.
+"""The figures of a comparison on one small case, computed from their definitions in plain Python.
 
-Three versions of four users and six items: version 2's vectors are led back through B_2 and B_1 to
-version 0, recommend there, and are scored by a consumer that is one linear layer.
+Three versions of four users and six items: version 2's vectors are mapped through B_2 and B_1 to
+version 0, ranked there, and scored by a linear consumer.
 """
 
 import numpy as np

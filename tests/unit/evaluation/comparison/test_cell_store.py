@@ -1,4 +1,4 @@
-"""Finished cells as files: what comes back, and what doesn't count."""
+"""Finished cells as files: round trips, unfinished and damaged cells."""
 
 import json
 from itertools import product
@@ -87,7 +87,7 @@ def test_a_cell_comes_back_as_it_was(store, cells, key):
     CHECKS[type(found)](found, cells[key])
 
 
-def test_the_cells_looked_at_are_of_every_kind(cells):
+def test_the_tested_cells_are_of_every_kind(cells):
     nested, maps = cells[KEYS["nested"]].model, cells[KEYS["for-users-and-items"]].backward[0]
     assert nested.base.base is not None
     assert maps.user is not maps.item
@@ -106,7 +106,7 @@ def test_every_cell_has_a_place_of_its_own(store, cells):
     check_fitted(store.find(first), cells[first])
 
 
-def test_a_cell_is_told_from_others_by_who_looks_into_the_folder(store, cells):
+def test_a_cells_folder_and_file_have_its_label(store, cells):
     key = KEYS["nested"]
     store.save(key, cells[key])
     (place,) = store.folder.iterdir()
@@ -115,7 +115,7 @@ def test_a_cell_is_told_from_others_by_who_looks_into_the_folder(store, cells):
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-def test_a_cell_that_was_cut_off_counts_for_nothing_and_is_made_anew(store, cells, key):
+def test_an_interrupted_cell_is_not_finished_and_is_repeated(store, cells, key):
     store.save(key, cells[key])
     (place,) = store.folder.iterdir()
     (place / "cell.json").unlink()
@@ -126,7 +126,7 @@ def test_a_cell_that_was_cut_off_counts_for_nothing_and_is_made_anew(store, cell
     CHECKS[type(cells[key])](store.find(key), cells[key])
 
 
-def test_the_file_that_says_a_cell_is_finished_is_the_last_one(store, cells, monkeypatch):
+def test_the_file_that_marks_a_cell_as_finished_is_written_last(store, cells, monkeypatch):
     written = []
 
     def note(path, content):
@@ -172,15 +172,17 @@ def no_safetensors(path):
     ],
 )
 @pytest.mark.parametrize("damage", [truncated, empty, lost, no_safetensors])
-def test_a_damaged_file_is_told_with_its_folder_and_what_to_do(store, cells, key, file, damage):
+def test_the_error_for_a_damaged_file_names_its_folder_and_what_to_do(
+    store, cells, key, file, damage
+):
     store.save(key, cells[key])
     (place,) = store.folder.iterdir()
     damage(place / file)
     with pytest.raises(
         CorruptError, match="remove the folder and run the comparison again"
-    ) as told:
+    ) as error:
         store.find(key)
-    assert str(told.value).startswith(f"{place} holds a finished cell")
+    assert str(error.value).startswith(f"{place} holds a finished cell")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_a_damaged_file_is_told_with_its_folder_and_what_to_do(store, cells, key
         ("consumers", lambda about: about.update(count=3)),
     ],
 )
-def test_a_cell_that_says_what_cannot_be_is_damaged_too(store, cells, name, change):
+def test_a_cell_with_impossible_values_is_damaged_too(store, cells, name, change):
     key = KEYS[name]
     store.save(key, cells[key])
     (place,) = store.folder.iterdir()
@@ -208,7 +210,7 @@ def test_a_cell_that_says_what_cannot_be_is_damaged_too(store, cells, name, chan
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '"kind"', "\N{SNOWMAN}", "{}"])
-def test_a_damaged_description_is_told_as_well(store, cells, text):
+def test_a_damaged_description_is_an_error_too(store, cells, text):
     key = KEYS["consumers"]
     store.save(key, cells[key])
     (place,) = store.folder.iterdir()

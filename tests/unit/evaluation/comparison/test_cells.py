@@ -1,4 +1,4 @@
-"""One version by one method: what a cell fits, and what its judgement says, by slow loops."""
+"""Fitting and judging one version by one method, compared with slow loops."""
 
 import copy
 from dataclasses import replace
@@ -119,7 +119,7 @@ def reference(data, line, step):
 # Judging
 
 
-def test_users_and_items_are_led_back_by_maps_of_their_own(line):
+def test_users_and_items_are_mapped_by_maps_of_their_own(line):
     newest = line[-1]
     assert newest.backward[0].user is not newest.backward[0].item
     z = np.ones((3, 16), np.float32)
@@ -200,7 +200,7 @@ def test_consumers_are_fed_compatible_vectors_and_compared_with_old_ones(
             )
 
 
-def test_a_consumer_that_knew_nothing_has_nothing_to_keep(judgement, judge, line, monkeypatch):
+def test_a_consumer_no_better_than_chance_has_no_retention(judgement, judge, line, monkeypatch):
     assert any(record.metric == "retention" for record in judgement.records)
     monkeypatch.setattr(judging, "retention", lambda *_: None)
     metrics = {record.metric for record in judge(line).records}
@@ -228,7 +228,7 @@ def test_every_map_and_chain_is_judged_by_the_vectors_of_the_version_it_leads_to
         assert part.condition_number == pytest.approx(values[0] / values[-1], rel=1e-3)
 
 
-def test_version_0_has_nothing_to_lead_back(judge, line):
+def test_version_0_has_no_maps(judge, line):
     first = judge(line[:1])
     assert first.maps == ()
     assert first.aucs == {}
@@ -308,7 +308,7 @@ def test_a_cell_fits_what_its_method_asks_for(data, comparison):
     assert again.peak_rss_mb > 50  # torch alone
 
 
-def test_maps_that_are_not_linear_can_be_led_on_from(data, comparison):
+def test_a_closed_form_follows_maps_that_are_not_linear(data, comparison):
     """A closed form needs no older maps, so that those may be of any kind."""
     again = fit_cell(
         data,

@@ -74,7 +74,7 @@ def test_fields_of_a_later_version_are_ignored(results):
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "says"),
+    ("place", "value", "message"),
     [
         (("records", 0, "value"), "0.3", "valid number at records.0.value"),
         (("records", 0, "version"), True, "valid integer at records.0.version"),
@@ -84,7 +84,7 @@ def test_fields_of_a_later_version_are_ignored(results):
         (("summary",), 3, "valid array at summary"),
     ],
 )
-def test_refuses_what_is_broken(tmp_path, results, place, value, says):
+def test_refuses_what_is_broken(tmp_path, results, place, value, message):
     raw = json.loads(results.to_json())
     inner = raw
     for key in place[:-1]:
@@ -92,7 +92,7 @@ def test_refuses_what_is_broken(tmp_path, results, place, value, says):
     inner[place[-1]] = value
     path = tmp_path / "results.json"
     path.write_text(json.dumps(raw))
-    with pytest.raises(InputError, match=says) as error:
+    with pytest.raises(InputError, match=message) as error:
         Results.load(path)
     assert str(path) in str(error.value)
 

@@ -1,5 +1,4 @@
-"""The comparison of all methods in this process: what is fitted once, what its figures mean, and
-what is left of it when a cell fails or the run is stopped."""
+"""The comparison of all methods in this process: shared fits, figures, failures, resuming."""
 
 import logging
 from collections import Counter
@@ -32,7 +31,7 @@ from backstay.evaluation.metrics.ranking import recall_at_k
 
 VERSIONS = range(len(DIMS))
 FEW = ("fix-m0", "no-bc", "posthoc-ridge")
-"""A method of each kind as the failures see it: frozen, shared, and built on what is shared."""
+"""A frozen method, one whose models are shared, and one that maps shared models."""
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +162,7 @@ def test_what_a_method_keeps_of_the_version_before(comparison):
             np.testing.assert_array_equal(widened.backward[step].matrix, cut)
 
 
-def test_maps_are_told_of_methods_that_fit_any(results):
+def test_map_figures_exist_for_methods_that_fit_maps(results):
     without = {"fix-m0", "no-bc"}
     assert Counter(part.method for part in results.maps) == dict.fromkeys(
         METHODS.keys() - without, 3
@@ -173,7 +172,7 @@ def test_maps_are_told_of_methods_that_fit_any(results):
 # Pairs
 
 
-def test_methods_with_the_same_vectors_are_not_told_apart(results):
+def test_methods_with_the_same_vectors_do_not_differ(results):
     """Models from scratch are the same for all maps that are fitted afterwards."""
     scratch = {name for name, row in METHODS.items() if row.posthoc} | {"no-bc"}
     assert len({part.recall for part in results.replicates if part.method in scratch}) == 1
@@ -187,7 +186,7 @@ def test_methods_with_the_same_vectors_are_not_told_apart(results):
     assert not any(pair.significant for pair in found)
 
 
-def test_methods_with_different_vectors_can_be_told_apart(results):
+def test_methods_with_different_vectors_differ_significantly(results):
     (pair,) = (
         pair
         for pair in pairs(results)
@@ -225,7 +224,7 @@ def test_comparisons_with_the_same_shared_inputs_are_the_same(data, results, few
         assert ours == theirs
 
 
-def test_each_cell_is_told_when_it_is_done(data, shared, caplog):
+def test_each_cell_is_logged(data, shared, caplog):
     plan = replace(small_plan(), methods=("fix-m0",))
     with caplog.at_level(logging.INFO, "backstay.compare"):
         compare(data, plan, shared=shared)

@@ -81,7 +81,7 @@ def test_all_cells_are_given_the_data_itself():
     assert run(Cell("same", lambda data: data is value), data=value) == [("same", True)]
 
 
-def test_a_cell_that_raises_leaves_the_others_alone_and_those_that_need_it_say_so(caplog):
+def test_a_cell_that_raises_fails_the_cells_that_need_it_and_no_others(caplog):
     with caplog.at_level(logging.DEBUG, "backstay.compare"):
         found = run(
             Cell("one", fail),
@@ -107,7 +107,7 @@ def test_a_cell_runs_without_what_it_uses():
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_who_stops_the_run_is_no_failure_of_a_cell(stop):
+def test_stopping_the_run_is_no_failure_of_a_cell(stop):
     def interrupt(_data):
         raise stop
 
@@ -118,7 +118,7 @@ def test_who_stops_the_run_is_no_failure_of_a_cell(stop):
     assert done == ["one"]
 
 
-def test_a_cell_is_let_go_of_when_it_is_done():
+def test_a_cell_is_released_when_it_is_done():
     class Large:
         pass
 

@@ -1,4 +1,4 @@
-"""Resampling: the same units for everybody, and figures as if the examples were written out."""
+"""Resamples are the same for all methods; figures equal those of repeated examples."""
 
 from dataclasses import replace
 from statistics import fmean
@@ -34,13 +34,13 @@ def drawn(units, resamples=FEW):
 
 @pytest.fixture(scope="module", params=[1, 50, 1 << 20], autouse=True)
 def _block(request):
-    """Everything holds however many replicates are made at once."""
+    """Every test runs with several block sizes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("backstay.evaluation.metrics.bootstrap._BLOCK_COUNTS", request.param)
         yield
 
 
-def test_a_unit_is_drawn_alike_wherever_it_stands():
+def test_a_units_count_depends_on_the_unit_alone():
     many, few = drawn(units_of(*range(1000))), drawn(units_of(3, 999, 3, 0))
     assert many.shape == (12, 1000)
     np.testing.assert_array_equal(few, many[:, [3, 999, 3, 0]])
@@ -73,7 +73,7 @@ def test_counts_are_those_of_drawing_with_replacement():
         st.tuples(st.integers(-2, 2), st.booleans(), st.integers(0, 6)), min_size=2, max_size=30
     )
 )
-def test_roc_auc_is_that_of_the_examples_written_out(rows):
+def test_roc_auc_is_that_of_the_examples_repeated_as_drawn(rows):
     scores = np.array([score for score, _, _ in rows], np.float32)
     labels = np.array([label for _, label, _ in rows])
     units = units_of(*(unit for _, _, unit in rows))
@@ -103,7 +103,7 @@ def test_roc_auc_of_examples_drawn_once_each_is_the_figure_itself(monkeypatch):
     assert found == pytest.approx(np.full(12, roc_auc(scores, labels)), abs=1e-12)
 
 
-def test_means_are_those_of_the_values_written_out():
+def test_means_are_those_of_the_values_repeated_as_drawn():
     rng = np.random.default_rng(1)
     values, units = rng.random(30), Units("user", rng.choice(100, 30, replace=False))
     found = mean_replicates(values, units, FEW)
@@ -118,7 +118,7 @@ def test_a_replicate_that_draws_nothing_has_no_mean():
     np.testing.assert_array_equal(found, np.where(counts, 0.25, np.nan))
 
 
-def test_equal_methods_differ_by_exactly_nothing_and_differences_are_paired():
+def test_equal_methods_differ_by_exactly_0_and_differences_are_paired():
     rng = np.random.default_rng(2)
     units = Units("user", rng.integers(0, 50, 400))
     scores, labels = rng.normal(size=400), rng.random(400) < 0.5
@@ -146,7 +146,7 @@ def test_consumer_seeds_are_drawn_with_replacement_and_alike_for_every_method():
     )
 
 
-def test_an_interval_leaves_out_undefined_replicates_and_refuses_to_guess():
+def test_an_interval_leaves_out_undefined_replicates_and_needs_half_of_them():
     values = np.linspace(0, 1, 41)
     assert defined_interval(values) == pytest.approx((0.025, 0.975))
     assert defined_interval(np.append(values, np.nan)) == defined_interval(values)
@@ -155,7 +155,7 @@ def test_an_interval_leaves_out_undefined_replicates_and_refuses_to_guess():
     assert defined_interval(np.array([])) is None
 
 
-def test_refuses_what_does_not_belong_together():
+def test_refuses_units_of_another_length_and_scores_that_are_nan():
     labels = np.array([True, False])
     with pytest.raises(UsageError, match="one unit a score"):
         auc_replicates(np.zeros(2), labels, units_of(0), FEW)
@@ -177,7 +177,7 @@ def simulated():
     return users, shifts[:, users] + 0.5 * rng.normal(size=(200, 480))
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say(simulated):
+def test_intervals_cover_the_truth_at_their_level(simulated):
     users, values = simulated
     resamples = Resamples()
     covered = {}

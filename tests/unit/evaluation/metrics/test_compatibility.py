@@ -68,7 +68,7 @@ def test_spectrum_of_a_matrix_made_of_known_singular_values(target, source):
     found = spectrum(matrix)
     assert found.norm == pytest.approx(6, rel=1e-5)
     assert found.condition == pytest.approx(4, rel=1e-5)
-    # what the norm says: nothing is stretched by more, and something by as much
+    # no vector is stretched by more than the norm, and one by exactly the norm
     directions = rng.normal(size=(500, source))
     stretched = np.linalg.norm(directions @ matrix.T, axis=1) / np.linalg.norm(directions, axis=1)
     assert stretched.max() <= found.norm * (1 + 1e-6)

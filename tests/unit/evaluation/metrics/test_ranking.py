@@ -38,7 +38,7 @@ def slow_recall(users_z, items_z, step, k):
 
 @pytest.mark.parametrize("k", [1, 5, 29, 30, 100])
 @pytest.mark.parametrize("block_scores", [1, 100, 1 << 24])
-def test_says_what_the_definition_says(k, block_scores):
+def test_agrees_with_the_definition(k, block_scores):
     rng = np.random.default_rng(3)
     step = random_step(rng)
     users_z = rng.integers(-2, 3, (40, 3)).astype(np.float32)  # integers: exact, many ties
@@ -87,7 +87,7 @@ def test_without_validation_edges_there_is_nothing_to_average():
     assert np.isnan(result.mean)
 
 
-def test_a_fixed_sample_of_users_may_stand_for_all():
+def test_a_fixed_sample_of_users():
     rng = np.random.default_rng(4)
     step = random_step(rng)
     users_z, items_z = rng.normal(size=(40, 4)), rng.normal(size=(30, 4))
@@ -126,7 +126,7 @@ def test_the_order_of_items_does_not_matter(seed):
     )
 
 
-def test_tensors_that_carry_gradients_are_fine():
+def test_accepts_tensors_that_require_gradients():
     step = random_step(np.random.default_rng(0))
     users_z = torch.randn(40, 4, requires_grad=True)
     items_z = torch.randn(30, 4, requires_grad=True)

@@ -14,7 +14,7 @@ def slow_auc(scores, labels):
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40))
-def test_counts_the_pairs_that_are_in_order(rows):
+def test_is_the_share_of_pairs_in_order(rows):
     scores = np.array([score for score, _ in rows], np.float32)
     labels = np.array([label for _, label in rows])
     if labels.all() or not labels.any():
@@ -44,7 +44,7 @@ def test_known_answers():
     assert roc_auc(np.array([1.0, 3.0, 2.0, 4.0]), labels) == 0.75
 
 
-def test_refuses_what_has_no_order():
+def test_refuses_nan_and_other_lengths():
     with pytest.raises(TrainingError, match="not a number"):
         roc_auc(np.array([0.0, np.nan]), np.array([True, False]))
     with pytest.raises(UsageError, match="one score a label"):
