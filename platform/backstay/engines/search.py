@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
@@ -22,7 +22,7 @@ from backstay.engines.session import ray_session
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.analysis.summary import pareto_front, summarise, with_summary
-from backstay.evaluation.comparison.plan import ComparePlan, Profile
+from backstay.evaluation.comparison.plan import ComparePlan, PlanOptions, Profile
 from backstay.evaluation.comparison.results import MapFigures, Record, Replicates, Results, Summary
 from backstay.evaluation.comparison.run import (
     SharedInputs,
@@ -76,12 +76,12 @@ def search(
     method: str = "bc-aligner",
     profile: Profile = "fast",
     workers: int | None = None,
-    **settings: Any,
+    **options: Unpack[PlanOptions],
 ) -> SearchReport:
     """Search λ for a joint method; write the Pareto plot, the table and the records of all trials.
 
     Tries `weights` if given. Otherwise Optuna chooses `trials` values, with both costs as
-    objectives. `settings` override the profile: see `ComparePlan.of`. After a crash, the same call
+    objectives. `options` override the profile: see `ComparePlan.of`. After a crash, the same call
     keeps the finished trials.
     """
     if not find_method(method).joint:
@@ -90,7 +90,7 @@ def search(
         )
     if weights and trials:
         raise UsageError("expected either --weights or --trials, not both; leave one out.")
-    plan = ComparePlan.of(profile, methods=BASELINES, **settings)
+    plan = replace(ComparePlan.of(profile, **options), methods=BASELINES)
     opened = Dataset.open(dataset)
     claim_folder(
         out,
