@@ -56,8 +56,8 @@ def ingest(
         memory_limit: Memory for sorting, such as "1GB"; beyond it, sorting spills to disk.
 
     Raises:
-        InputError: Files that are missing or break their format; the message says where.
-        UsageError: Options that don't go together, or an `out` that isn't empty.
+        InputError: Files that are missing or break their format; the message gives the line.
+        UsageError: Options that exclude each other, or an `out` that isn't empty.
     """
     paths, out = [Path(path) for path in paths], Path(out)
     _check(paths, format, columns, rating_scale, time_unit)

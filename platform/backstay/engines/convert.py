@@ -64,8 +64,8 @@ def convert(
     """Convert a table of version `source` to the older version `target`.
 
     Rows keep their order; columns beside id and embedding pass through unchanged. The output is a
-    table in the registry's format that says which version it is. A local output appears whole, by
-    a rename; on an object store, which has none, it is whole once it holds `_SUCCESS`.
+    table in the registry's format, labelled with the target version. A local output appears whole,
+    by a rename; an output on an object store is whole once it holds `_SUCCESS`.
 
     Args:
         registry: The registry's root, which has the chain of maps: a path or URL.
@@ -205,7 +205,9 @@ def _over_ray(
 
     DataContext.get_current().enable_progress_bars = False  # they'd be on stdout
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # says there are none
+    logging.getLogger("ray.data._internal.progress").setLevel(
+        logging.ERROR
+    )  # a notice that they are off
     with ray_session(cpus=workers):
         rows = ray.data.range(len(parts), override_num_blocks=len(parts)).map(
             _task,

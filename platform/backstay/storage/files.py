@@ -30,7 +30,7 @@ fsspec's own fallback asks whether the file exists and then writes: two publishe
 """
 
 _TEMPORARY = ".tmp"
-"""Folder under the root for files that don't count yet; a killed writer's stay there, unread."""
+"""Folder under the root for unfinished files; those of killed writers stay there, unread."""
 
 _memory_lock = threading.Lock()
 
@@ -116,7 +116,7 @@ class Files:
 
     @contextlib.contextmanager
     def writer(self, path: str) -> Iterator[HashedFile]:
-        """Open a file to be written in one go; after an error nothing of it stays."""
+        """Open a new file for writing; after an error nothing of it stays."""
         try:
             with self.fs.open(self.full(path), "wb") as raw:
                 yield HashedFile(raw)
@@ -130,7 +130,7 @@ class Files:
         self.fs.pipe_file(self.full(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a small file whole if nothing is there; False where another's file is."""
+        """Write a small file whole unless there is one; False where someone else has made it."""
         if not CONDITIONAL_PUT.intersection(_protocols(self.fs)):
             raise RegistryError(
                 f"can't publish to {self.fs.unstrip_protocol(self.root)}: its file system has no "
@@ -140,7 +140,7 @@ class Files:
         self._prove_exclusive()
         if self._put_new(path, data):
             return True
-        # A request that was retried after a lost answer meets its own first try.
+        # If the answer to a request was lost, its retry finds the file of the first try.
         return self.read(path) == data
 
     def _put_new(self, path: str, data: bytes) -> bool:
@@ -151,7 +151,7 @@ class Files:
         return True
 
     def _prove_exclusive(self) -> None:
-        """Refuse a store that takes a conditional put for a plain one, as some older ones do."""
+        """Refuse a store that treats a conditional put as a plain one, as some older ones do."""
         if self._proved:
             return
         probe = f"{_TEMPORARY}/{uuid4().hex}"
@@ -171,7 +171,7 @@ class Files:
         self.fs.cp_file(self.full(source), self.full(target))
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a folder with all that is in it; fine where there is none."""
+        """Remove a file, or a folder with all its files; does nothing where there is none."""
         found = list(self.fs.find(self.full(path)))
         if found:
             self.fs.rm(found)
@@ -220,12 +220,12 @@ class LocalFiles(Files):
             temporary.replace(self.full(path))
 
     def create(self, path: str, data: bytes) -> bool:
-        """Hard-link a whole file, which fails where one is."""
+        """Hard-link a whole file, which fails if the name is taken."""
         with self._temporary(path, data) as temporary:
             try:
                 Path(self.full(path)).hardlink_to(temporary)
             except FileExistsError:
-                return self.read(path) == data  # NFS may answer so to the one who did it
+                return self.read(path) == data  # on NFS even the creator may get this error
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):
                     raise

@@ -1,4 +1,4 @@
-"""Ids of a table's rows: their types, and the check that each stands once."""
+"""Ids of a table's rows: their types, and the check for duplicates."""
 
 from collections.abc import Iterable
 from typing import Literal

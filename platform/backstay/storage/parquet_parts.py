@@ -1,4 +1,4 @@
-"""Parquet files as parts of one table: which they are, and their rows in order."""
+"""The Parquet files that are parts of one table, and their rows in order."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Telling one process from another: host, process id and start time."""
+"""The identity of a process: host, process id and start time."""
 
 import os
 import socket
