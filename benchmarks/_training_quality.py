@@ -23,7 +23,8 @@ from backstay.evaluation.metrics.ranking import recall_score
 from backstay.models.trained import TrainedModel
 from backstay.training.config import FAST, PAPER, FitConfig, Recipe
 from backstay.training.progress import Progress
-from backstay.training.version import Predecessor, VersionPlan, fit_version
+from backstay.training.request import FitRequest, Predecessor, VersionPlan
+from backstay.training.version import VersionCallbacks, fit_version
 
 METHOD = "bc-aligner"
 FORMATS: dict[str, Format] = {"ml-100k": "recbole", "movietweetings-100k": "movietweetings"}
@@ -137,7 +138,10 @@ def fit_once(
             curve.append(Point(progress.epoch, seconds, progress.score))
 
     fitted = fit_version(
-        slice_, attributes, plan, previous=previous, score=score, device=device, watch=watch
+        FitRequest(step=slice_, attributes=attributes, plan=plan, previous=previous),
+        score=score,
+        device=device,
+        callbacks=VersionCallbacks(watch=watch),
     )
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - processor
     z = fitted.model.embed(slice_, attributes)

@@ -25,11 +25,12 @@ from backstay.models.architectures import build_model, model_weights
 from backstay.models.protocol import ModelConfig
 from backstay.models.trained import TrainedModel
 from backstay.training.alignment import Alignment, fresh_map
-from backstay.training.clock import Clock
 from backstay.training.config import FAST
-from backstay.training.learner import Learner
+from backstay.training.learner import Learner, Networks
 from backstay.training.memory import peak_memory
-from backstay.training.version import Predecessor, Prepared, VersionPlan, prepare
+from backstay.training.phase_timer import PhaseTimer
+from backstay.training.prepared import Prepared, prepare
+from backstay.training.request import FitRequest, Predecessor, VersionPlan
 from backstay.training.warm_start import inherit, keep_first
 from backstay.training.workers import ALONE, Workers, current_workers
 
@@ -57,7 +58,7 @@ class Cost:
     steps: int  # of the whole update with the fast recipe
     inference: float  # once, all nodes
     evaluation: float  # once, inference included
-    settle: float  # statistics of the averaged weights' batch norms, before each evaluation
+    refresh: float  # batch-norm statistics of the averaged weights, before each evaluation
     evaluations: int  # of the whole update
     finish: float  # z, its conversion, z_0* and the alignment error, as a publication needs them
     base_mb: float  # before anything is read
@@ -73,7 +74,7 @@ class Cost:
     def extrapolated(self) -> float:
         """Seconds of the whole update: what was measured once, times how often it is done."""
         learning = self.steps * self.step
-        judging = self.evaluations * (self.settle + self.evaluation)
+        judging = self.evaluations * (self.refresh + self.evaluation)
         return self.read + self.prepare + learning + judging + self.finish
 
 
@@ -113,23 +114,30 @@ class Update:
         fit = replace(FAST, sampling=mode)
         plan = VersionPlan(method=find_method("bc-aligner"), dim=DIM, layers=LAYERS, fit=fit)
         with timer("prepare"):
-            prepared = prepare(slice_, attributes, plan, previous=previous, device=device)
+            request = FitRequest(step=slice_, attributes=attributes, plan=plan, previous=previous)
+            prepared = prepare(request, device=device)
         sizes = tuple(len(values) for values in prepared.vocabulary.values())
         model = build_model(ModelConfig(dim=DIM, layers=LAYERS, values=sizes), seed=0).to(device)
         older = previous.model
-        inherit(model, older.load(), vocabulary=prepared.vocabulary, known=older.vocabulary)
+        inherit(
+            model,
+            older.load(),
+            vocabulary=prepared.vocabulary,
+            older_vocabulary=older.vocabulary,
+        )
         backward = fresh_map(DIM, OLD_DIM, seed=0)
         keep_first(backward)
         learner = Learner(
             prepared.snapshot,
-            model,
-            Alignment(),
-            backward.to(device),
+            Networks(
+                model=model,
+                alignment=Alignment(),
+                backward=backward.to(device),
+                teacher=prepared.teacher(previous),
+            ),
             fit.warm(),
-            known=prepared.before(previous),
-            learn_model=True,
             device=torch.device(device),
-            clock=Clock(),
+            timer=PhaseTimer(),
         )
         return cls(slice_, attributes, previous, prepared, learner)
 
@@ -142,9 +150,9 @@ class Update:
 
 
 def _random_version(interactions: Interactions, attributes: Attributes) -> TrainedModel:
-    """Version 0 with random weights: what a step costs doesn't depend on what they know."""
-    known = int(interactions.items[: int(SLICES[0] * len(interactions))].max()) + 1
-    vocabulary = attributes.vocabulary(items=known)
+    """Version 0 with random weights: the cost of a step does not depend on the weights."""
+    items = int(interactions.items[: int(SLICES[0] * len(interactions))].max()) + 1
+    vocabulary = attributes.vocabulary(items=items)
     sizes = tuple(len(values) for values in vocabulary.values())
     config = ModelConfig(dim=OLD_DIM, layers=LAYERS, values=sizes)
     return TrainedModel(config, model_weights(build_model(config, seed=0)), vocabulary)
@@ -165,11 +173,11 @@ def measure(folder: Path, mode: Mode, *, steps: int, device: str) -> Cost:
         step_cpu = (time.process_time() - busy) / steps
         tell(f"  a step: {statistics.median(taken):.3f} s, {step_cpu:.3f} s of the processor")
         score = recall_score(slice_)
-        with timer("settle"):
-            learner.settle()
+        with timer("refresh"):
+            learner.refresh_batch_norm()
         with timer("evaluation"):
-            learner.judge(score)
-        state = learner.kept()
+            learner.evaluate(score)
+        state = learner.checkpoint()
         with timer("finish"):
             inference = _finish(update, state, timer, device=device)
     fit = replace(FAST, sampling=mode).warm()
@@ -185,7 +193,7 @@ def measure(folder: Path, mode: Mode, *, steps: int, device: str) -> Cost:
         steps=whole,
         inference=inference,
         evaluation=timer.seconds["evaluation"],
-        settle=timer.seconds["settle"],
+        refresh=timer.seconds["refresh"],
         evaluations=-(-whole // (epoch * fit.evaluate_every)),
         finish=timer.seconds["finish"],
         base_mb=base.rss_mb,
@@ -324,7 +332,7 @@ def cost_record(interactions: int, mode: Mode, cost: Cost) -> dict[str, Any]:
                 "step_cpu",
                 "inference",
                 "evaluation",
-                "settle",
+                "refresh",
                 "finish",
             )
         },

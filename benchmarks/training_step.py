@@ -30,9 +30,9 @@ from backstay.models.graph import full_graph
 from backstay.models.pinsage import PinSAGE
 from backstay.models.protocol import ModelConfig
 from backstay.models.snapshot import Snapshot
-from backstay.training.clock import Clock
 from backstay.training.config import PAPER, FitConfig
-from backstay.training.learner import Learner
+from backstay.training.learner import Learner, Networks
+from backstay.training.phase_timer import PhaseTimer
 from backstay.training.sampling import TripleSampler
 from backstay.training.workers import ALONE
 
@@ -67,9 +67,9 @@ class Textbook(nn.Module):
         self.edges = torch.cat([users, items]), torch.cat([items, users])
         self.owned = []
         for kind in attributes.kinds:
-            indptr = kind.indptr[: step.n_items + 1]
+            indptr = kind.rows.starts[: step.n_items + 1]
             owners = np.repeat(np.arange(step.n_items), np.diff(indptr))
-            values = kind.indices[: indptr[-1]]
+            values = kind.rows.columns[: indptr[-1]]
             self.owned.append((torch.from_numpy(owners), torch.from_numpy(values).long()))
 
     def forward(self) -> Tensor:
@@ -80,11 +80,11 @@ class Textbook(nn.Module):
         ]
         items = torch.stack(means).sum(0)
         z = torch.cat([self.user.expand(self.n_users, -1), items])
-        hearers, senders = self.edges
+        dst, src = self.edges
         for depth, (from_neighbours, from_self, norm) in enumerate(
             zip(self.from_neighbours, self.from_self, self.norms, strict=True), 1
         ):
-            neighbours = mean_over(hearers, z.index_select(0, senders), len(z))
+            neighbours = mean_over(dst, z.index_select(0, src), len(z))
             z = norm(from_neighbours(neighbours) + from_self(z))
             if depth < len(self.norms):
                 z = torch.relu(z)
@@ -123,13 +123,10 @@ def lone_learner(snapshot: Snapshot, model: PinSAGE) -> Learner:
     """Ours, on the paper's recipe and without a version before."""
     return Learner(
         snapshot,
-        model,
-        None,
-        None,
+        Networks(model=model),
         PAPER,
-        learn_model=True,
         device=torch.device("cpu"),
-        clock=Clock(),
+        timer=PhaseTimer(),
     )
 
 

@@ -15,7 +15,8 @@ from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.engines.compare import compare
 from backstay.engines.convert import convert
 from backstay.engines.session import ray_session
-from backstay.engines.update import UpdateConfig, update
+from backstay.engines.update import update
+from backstay.engines.update_config import UpdateConfig
 from backstay.errors import InputError, ServiceError
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.comparison.results import Results

@@ -6,7 +6,8 @@ import pytest
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.ingest import ingest
 from backstay.datasets.timeline import SLICES, step, steps
-from backstay.engines.update import UpdateConfig, update
+from backstay.engines.update import update
+from backstay.engines.update_config import UpdateConfig
 from backstay.evaluation.consumers.inputs import StepVectors
 from backstay.evaluation.consumers.labels import consumer_tasks
 from backstay.evaluation.consumers.model import judge

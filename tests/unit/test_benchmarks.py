@@ -123,7 +123,7 @@ def test_an_update_costs_what_its_parts_cost(mode, load, market):
     assert cost.evaluations == FAST.warm().epochs
     least = cost.read + cost.prepare + cost.finish + cost.steps * cost.step
     assert cost.extrapolated == pytest.approx(
-        least + cost.evaluations * (cost.settle + cost.evaluation)
+        least + cost.evaluations * (cost.refresh + cost.evaluation)
     )
     record = scaling.cost_record(2_000, mode, cost)
     assert record["seconds_per_million_edges"] == pytest.approx(cost.step * 1e6 / triples)

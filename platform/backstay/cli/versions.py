@@ -86,8 +86,8 @@ def update(**settings: object) -> object:
     and publishes them. Run the same command again after a crash: it resumes from the last
     checkpoint.
     """
-    from backstay.engines.update import UpdateConfig
     from backstay.engines.update import update as run
+    from backstay.engines.update_config import UpdateConfig
 
     return run(UpdateConfig(**options.given(settings)))
 

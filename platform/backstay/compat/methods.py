@@ -39,7 +39,7 @@ class Method:
         return self.closed_form not in {"ridge", "low-rank"}
 
     @property
-    def needs_known(self) -> bool:
+    def needs_teacher(self) -> bool:
         """Fitting reads the vectors that M_{k-1} has on the snapshot of version k."""
         return self.aligns or self.model == "extended" or self.closed_form is not None
 

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from backstay.datasets.csr import Csr, starts_of
 from backstay.errors import InputError, UsageError
 from backstay.storage.documents import JsonObject, first_fault
 
@@ -84,8 +85,7 @@ class AttributeKind:
 
     name: str
     values: tuple[str, ...]  # the vocabulary, by first appearance along the item index
-    indptr: npt.NDArray[np.int64]  # (items + 1,): item i owns indices[indptr[i]:indptr[i + 1]]
-    indices: npt.NDArray[np.int32]  # positions in `values`
+    rows: Csr  # per item: positions in `values`
 
     def reindexed(self, values: tuple[str, ...]) -> Self:
         """The same rows over another vocabulary; values that it lacks are left out."""
@@ -93,10 +93,10 @@ class AttributeKind:
         lookup = np.fromiter(
             (position.get(value, -1) for value in self.values), np.int32, len(self.values)
         )
-        mapped = lookup[self.indices] if len(lookup) else self.indices
-        kept = mapped >= 0
-        before = np.concatenate([[0], np.cumsum(kept)])
-        return type(self)(self.name, values, before[self.indptr], mapped[kept])
+        mapped = lookup[self.rows.columns] if len(lookup) else self.rows.columns
+        found = mapped >= 0
+        rows = Csr(starts_of(found)[self.rows.starts], mapped[found])
+        return type(self)(self.name, values, rows)
 
 
 Vocabulary = dict[str, tuple[str, ...]]
@@ -127,7 +127,9 @@ class Attributes:
     def vocabulary(self, *, items: int) -> Vocabulary:
         """The values that occur among the first `items` items."""
         return {
-            kind.name: kind.values[: int(kind.indices[: kind.indptr[items]].max(initial=-1)) + 1]
+            kind.name: kind.values[
+                : int(kind.rows.columns[: kind.rows.starts[items]].max(initial=-1)) + 1
+            ]
             for kind in self.kinds
         }
 
@@ -138,13 +140,13 @@ class Attributes:
         """
         known = self.with_ids() if ITEM_KIND in vocabulary else self
         by_name = {kind.name: kind for kind in known.kinds}
-        rows = len(known.kinds[0].indptr)
-        empty = np.zeros(rows, np.int64), np.zeros(0, np.int32)
+        rows = len(known.kinds[0].rows.starts)
+        empty = Csr(np.zeros(rows, np.int64), np.zeros(0, np.int32))
         return Attributes(
             tuple(
                 by_name[name].reindexed(values)
                 if name in by_name
-                else AttributeKind(name, values, *empty)
+                else AttributeKind(name, values, empty)
                 for name, values in vocabulary.items()
             ),
             self.item_ids,
@@ -230,8 +232,7 @@ def _kind(name: str, rows: pa.ChunkedArray) -> AttributeKind:
     return AttributeKind(
         name,
         tuple(encoded.dictionary.to_pylist()),
-        np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        encoded.indices.to_numpy(zero_copy_only=False),
+        Csr(starts_of(lengths), encoded.indices.to_numpy(zero_copy_only=False)),
     )
 
 
@@ -240,6 +241,5 @@ def _identity_kind(item_ids: pa.Array) -> AttributeKind:
     return AttributeKind(
         ITEM_KIND,
         tuple(str(value) for value in item_ids.to_pylist()),
-        np.arange(count + 1, dtype=np.int64),
-        np.arange(count, dtype=np.int32),
+        Csr(np.arange(count + 1, dtype=np.int64), np.arange(count, dtype=np.int32)),
     )

@@ -1,9 +1,8 @@
-"""The built-in marketplace: a seeded generator of interactions that behave like real ones.
+"""The built-in marketplace: a seeded generator of interactions that resemble real ones.
 
-Users join, come back in sessions and drift away; items launch, come into fashion and age; what
-attributes mean to users turns slowly, so that a model of an earlier time really ages. It needs no
-file and no network, comes in any size, and is made in time order, so that it can be written as it
-comes.
+Users join, return in sessions and leave. Items launch, come into fashion and age. The meaning of
+attributes changes slowly, so an older model becomes less accurate. The generator needs no file and
+no network, and yields rows in time order, so they are written as they come.
 """
 
 from collections.abc import Iterator
@@ -28,8 +27,8 @@ _BATCH = 65_536  # items
 def interaction_batches(config: MarketplaceConfig) -> Iterator[pa.RecordBatch]:
     """The interactions in time order; user_id is an int64, item_id a string.
 
-    In memory are the state of users and items, one block of interactions, and a table of a byte
-    per interaction (64 MiB at most) that keeps users from taking an item twice.
+    Memory holds the state of users and items, one block of interactions, and a table of a byte per
+    interaction (64 MiB at most) that prevents a user from taking an item twice.
     """
     schema = interaction_schema(user_id=pa.int64())
     ids = _item_ids(np.arange(config.n_items))

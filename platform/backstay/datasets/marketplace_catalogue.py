@@ -1,12 +1,12 @@
-"""The marketplace's items: what they are, when they launch, and what they mean to a user.
+"""The marketplace's items: their attributes, launch dates and latent vectors.
 
 Items are numbered by launch. Four attribute kinds describe them: category (department and
-leaf), brand, price band and style words. Brands and style words keep being born: their number
-grows with the catalogue, old values being the most used, so that usage is heavy-tailed.
+leaf), brand, price band and style words. New brands and style words appear with new items. Old
+values are the most used, so usage is heavy-tailed.
 
-An item's latent vector comes mostly from its attributes, so that a model that knows attributes
-can place an item that nobody has bought yet; the rest is its own. What an attribute means drifts:
-each has its own pair of vectors and turns from the first towards the second.
+An item's latent vector comes mostly from its attributes, so a model that reads attributes can embed
+an item that nobody has bought yet. The rest is the item's own. The meaning of an attribute drifts:
+each has a pair of vectors and turns from the first towards the second.
 """
 
 import math
@@ -25,8 +25,8 @@ LEAVES = 6  # leaf categories of a department
 PRICE_BANDS = 5
 STYLE_SLOTS = (0.95, 0.7, 0.45, 0.2)  # chance that an item has a first, second … style word
 LAST_LAUNCH = 0.99  # nothing launches too late to be bought
-OPINION = 0.5  # share of the variance of quality, spread and fashion that attributes tell
-KEEPS_TO_DEPARTMENT = 0.8  # chance that an item is of its brand's own department
+OPINION = 0.5  # share of the variance of quality, spread and fashion that attributes explain
+KEEPS_TO_DEPARTMENT = 0.8  # chance that an item is in its brand's department
 
 Floats = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ class Catalogue:
     brand: Index  # (I,)
     price: Index  # (I,) band, 0 the cheapest
     styles: Index  # (I, slots) word, or -1 for none
-    row_format: tuple[Floats, Floats]  # two of (I, LATENT): the latent vector and where it turns to
+    meaning: tuple[Floats, Floats]  # two of (I, LATENT): the latent vector, and the one it turns to
     fashion: tuple[Floats, Floats]  # two of (I,): cosine and sine part of the log-popularity
     appeal: Floats  # (I,) log-popularity that lasts
     quality: Floats  # (I,) stars above the average item
@@ -49,13 +49,13 @@ class Catalogue:
 
     def latent(self, angle: float) -> Floats:
         """The (I, LATENT) item vectors once meanings have turned by `angle` (radians)."""
-        now, later = self.row_format
+        now, later = self.meaning
         return np.float32(np.cos(angle)) * now + np.float32(np.sin(angle)) * later
 
 
 def build(config: MarketplaceConfig) -> Catalogue:
     """Draw the catalogue."""
-    # A stream of its own, so that the items are the same whatever the users do.
+    # A separate random stream, so that the items do not depend on the users.
     rng = np.random.default_rng([config.seed, 0])
     items = config.n_items
     newer = round(items * config.item_growth)
@@ -78,7 +78,7 @@ def build(config: MarketplaceConfig) -> Catalogue:
     weighted = ((0.8, department), (0.6, category), (0.8, brand), (0.4, price))
 
     def explain(width: int, share: float) -> Floats:
-        """(I, width) of variance 1: for a share what attributes say, and the item's own."""
+        """(I, width) of variance 1: a share from the attributes, the rest the item's own."""
         total = np.zeros((items, width))
         for weight, code in weighted:
             total += weight * rng.normal(size=(int(code.max()) + 1, width))[code]
@@ -99,7 +99,7 @@ def build(config: MarketplaceConfig) -> Catalogue:
         brand=brand,
         price=price,
         styles=styles,
-        row_format=(now, later),
+        meaning=(now, later),
         fashion=(scores[:, 0], scores[:, 1]),
         appeal=rng.normal(size=items).astype(np.float32),
         quality=scores[:, 2],
@@ -108,10 +108,10 @@ def build(config: MarketplaceConfig) -> Catalogue:
 
 
 def _growing(rng: np.random.Generator, items: int, *, values: int) -> Index:
-    """Give each item a value, where values are born along the items: (items,) int64.
+    """Give each item a value, where new values appear along the items: (items,) int64.
 
-    Some items found a value each; every other one takes one of those founded so far, the older
-    the likelier. Value n is the n-th to be born.
+    Some items introduce a value each. Every other item takes one of the values so far; older values
+    are more likely. Value n is the n-th to appear.
     """
     founds = np.zeros(items, np.bool_)
     founds[0] = True

@@ -10,16 +10,16 @@ SEASONS = 1.5  # cycles of a fashion over the timeline
 
 @dataclass(frozen=True, kw_only=True)
 class MarketplaceConfig:
-    """What a marketplace is made from. The same configuration gives the same rows."""
+    """The parameters of a marketplace. The same configuration gives the same rows."""
 
     interactions: int = 30_000
-    """How many, 2,000 … 50,000,000."""
+    """Number of interactions, 2,000 … 50,000,000."""
     users: int | None = None
-    """How many; left out, it grows with the interactions: 2,000 for 30,000."""
+    """Number of users; None: grows with the interactions, 2,000 for 30,000."""
     items: int | None = None
-    """How many; left out, it grows with the interactions: 800 for 30,000."""
+    """Number of items; None: grows with the interactions, 800 for 30,000."""
     seed: int = 0
-    """Reaches everything random."""
+    """Seed of everything random."""
     days: int = 730
     """Time from the first to the last interaction, in days."""
     acceleration: float = 4.0
@@ -27,12 +27,12 @@ class MarketplaceConfig:
     item_growth: float = 0.5
     """Share of the items that launch after the start."""
     drift: float = 1.0
-    """How far meanings and fashions move; 0: the world stands still, 1: at the end an attribute
-    means something unrelated to what it meant at the start."""
+    """How far meanings and fashions move. 0: not at all. 1: at the end an attribute's meaning is
+    unrelated to that at the start."""
     taste: float = 4.0
     """How strongly choices follow taste rather than popularity; 0: not at all."""
     explained: float = 0.8
-    """Share of the variance of items' latent vectors that their attributes tell."""
+    """Share of the variance of items' latent vectors that their attributes explain."""
     popularity: float = 1.4
     """Standard deviation of the items' lasting log-popularity: the weight of the tail."""
     activity: float = 0.9
@@ -41,7 +41,7 @@ class MarketplaceConfig:
     def __post_init__(self) -> None:
         _check("interactions", self.interactions, 2_000, 50_000_000)
         _check("items", self.n_items, 100, self.interactions // 4)
-        # Nobody takes an item twice, so that an eighth of the items must do for the average user.
+        # No user takes an item twice, so an eighth of the items must suffice for the average user.
         least = max(self.interactions // 500, 8 * self.interactions // self.n_items)
         _check("users", self.n_users, least, self.interactions // 4)
         _check("seed", self.seed, 0, 2**63 - 1)
@@ -56,16 +56,16 @@ class MarketplaceConfig:
 
     @property
     def n_users(self) -> int:
-        """How many users there are."""
+        """Number of users."""
         return round(2_000 * self._scale**0.85) if self.users is None else self.users
 
     @property
     def n_items(self) -> int:
-        """How many items there are."""
+        """Number of items."""
         return round(800 * self._scale**0.65) if self.items is None else self.items
 
     def turn(self, position: float) -> float:
-        """How far meanings have turned at a position of the timeline, in radians."""
+        """The angle by which meanings have turned at a position of the timeline, in radians."""
         return math.pi / 2 * self.drift * position
 
     def season(self, position: float) -> float:

@@ -1,8 +1,8 @@
-"""The marketplace's interactions: what visitors are shown, what they take, what they think of it.
+"""The marketplace's interactions: the items shown to users, their choices and their ratings.
 
-The timeline runs from 0 to 1 with the number of interactions. It is made in blocks, each in time
-order and after the one before. A visit shows a shelf of items drawn by popularity, novelty and
-fashion, of which the user takes some by taste: a Plackett-Luce choice.
+The timeline runs from 0 to 1 with the number of interactions. It is generated in blocks, each in
+time order and after the one before. A visit shows a shelf of items, drawn by popularity, novelty
+and fashion. The user takes some of them by taste: a Plackett-Luce choice.
 
 Arrays of a block: V visits, S slots on the shelf of each, E interactions.
 """
@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from backstay.datasets.marketplace_catalogue import Catalogue, Floats, Index
 from backstay.datasets.marketplace_config import MarketplaceConfig
-from backstay.datasets.marketplace_crowd import Crowd
+from backstay.datasets.marketplace_users import Users
 from backstay.errors import UsageError
 
-BLOCKS = 100  # at least so many, so that time moves smoothly
+BLOCKS = 100  # the least number of blocks, so that time moves smoothly
 BLOCK = 32_768  # interactions of a block at most: bounds the memory
 TINY = np.float32(1e-30)  # keeps a logarithm finite
 SHELF = 96  # items that a visit shows
@@ -49,31 +49,31 @@ class Block:
 
 
 def blocks(config: MarketplaceConfig, catalogue: Catalogue) -> Iterator[Block]:
-    """Make the timeline, block by block."""
+    """Generate the timeline, block by block."""
     rng = np.random.default_rng([config.seed, 1])
-    crowd = Crowd(rng, config)
+    everyone = Users(rng, config)
     taken = _Taken(config.interactions)
     size = min(BLOCK, -(-config.interactions // BLOCKS))
     done = 0
     while done < config.interactions:
         wanted = min(size, config.interactions - done)
         position, until = done / config.interactions, (done + wanted) / config.interactions
-        visitors, lengths = crowd.visits(position, until=until, wanted=wanted, longest=LONGEST)
+        visitors, lengths = everyone.visits(position, until=until, wanted=wanted, longest=LONGEST)
 
         shelf = _shelves(rng, _demand(config, catalogue, position), len(visitors))
         latent = catalogue.latent(config.turn(position))
-        affinity = np.einsum("vd,vsd->vs", crowd.tastes[visitors], latent.take(shelf, axis=0))
+        affinity = np.einsum("vd,vsd->vs", everyone.tastes[visitors], latent.take(shelf, axis=0))
         barred = taken.among(visitors[:, None], shelf)
         visit, slot = _choose(rng, config.taste * affinity, lengths, barred=barred)
         if not len(visit):
             raise UsageError(
-                f"items: expected enough for the users, found {config.n_items:,}, and everyone "
-                "has taken all that is on show; ask for more items or users, or less popularity."
+                f"items: expected enough for the users, found {config.n_items:,}, and every user "
+                "has taken all that are shown. Ask for more items or users, or less popularity."
             )
         users, items, fit = visitors[visit], shelf[visit, slot], affinity[visit, slot]
         taken.add(users, items)
 
-        ratings = _rate(rng, catalogue, items, kindness=crowd.kindness[users], fit=fit)
+        ratings = _rate(rng, catalogue, items, kindness=everyone.kindness[users], fit=fit)
         end = done + len(users)
         times = _times(rng, visit, _clock(config, done), _clock(config, end))
         order = np.argsort(times, kind="stable")
@@ -82,7 +82,7 @@ def blocks(config: MarketplaceConfig, catalogue: Catalogue) -> Iterator[Block]:
 
 
 def _demand(config: MarketplaceConfig, catalogue: Catalogue, position: float) -> Floats:
-    """How likely each item is to be shown, up to a factor: (items,) float32."""
+    """The probability that each item is shown, up to a factor: (items,) float32."""
     season = config.season(position)
     now, later = catalogue.fashion
     fashion = math.cos(season) * now + math.sin(season) * later
@@ -95,13 +95,13 @@ def _demand(config: MarketplaceConfig, catalogue: Catalogue, position: float) ->
 def _shelves(rng: np.random.Generator, demand: Floats, visits: int) -> Index:
     """Draw the (V, S) items shown, each row ascending: one from each S-th of the demand.
 
-    Looking every slot up in the cumulated demand would take most of the time, so a grid is laid
-    over it once; its random offset gives the rarest item its due over the blocks.
+    Searching the cumulated demand for every slot would take most of the time, so a grid over it is
+    searched once. The grid's random offset keeps the chances of rare items right over the blocks.
     """
     fineness = max(64, visits // 16)  # grid points of each S-th
     ends = np.cumsum(demand, dtype=np.float64)
     points = (np.arange(SHELF * fineness) + rng.random()) / (SHELF * fineness)
-    # The last item on sale takes what rounding puts beyond the end.
+    # Points that rounding puts beyond the end go to the last item on sale.
     on_sale = int(np.flatnonzero(demand)[-1])
     grid: Index = np.minimum(np.searchsorted(ends, points * ends[-1], side="right"), on_sale)
     drawn = rng.integers(fineness, size=(visits, SHELF), dtype=np.int32)
@@ -115,8 +115,8 @@ def _choose(
 ) -> tuple[Index, Index]:
     """Take lengths[v] slots of each row of `appeal` (V, S): (visit, slot) of E choices.
 
-    Exponential waits at rate exp(appeal), shortest first, are Plackett-Luce choices. Where too
-    few slots are not barred, the visit ends sooner.
+    Exponential waits at rate exp(appeal), shortest first, are Plackett-Luce choices. A visit ends
+    sooner where too few slots are free.
     """
     waits = np.log(rng.standard_exponential(appeal.shape, np.float32) + TINY) - appeal
     waits[barred] = np.inf
@@ -129,9 +129,9 @@ def _choose(
 def _rate(
     rng: np.random.Generator, catalogue: Catalogue, items: Index, *, kindness: Floats, fit: Floats
 ) -> Floats:
-    """The stars of E interactions: quality, kindness, and a deviation as wide as the item's spread.
+    """The stars of E interactions: quality, kindness, and a deviation scaled by the item's spread.
 
-    `fit`: (E,) how well the item suits the user; it tells a part of the deviation.
+    `fit`: (E,) how well the item suits the user, which explains a part of the deviation.
     """
     fit = (fit - fit.mean()) / (fit.std() + np.float32(1e-6))
     chance: Floats = rng.standard_normal(len(items), np.float32)
@@ -143,7 +143,7 @@ def _rate(
 
 
 def _clock(config: MarketplaceConfig, done: int) -> int:
-    """The time after so many interactions, when their rate grows exponentially."""
+    """The time after `done` interactions, whose rate grows exponentially."""
     position, growth = done / config.interactions, config.acceleration
     if growth != 1:
         position = math.log1p(position * (growth - 1)) / math.log(growth)
@@ -151,7 +151,7 @@ def _clock(config: MarketplaceConfig, done: int) -> int:
 
 
 def _times(rng: np.random.Generator, visit: Index, start: int, end: int) -> Index:
-    """The seconds of E interactions: each visit begins somewhere in [start, end) and fits in."""
+    """The seconds of E interactions: each visit lies within [start, end)."""
     span = max(end - start - 1, 0)
     _, lengths = np.unique(visit, return_counts=True)
     ends = np.cumsum(lengths)
@@ -167,9 +167,9 @@ def _times(rng: np.random.Generator, visit: Index, start: int, end: int) -> Inde
 
 
 class _Taken:
-    """Which (user, item) pairs have been: a bit table that may say yes too often, never no.
+    """The (user, item) pairs so far: a bit table with false positives and no false negatives.
 
-    Eight bits per interaction: at the end, an eighth of what is shown is passed over by mistake.
+    It has eight bits per interaction. At the end an eighth of the shown items is barred by mistake.
     """
 
     def __init__(self, interactions: int) -> None:
@@ -177,14 +177,14 @@ class _Taken:
         self._table = np.zeros(1 << (self._bits - 3), np.uint8)
 
     def among(self, users: Index, items: Index) -> npt.NDArray[np.bool_]:
-        """Whether each pair has been taken, or stands twice in its row of `items`, ascending."""
+        """Whether each pair is taken, or repeated in its row of `items`, ascending."""
         place, bit = self._place(users, items)
         barred = (self._table[place] & bit) > 0
         barred[:, 1:] |= items[:, 1:] == items[:, :-1]
         return barred
 
     def add(self, users: Index, items: Index) -> None:
-        """Note the pairs."""
+        """Add pairs."""
         np.bitwise_or.at(self._table, *self._place(users, items))
 
     def _place(

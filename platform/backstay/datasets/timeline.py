@@ -1,4 +1,4 @@
-"""The timeline: what each version trains on and what it is judged on (design, section 2)."""
+"""The timeline: the edges that each version trains on and is evaluated on."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +10,7 @@ from backstay.datasets.dataset import Interactions
 from backstay.errors import UsageError
 
 SLICES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""T_0 … T_5 of the paper: versions 0…4 train up to T_i and are judged up to T_{i+1}."""
+"""T_0 … T_5 of the paper: versions 0…4 train up to T_i and are evaluated up to T_{i+1}."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Edges:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One slice of the timeline: a snapshot to train on and the window that judges it.
+    """One slice of the timeline: a snapshot to train on, and the window that evaluates it.
 
     Users and items are counted as of the window's end, so the last `n_users - n_known_users`
     users are new in the window; new items have attributes and no training edge.
@@ -49,11 +49,11 @@ def step(interactions: Interactions, index: int, until: float, judged_until: flo
 
     Interaction n of N stands at position n/(N-1). Training takes every edge up to `until`; and of
     each user who first appears after it, all edges of the window but the last (or the only one,
-    where there is one). The rest of the window validates.
+    where there is one). The rest of the window is for validation.
     """
     if not 0.0 < until <= judged_until <= 1.0:
         raise UsageError(
-            "expected 0 < until <= end of the judging window <= 1, "
+            "expected 0 < until <= end of the evaluation window <= 1, "
             f"found {until} and {judged_until}; positions are fractions of the interactions."
         )
     known, end = (_edges_up_to(position, len(interactions)) for position in (until, judged_until))
@@ -95,18 +95,17 @@ def steps(interactions: Interactions, slices: tuple[float, ...] = SLICES) -> lis
 
 
 def check_split(step: Step, interactions: Interactions) -> None:
-    """Refuse a step that leaks: the promises of `step`, counted again from its edges.
+    """Raise if a step leaks validation edges into training, counted again from its edges.
 
-    An edge is its user and item. As a user may come back to an item, edges are compared by how
-    often they stand somewhere and how often they may: an edge in training and in validation is a
-    leak where it happened once, and none where it happened twice. Takes O(E log E) for the E edges
-    up to the window's end: about 0.4 s for 10⁶ of them.
+    An edge is a pair of user and item. A user may repeat an item, so each pair's count is compared
+    with the most that is allowed: an edge in both training and validation is a leak if it happened
+    once, and none if it happened twice. Takes O(E log E) for the E edges up to the window's end:
+    about 0.4 s for 10⁶ of them.
 
     Raises:
-        UsageError: an edge is used more often than it happened up to the window's end (it trains
-            and validates, or it comes from later); an edge that a known user has after `until`
-            trains; or an edge validates that is neither in a known user's window nor the last one
-            of a new user.
+        UsageError: an edge is used more often than it happened up to the window's end; training
+            has an edge of a known user after `until`; or validation has an edge that is neither in
+            a known user's window nor the last one of a new user.
     """
     known, end = (
         _edges_up_to(position, len(interactions)) for position in (step.until, step.judged_until)
@@ -124,19 +123,19 @@ def check_split(step: Step, interactions: Interactions) -> None:
             np.concatenate([train, validation]),
             happened,
             "training and validation together",
-            f"so often it happened up to {step.judged_until}",
+            f"its count up to {step.judged_until}",
         ),
         (
             train,
             happened[may_train],
             "training",
-            f"a user known at {step.until} trains with edges up to there",
+            f"of a user known at {step.until}, edges up to there are for training",
         ),
         (
             validation,
             happened[may_validate],
             "validation",
-            f"a user known at {step.until} is judged by edges after it, a new one by the last",
+            f"of a user known at {step.until}, later edges validate; of a new one, the last",
         ),
     ):
         pair, count, most = _excess(found, allowed)
@@ -149,18 +148,18 @@ def check_split(step: Step, interactions: Interactions) -> None:
 
 
 def _edges_up_to(position: float, total: int) -> int:
-    """How many of `total` interactions stand at or before a position of the timeline."""
+    """How many of `total` interactions are at or before a position of the timeline."""
     positions = np.arange(total) / max(total - 1, 1)
     return int(np.searchsorted(positions, position, side="right"))
 
 
 def _pairs(users: npt.NDArray[np.int32], items: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """One number an edge: user and item, 32 bits each."""
+    """One number per edge: user and item, 32 bits each."""
     return users.astype(np.int64) << 32 | items
 
 
 def _excess(found: npt.NDArray[np.int64], allowed: npt.NDArray[np.int64]) -> tuple[int, int, int]:
-    """The first value found more often than allowed (else any), and both counts; zeros of none."""
+    """The first value found more often than allowed (else any), and both counts; zeros if empty."""
     if not len(found):
         return 0, 0, 0
     values, counts = np.unique(found, return_counts=True)

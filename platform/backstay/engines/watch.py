@@ -1,4 +1,4 @@
-"""Where a fit's progress goes: the log, and TensorBoard's events; from workers through a relay."""
+"""Progress of a fit: into the log and TensorBoard events, and from workers to the driver."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ from backstay.training.progress import Progress, Watch
 log = logging.getLogger("backstay.training")
 
 RELAY_SECONDS = 1.0
-"""How often the driver asks for what workers have told."""
+"""How often the driver fetches the workers' progress."""
 
 
 @contextmanager
@@ -33,10 +33,10 @@ def _events(folder: Path | None) -> Iterator[Callable[[str, Progress], None]]:
     if folder is None:
         yield lambda _phase, _progress: None
         return
-    # Half a second to load, for those who ask for it.
+    # Loading takes half a second, so only users of --log-dir pay for it.
     from tensorboardX import SummaryWriter  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    # Written out every second, not every two minutes: people look at a fit while it runs.
+    # Flush every second instead of every two minutes: users watch a running fit.
     with SummaryWriter(str(folder), flush_secs=1) as writer:
 
         def write(phase: str, progress: Progress) -> None:
@@ -53,33 +53,41 @@ def _events(folder: Path | None) -> Iterator[Callable[[str, Progress], None]]:
         yield write
 
 
+Message = str | tuple[str, Progress]
+"""A line for the log, or a phase and its progress."""
+
+
 class Inbox:
-    """An actor that keeps what workers say until the driver asks."""
+    """An actor that stores the workers' messages until the driver takes them."""
 
     def __init__(self) -> None:
-        self._said: list[tuple[Any, ...]] = []
+        self._messages: list[Message] = []
 
-    def say(self, *words: Any) -> None:
-        """Take a line for the log, or a phase and its progress."""
-        self._said.append(words)
+    def line(self, text: str) -> None:
+        """Store a line for the log."""
+        self._messages.append(text)
 
-    def take(self) -> list[tuple[Any, ...]]:
-        """Everything said since the last time."""
-        said, self._said = self._said, []
-        return said
+    def progress(self, phase: str, progress: Progress) -> None:
+        """Store the progress of a phase."""
+        self._messages.append((phase, progress))
+
+    def take(self) -> list[Message]:
+        """All messages since the last call."""
+        messages, self._messages = self._messages, []
+        return messages
 
 
 @contextmanager
 def relay(watch: Watch) -> Iterator[Any]:
-    """An `Inbox` for workers; while the block runs, a thread of this process empties it.
+    """An `Inbox` for workers, which a thread of this process empties while the block runs.
 
-    Lines go to the log, and progress to `watch`. Losing some of it never fails the fit.
+    Lines go to the log, and progress to `watch`. A lost message never fails the fit.
     """
     import ray  # noqa: PLC0415
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
     here = ray.get_runtime_context().get_node_id()
-    # On the driver's machine, so that it goes no sooner than who listens to it.
+    # On the driver's machine, so that it is lost only together with the driver.
     inbox = (
         ray.remote(Inbox)
         .options(
@@ -90,20 +98,20 @@ def relay(watch: Watch) -> Iterator[Any]:
         .remote()
     )
 
-    def take() -> list[tuple[Any, ...]]:
+    def take() -> list[Message]:
         try:
-            said: list[tuple[Any, ...]] = ray.get(inbox.take.remote(), timeout=5)
+            messages: list[Message] = ray.get(inbox.take.remote(), timeout=5)
         except ray.exceptions.RayError as error:
-            log.debug("no progress is heard for now: %s", error)
+            log.debug("no progress from the workers for now: %s", error)
             return []
-        return said
+        return messages
 
     with emptied(take, watch):
         yield inbox
 
 
 @contextmanager
-def emptied(take: Callable[[], list[tuple[Any, ...]]], watch: Watch) -> Iterator[None]:
+def emptied(take: Callable[[], list[Message]], watch: Watch) -> Iterator[None]:
     """Pass on what `take` returns, every RELAY_SECONDS and once more at the end."""
     over = threading.Event()
 
@@ -111,17 +119,17 @@ def emptied(take: Callable[[], list[tuple[Any, ...]]], watch: Watch) -> Iterator
         last = False
         while not last:
             last = over.wait(RELAY_SECONDS)
-            for words in take():
-                if len(words) == 1:
-                    log.info(*words)
+            for message in take():
+                if isinstance(message, str):
+                    log.info(message)
                 else:
-                    watch(*words)
+                    watch(*message)
 
     def run() -> None:
         try:
             pass_on()
-        except Exception as error:  # noqa: BLE001 - a full disk, say: the fit doesn't depend on it
-            log.warning("progress is no longer told, while the fit goes on: %r", error)
+        except Exception as error:  # noqa: BLE001 - such as a full disk: the fit goes on
+            log.warning("progress is no longer shown; the fit goes on: %r", error)
 
     thread = threading.Thread(target=run, name="progress", daemon=True)
     thread.start()

@@ -1,17 +1,16 @@
-"""Every embedding model by name: made, taken apart into arrays, and put together again."""
+"""Every embedding model by name: build one, get its weights as arrays, load it again."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from backstay.errors import CorruptError, UsageError
 from backstay.models.factorisation import Factorisation
 from backstay.models.lightgcn import LightGCN
 from backstay.models.pinsage import PinSAGE
-from backstay.models.protocol import EmbeddingModel, ModelConfig
+from backstay.models.protocol import Array, EmbeddingModel, ModelConfig
 
 ARCHITECTURES: dict[str, type[EmbeddingModel]] = {
     "factorisation": Factorisation,
@@ -32,21 +31,20 @@ def build_model(config: ModelConfig, *, seed: int) -> EmbeddingModel:
         return ARCHITECTURES[config.architecture](config)
 
 
-def model_weights(model: EmbeddingModel) -> dict[str, npt.NDArray[Any]]:
-    """The model's state as plain arrays, ready to be stored."""
+def model_weights(model: EmbeddingModel) -> dict[str, Array]:
+    """The model's state dict as plain arrays, ready to be stored."""
     return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
 
 
-def load_model(
-    config: Mapping[str, Any], weights: Mapping[str, npt.NDArray[Any]]
-) -> EmbeddingModel:
+def load_model(config: Mapping[str, Any], weights: Mapping[str, Array]) -> EmbeddingModel:
     """Rebuild a stored model in evaluation mode."""
     model = build_model(ModelConfig.from_dict(config), seed=0)
     try:
-        # A copy: stored arrays may be mapped read-only, and torch warns of those.
+        # Copied: stored arrays may be mapped read-only, which torch warns about.
         model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()})
     except RuntimeError as error:
         raise CorruptError(
-            f"the stored weights don't fit the stored configuration: {error}"
+            f"expected weights of the stored configuration, found others: {error}. "
+            "Restore the version's files from a backup"
         ) from error
     return model.eval()

@@ -1,4 +1,4 @@
-"""Matrix factorisation that needs no vector of a user's own."""
+"""Matrix factorisation without a vector per user."""
 
 from typing import Self
 
@@ -15,39 +15,39 @@ SCALE = 0.1
 class Factorisation(EmbeddingModel):
     """An item is p_i; a user is a vector shared by all plus the mean of its items' second factors.
 
-    This is the user of Asymmetric-SVD (Koren, KDD 2008, eq. 13) without ratings, and with a mean
-    for its root: user and item meet in p_i · (c + mean of y_j). Both factors of an item are the sum
-    over attribute kinds, its own id among them, of the mean of its attributes' factors. So new
-    users live on their items, new items on their attributes; an item without any that is known
-    gets the zero vector, and so does a user's mean of such items.
+    The user is that of Asymmetric-SVD (Koren, KDD 2008, eq. 13) without ratings, and with a mean
+    instead of the root: the score is p_i · (c + mean of y_j). Both factors of an item are the sum
+    over attribute kinds, its own id among them, of the mean of its attributes' factors. So a new
+    user's vector comes from its items, and a new item's from its attributes. An item without a
+    known attribute gets the zero vector.
 
-    It takes one round of messages, whatever the configuration's `layers` say.
+    The model has one layer; the configuration's `layers` is ignored.
     """
 
-    knows_items = True
+    uses_item_ids = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        # A user, then the values; of each y, then p. A user's y is never sent.
+        # Row 0 is the user, then the values; each row holds y, then p. The user's y is unused.
         self.table = nn.Parameter(SCALE * torch.randn(1 + sum(config.values), 2, config.dim))
 
     @property
-    def rounds(self) -> int:
+    def n_layers(self) -> int:
         """One."""
         return 1
 
     def start(self, inputs: SparseMatrix) -> Tensor:
-        """Items send y and keep p; users send nothing."""
-        offers = inputs @ self.table.flatten(1)
-        offers[0, : self.config.dim] = 0
-        return offers
+        """An item's message is y and its own part p; a user's message is zero."""
+        start = inputs @ self.table.flatten(1)
+        start[0, : self.config.dim] = 0
+        return start
 
-    def round(self, number: int, h: Tensor, matrix: SparseMatrix) -> Tensor:  # noqa: ARG002
-        """The mean of what a node hears, plus what it keeps."""
+    def layer(self, number: int, h: Tensor, matrix: SparseMatrix) -> Tensor:  # noqa: ARG002
+        """The mean of the neighbours' messages, plus the node's own part."""
         return matrix @ h.view(-1, self.config.dim)
 
     @torch.no_grad()
     def inherit(self, older: Self, rows: Tensor) -> bool:
-        """Take over both factors."""
+        """Copy both factors."""
         inherit_rows(self.table, older.table, rows)
         return True

@@ -3,33 +3,34 @@
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from backstay.datasets.csr import Integers, starts_of
 from backstay.datasets.dataset import Attributes
 from backstay.datasets.timeline import Step
-from backstay.models.snapshot import Integers, Links, Normalisation, Snapshot
+from backstay.models.snapshot import Links, Normalisation, Snapshot
 
 
 @dataclass(frozen=True)
 class SparseMatrix:
-    """A constant sparse matrix; its transpose is made once, when the first gradient asks for it."""
+    """A constant sparse matrix; the first backward pass computes its transpose, once."""
 
     csr: Tensor  # (rows, columns) sparse CSR float32
 
     @classmethod
     def of(
         cls,
-        starts: Integers,
+        starts: npt.NDArray[np.int64],
         columns: Integers,
-        weights: npt.NDArray[np.floating[Any]],
+        weights: npt.NDArray[np.float32],
         n_columns: int,
     ) -> Self:
-        """From sparse rows: row r holds `columns[starts[r]:starts[r + 1]]`; repeated ones add."""
+        """From sparse rows: row r holds `columns[starts[r]:starts[r + 1]]`; repeats add up."""
         return cls(
             _csr(
                 torch.from_numpy(starts.astype(np.int64, copy=False)),
@@ -60,12 +61,12 @@ class SparseMatrix:
         return product
 
     def to(self, device: torch.device) -> Self:
-        """A copy on `device`."""
+        """Copy to `device`."""
         return type(self)(self.csr.to(device))
 
 
 def _stable_order(indices: Tensor) -> Tensor:
-    """`argsort`, stable; on the CPU by sorting keys, which is several times faster."""
+    """A stable `argsort`; on the CPU it sorts combined keys, which is several times faster."""
     if indices.device.type != "cpu":
         return indices.argsort(stable=True)
     count = max(len(indices), 1)
@@ -74,55 +75,61 @@ def _stable_order(indices: Tensor) -> Tensor:
     return torch.from_numpy(keys % count)
 
 
+class _Context(Protocol):
+    """What torch passes from forward to backward."""
+
+    matrix: SparseMatrix
+
+
 class _SparseProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, matrix: SparseMatrix, dense: Tensor) -> Tensor:
+    def forward(ctx: "_Context", matrix: SparseMatrix, dense: Tensor) -> Tensor:
         ctx.matrix = matrix
         return _product(matrix.csr, dense)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: "_Context", gradient: Tensor) -> tuple[None, Tensor]:
         return None, _product(ctx.matrix.transposed, gradient.contiguous())
 
 
 def _product(csr: Tensor, dense: Tensor) -> Tensor:
-    # `csr @ dense` fills and copies its output on the way; this writes it once.
+    # `csr @ dense` zero-fills and copies its output; this writes the output once.
     out = dense.new_empty(csr.shape[0], dense.shape[1])
     return torch.addmm(out, csr, dense, beta=0, out=out)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Inputs, and one matrix per round of messages.
+    """The input matrix, and one matrix per layer.
 
-    Before the first round every distinct node offers two vectors, in rows 2n and 2n + 1: what it
-    sends and what it keeps. The first matrix turns offers into one row per hearer, the weighted
-    sum of what its neighbours send plus what it keeps itself. The others gather: row 2n is the
-    weighted sum over n's neighbours, row 2n + 1 is n itself.
+    Before the first layer every distinct node n has two vectors: its message in row 2n and its own
+    part in row 2n + 1. The first matrix adds them up to one row per dst: the weighted sum of the
+    neighbours' messages plus the node's own part. Later matrices gather: row 2n is the weighted sum
+    over the neighbours of dst n, row 2n + 1 is dst n itself.
     """
 
-    inputs: SparseMatrix  # (distinct, values): a user is value 0, an item averages each kind
-    first: SparseMatrix  # (hearers, 2·distinct)
-    further: tuple[SparseMatrix, ...]  # each (2·hearers, sources); the last serves all later rounds
+    inputs: SparseMatrix  # (distinct, values): a user has value 0, an item averages each kind
+    first: SparseMatrix  # (dst, 2·distinct)
+    further: tuple[SparseMatrix, ...]  # each (2·dst, src); the last serves all later layers
 
     @classmethod
     def of(
         cls, step: Step, attributes: Attributes, normalisation: Normalisation = "mean"
     ) -> "Graph":
-        """The training graph of a step; `attributes` are indexed as the model knows them."""
+        """The training graph of a step; `attributes` are indexed by the model's vocabulary."""
         return full_graph(Snapshot.of(step, attributes), normalisation)
 
     @property
     def device(self) -> torch.device:
-        """Where the matrices are."""
+        """The device that holds the matrices."""
         return self.inputs.csr.device
 
     def gather(self, number: int) -> SparseMatrix:
-        """The matrix of round `number`, counted from 1 for the one after the first."""
+        """The matrix of layer `number`, at least 1; layer 0 uses `first`."""
         return self.further[min(number, len(self.further)) - 1]
 
     def to(self, device: torch.device) -> Self:
-        """A copy on `device`."""
+        """Copy to `device`."""
         return type(self)(
             self.inputs.to(device),
             self.first.to(device),
@@ -131,49 +138,46 @@ class Graph:
 
 
 def full_graph(snapshot: Snapshot, normalisation: Normalisation) -> Graph:
-    """Every node, hearing all of its neighbours in every round."""
-    everyone = np.arange(snapshot.n_nodes)
+    """The graph of every node with all of its neighbours in every layer."""
+    nodes = np.arange(snapshot.n_nodes)
     return Graph(
         input_matrix(snapshot, np.arange(1 + snapshot.n_items)),
-        first_matrix(snapshot, first_links(snapshot, everyone, normalisation)),
-        (gather_matrix(snapshot.links(everyone, normalisation), snapshot.n_nodes),),
+        first_matrix(snapshot, first_links(snapshot, nodes, normalisation)),
+        (gather_matrix(snapshot.links(nodes, normalisation), snapshot.n_nodes),),
     )
 
 
 def input_matrix(snapshot: Snapshot, distinct: Integers) -> SparseMatrix:
-    """(len(distinct), values): what some of the distinct nodes are made of."""
+    """(len(distinct), values): the attribute values of the given distinct nodes, weighted."""
     entries = snapshot.inputs.entries(distinct)
     return SparseMatrix.of(
-        _starts(snapshot.inputs.counts(distinct)),
+        starts_of(snapshot.inputs.counts(distinct)),
         snapshot.inputs.columns[entries],
         snapshot.input_weights[entries],
         snapshot.n_values,
     )
 
 
-def first_links(snapshot: Snapshot, hearers: Integers, normalisation: Normalisation) -> Links:
-    """All that some nodes hear in the first round, in which all users say the same.
-
-    An item hears one user who counts for all of its users, so that nothing grows with them.
-    """
-    split = np.searchsorted(hearers, snapshot.n_users)
-    by_users = snapshot.links(hearers[:split], normalisation)
-    return with_items(snapshot, by_users, hearers[split:], normalisation)
+def first_links(snapshot: Snapshot, dst: Integers, normalisation: Normalisation) -> Links:
+    """First-layer edges. Users share one input vector, so an item has one edge for all of them."""
+    split = np.searchsorted(dst, snapshot.n_users)
+    by_users = snapshot.links(dst[:split], normalisation)
+    return with_items(snapshot, by_users, dst[split:], normalisation)
 
 
 def with_items(
     snapshot: Snapshot, by_users: Links, items: Integers, normalisation: Normalisation
 ) -> Links:
-    """The first round's links of some users, continued by those of some item nodes."""
+    """First-layer edges: `by_users`, then the one collapsed edge of each of the given items."""
     counts = np.minimum(snapshot.neighbours.counts(items), 1)
     if normalisation == "mean":
         weights = np.ones(counts.sum(), np.float32)
     else:
         weights = snapshot.reach[items[counts > 0]].astype(np.float32)
     return Links(
-        np.concatenate([by_users.hearers, items]),
+        np.concatenate([by_users.dst, items]),
         np.concatenate([by_users.counts, counts]),
-        np.concatenate([by_users.senders, np.zeros(counts.sum(), np.int64)]),
+        np.concatenate([by_users.src, np.zeros(counts.sum(), np.int64)]),
         np.concatenate([by_users.weights, weights]),
     )
 
@@ -181,54 +185,50 @@ def with_items(
 def first_matrix(
     snapshot: Snapshot, links: Links, places: Integers | None = None, count: int | None = None
 ) -> SparseMatrix:
-    """(hearers, 2·distinct): all distinct nodes, or `count` of them at the given `places`."""
-    senders, own = snapshot.distinct(links.senders), snapshot.distinct(links.hearers)
+    """(dst, 2·distinct) over all distinct nodes, or over `count` of them at the given `places`."""
+    src, own = snapshot.distinct(links.src), snapshot.distinct(links.dst)
     if places is not None:
-        senders, own = places[senders].astype(np.int64), places[own].astype(np.int64)
+        src, own = places[src].astype(np.int64), places[own].astype(np.int64)
     count = 1 + snapshot.n_items if count is None else count
-    starts, columns, weights = _with_own(links, 2 * senders, 2 * own + 1)
+    starts, columns, weights = _with_own(links, 2 * src, 2 * own + 1)
     return SparseMatrix.of(starts, columns, weights, 2 * count)
 
 
 def gather_matrix(links: Links, n_sources: int) -> SparseMatrix:
-    """(2·hearers, sources); senders and hearers are numbered as the sources are."""
-    starts, columns, weights = _with_own(links, links.senders, links.hearers)
+    """(2·dst, n_sources); src and dst are numbered by their position among the sources."""
+    starts, columns, weights = _with_own(links, links.src, links.dst)
     ends = starts[1:]
     return SparseMatrix.of(
-        np.concatenate([[0], np.stack([ends - 1, ends], axis=1).ravel()]),
+        np.concatenate([starts[:1], np.stack([ends - 1, ends], axis=1).ravel()]),
         columns,
         weights,
         n_sources,
     )
 
 
-def hearers_of(gather: SparseMatrix) -> Tensor:
-    """Which source each hearer of a gather matrix is: (hearers,) int64."""
-    # The odd rows hold nothing else.
+def dst_of(gather: SparseMatrix) -> Tensor:
+    """(dst,) int64: the position of each dst of a gather matrix among its sources."""
+    # Each odd row holds one entry: the dst itself.
     return gather.csr.col_indices()[gather.csr.crow_indices()[1:-1:2]]
 
 
 def _with_own(
-    links: Links, senders: Integers, own: Integers
+    links: Links, src: Integers, own: Integers
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Sparse rows of the links, each with its own column last, which counts 1."""
-    starts = _starts(links.counts + 1)
+    """Sparse rows of the links; the last entry of each row is its own column, of weight 1."""
+    starts = starts_of(links.counts + 1)
     columns, weights = np.empty(starts[-1], np.int64), np.ones(starts[-1], np.float32)
     last = np.zeros(len(columns), np.bool_)
     last[starts[1:] - 1] = True
     columns[last] = own
-    columns[~last] = senders
+    columns[~last] = src
     weights[~last] = links.weights
     return starts, columns, weights
 
 
-def _starts(counts: Integers) -> npt.NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(counts)])
-
-
 def _csr(starts: Tensor, columns: Tensor, weights: Tensor, shape: tuple[int, ...]) -> Tensor:
     with warnings.catch_warnings():
-        # torch calls its CSR layout a beta; products with dense matrices are all we use of it.
+        # torch warns that CSR is in beta; only products with dense matrices are used here.
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        # Columns may repeat and come in any order, which products don't mind.
+        # Columns may repeat and come in any order; products accept both.
         return torch.sparse_csr_tensor(starts, columns, weights, size=shape, check_invariants=False)

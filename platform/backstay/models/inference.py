@@ -1,7 +1,7 @@
 """Exact vectors of a whole snapshot, layer by layer over blocks of nodes.
 
-Each layer is finished for all nodes before the next begins, so that a block needs one round of
-neighbours only: time grows with the edges, and memory with two layers of vectors.
+Each layer is computed for all nodes before the next one begins, so a block needs only its direct
+neighbours. Time grows with the number of edges; memory holds the vectors of two layers.
 """
 
 import tempfile
@@ -18,7 +18,7 @@ BLOCK_NODES = 16_384
 """Nodes of one block."""
 
 MAPPED_BYTES = 1 << 28
-"""Vectors of more bytes than this live in a temporary file, mapped: memory may give them up."""
+"""Larger vectors go to a memory-mapped temporary file, which the system may page out."""
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def embed(
 ) -> Tensor:
     """The vectors of every node by a model in evaluation mode: (nodes, D) float32 on the CPU.
 
-    The same as `model(full_graph(snapshot))`, whatever the size of the blocks.
+    Equals `model(full_graph(snapshot))` for every block size.
     """
     device = torch.device(device)
     training = model.training
@@ -39,14 +39,14 @@ def embed(
     try:
         distinct = np.arange(1 + snapshot.n_items)
         h = model.start(input_matrix(snapshot, distinct).to(device))
-        for number in range(model.rounds):
-            h = _round(model, snapshot, number, h, device=device, block_nodes=block_nodes)
+        for number in range(model.n_layers):
+            h = _layer(model, snapshot, number, h, device=device, block_nodes=block_nodes)
     finally:
         model.train(training)
     return h
 
 
-def _round(
+def _layer(
     model: EmbeddingModel,
     snapshot: Snapshot,
     number: int,
@@ -64,7 +64,7 @@ def _round(
         else:
             links = first_links(snapshot, nodes, model.normalisation)
             matrix = first_matrix(snapshot, links)
-        block = model.round(number, h, matrix.to(device))
+        block = model.layer(number, h, matrix.to(device))
         if out is None:
             out = _empty(snapshot.n_nodes, block.shape[1])
         out[start : start + len(nodes)] = block

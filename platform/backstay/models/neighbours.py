@@ -1,7 +1,7 @@
-"""Graphs for mini-batches: a few nodes, and a sample of whom they hear, round by round.
+"""Graphs for mini-batches: a few nodes, and a sample of their neighbours, layer by layer.
 
-Neighbour sampling as in GraphSAGE (arXiv 1706.02216): what a step costs depends on the batch and
-the fan-out alone, however large the snapshot is.
+Neighbour sampling as in GraphSAGE (arXiv 1706.02216): the cost of a step depends on the batch and
+the fan-out alone, not on the size of the snapshot.
 """
 
 from dataclasses import dataclass
@@ -11,65 +11,64 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from backstay.datasets.csr import Integers, ranges
 from backstay.models.graph import Graph, first_matrix, gather_matrix, input_matrix, with_items
-from backstay.models.snapshot import Integers, Links, Normalisation, Snapshot, ranges
+from backstay.models.snapshot import Links, Normalisation, Snapshot
 
 
-class Heard(NamedTuple):
-    """A round of a sample: `counts[n]` senders for hearer n, one hearer after the other."""
+class SampledLayer(NamedTuple):
+    """The edges sampled for one layer: `counts[n]` sources of `dst[n]`, one dst after the other."""
 
-    hearers: npt.NDArray[np.int64]  # (H,) nodes, ascending: all that the next round needs
+    dst: npt.NDArray[np.int64]  # (H,) nodes, ascending: all that the next layer reads
     counts: npt.NDArray[np.int64]  # (H,), or of the first of them, the users, alone
-    senders: npt.NDArray[np.int64]  # (entries,) nodes
+    src: npt.NDArray[np.int64]  # (entries,) nodes
 
 
-Sample = tuple[Heard, ...]
-"""Whom some nodes hear, whom these have heard, and so on: the last round first."""
+Sample = tuple[SampledLayer, ...]
+"""The sampled edges of every layer, the last layer first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeighbourSampler:
-    """Draws graphs in which a node hears at most `fan_out` of its neighbours."""
+    """Draws graphs in which a node has at most `fan_out` neighbours per layer."""
 
     snapshot: Snapshot
-    rounds: int  # of messages: the model's `rounds`
+    n_layers: int  # the model's `n_layers`
     fan_out: int
     normalisation: Normalisation = "mean"
 
     def draw(self, nodes: Integers, rng: np.random.Generator) -> Graph:
-        """A graph whose last round reaches `nodes`, ascending and distinct, in that order."""
-        return self.graph(self.sample(nodes, rng, rounds=self.rounds))
+        """A graph whose last layer gives `nodes`, ascending and distinct, in that order."""
+        return self.graph(self.sample(nodes, rng, n_layers=self.n_layers))
 
-    def sample(self, nodes: Integers, rng: np.random.Generator, *, rounds: int) -> Sample:
-        """So many rounds that lead to `nodes`, ascending and distinct.
+    def sample(self, nodes: Integers, rng: np.random.Generator, *, n_layers: int) -> Sample:
+        """Sample `n_layers` layers that lead to `nodes`, ascending and distinct.
 
-        Neighbours are drawn uniformly with replacement, all of them where there are no more than
-        `fan_out`, so that a mean over the sample is in expectation the mean over all. In the first
-        round items need no sample: they hear users, who are still all alike.
+        Neighbours are drawn uniformly with replacement. A node with at most `fan_out` neighbours
+        gets all of them. So a mean over the sample is in expectation the mean over all neighbours.
+        In the first layer items need no sample: all users share one input vector.
         """
-        hearers = nodes.astype(np.int64, copy=False)
+        dst = nodes.astype(np.int64, copy=False)
         sample = []
-        for _ in range(rounds - 1):
-            heard = self._heard(hearers, hearers, rng)
-            sample.append(heard)
-            hearers = _distinct(heard.senders, hearers)
-        users = hearers[: np.searchsorted(hearers, self.snapshot.n_users)]
-        return (*sample, self._heard(hearers, users, rng))
+        for _ in range(n_layers - 1):
+            layer = self._sample_layer(dst, dst, rng)
+            sample.append(layer)
+            dst = _distinct(layer.src, dst)
+        users = dst[: np.searchsorted(dst, self.snapshot.n_users)]
+        return (*sample, self._sample_layer(dst, users, rng))
 
     def graph(self, sample: Sample) -> Graph:
-        """The graph of a sample's last `rounds` rounds, of which it has as many or more."""
-        *later, first = sample[: self.rounds]
+        """The graph of the sample's last `n_layers` layers; the sample has at least as many."""
+        *later, first = sample[: self.n_layers]
         further = []
-        for heard, before in zip(later, sample[1:], strict=False):
-            links = self._links(heard, len(heard.hearers))
-            further.append(
-                gather_matrix(self._renumbered(links, before.hearers), len(before.hearers))
-            )
-        split = int(np.searchsorted(first.hearers, self.snapshot.n_users))
-        items = first.hearers[split:]
+        for layer, before in zip(later, sample[1:], strict=False):
+            links = self._links(layer, len(layer.dst))
+            further.append(gather_matrix(self._renumbered(links, before.dst), len(before.dst)))
+        split = int(np.searchsorted(first.dst, self.snapshot.n_users))
+        items = first.dst[split:]
         links = with_items(self.snapshot, self._links(first, split), items, self.normalisation)
         distinct = _distinct(
-            self.snapshot.distinct(links.senders),
+            self.snapshot.distinct(links.src),
             self.snapshot.distinct(items),
             np.zeros(1, np.int64),
         )
@@ -79,10 +78,10 @@ class NeighbourSampler:
             tuple(reversed(further)),
         )
 
-    def _heard(
-        self, hearers: npt.NDArray[np.int64], some: npt.NDArray[np.int64], rng: np.random.Generator
-    ) -> Heard:
-        """A round of all `hearers` in which neighbours are drawn for `some` of them."""
+    def _sample_layer(
+        self, dst: npt.NDArray[np.int64], some: npt.NDArray[np.int64], rng: np.random.Generator
+    ) -> SampledLayer:
+        """A layer of all `dst` with neighbours drawn for `some` of them."""
         neighbours = self.snapshot.neighbours
         degrees = neighbours.counts(some)
         counts = np.minimum(degrees, self.fan_out)
@@ -91,30 +90,30 @@ class NeighbourSampler:
         chosen = choice > self.fan_out
         offsets[chosen] = (rng.random(chosen.sum()) * choice[chosen]).astype(np.int64)
         positions = np.repeat(neighbours.starts[some], counts) + offsets
-        return Heard(hearers, counts, neighbours.columns[positions].astype(np.int64))
+        return SampledLayer(dst, counts, neighbours.columns[positions].astype(np.int64))
 
-    def _links(self, heard: Heard, number: int) -> Links:
-        """What the first `number` hearers of a round hear, and what it counts to the model."""
-        hearers, counts = heard.hearers[:number], heard.counts[:number]
-        senders = heard.senders[: counts.sum()]
-        weights = self.snapshot.weights(hearers, counts, senders, self.normalisation)
-        return Links(hearers, counts, senders, weights)
+    def _links(self, layer: SampledLayer, number: int) -> Links:
+        """The weighted edges into the first `number` dst of a layer."""
+        dst, counts = layer.dst[:number], layer.counts[:number]
+        src = layer.src[: counts.sum()]
+        weights = self.snapshot.weights(dst, counts, src, self.normalisation)
+        return Links(dst, counts, src, weights)
 
-    def _renumbered(self, links: Links, sources: npt.NDArray[np.int64]) -> Links:
-        places = self._place(sources)
+    def _renumbered(self, links: Links, nodes: npt.NDArray[np.int64]) -> Links:
+        """The same edges with each node replaced by its position in `nodes`."""
+        places = self._place(nodes)
         return links._replace(
-            hearers=places[links.hearers].astype(np.int64),
-            senders=places[links.senders].astype(np.int64),
+            dst=places[links.dst].astype(np.int64), src=places[links.src].astype(np.int64)
         )
 
     def _place(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-        """Where each of some distinct nodes stands among them; of others it says nothing."""
+        """(n_nodes + 1,) the position of each of `nodes` in it; undefined for all other nodes."""
         self._places[nodes] = np.arange(len(nodes))
         return self._places
 
     @cached_property
     def _places(self) -> npt.NDArray[np.int32]:
-        # One number per node for all draws; only those of a draw are ever written or read.
+        # One buffer for all draws; each draw reads only the entries that it wrote.
         return np.empty(self.snapshot.n_nodes + 1, np.int32)
 
 

@@ -14,11 +14,11 @@ class PinSAGE(EmbeddingModel):
     """L layers of `W_l·mean(neighbours) + W_r·self`, each followed by batch norm, ReLU between.
 
     All users share one learned input vector; an item's input is the sum over attribute kinds of
-    the mean of its attribute embeddings. So the model embeds users and items it never saw.
+    the mean of its attribute embeddings. So the model also embeds new users and items.
 
-    A layer's weight is W_l above W_r. The first layer applies it before the mean, which is the
-    same and lets it multiply distinct nodes or attribute values, whichever are fewer. The layers
-    have no bias, since batch norm would take it out again.
+    A layer's weight is W_l stacked on W_r. The first layer multiplies by it before taking the mean:
+    the result is the same, and it multiplies distinct nodes or attribute values, whichever are
+    fewer. The layers have no bias, because batch norm would subtract it again.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -31,13 +31,13 @@ class PinSAGE(EmbeddingModel):
         self.norms = nn.ModuleList(nn.BatchNorm1d(dim) for _ in range(config.layers))
 
     def start(self, inputs: SparseMatrix) -> Tensor:
-        """W_l and W_r times the inputs."""
+        """The inputs times W_l and W_r: (distinct, 2·dim)."""
         weight = self.weight(0).T
         nodes, values = inputs.shape
         return (inputs @ self.table) @ weight if nodes < values else inputs @ (self.table @ weight)
 
-    def round(self, number: int, h: Tensor, matrix: SparseMatrix) -> Tensor:
-        """One layer."""
+    def layer(self, number: int, h: Tensor, matrix: SparseMatrix) -> Tensor:
+        """One layer: aggregate, batch norm, ReLU unless it is the last."""
         dim = self.config.dim
         if number == 0:
             z = matrix @ h.view(-1, dim)
@@ -45,34 +45,35 @@ class PinSAGE(EmbeddingModel):
             weight = self.weight(number).view(2, dim, dim).transpose(1, 2)
             z = (matrix @ h).view(-1, 2 * dim) @ weight.reshape(2 * dim, dim)
         z = self.norm(number)(z)
-        return z if number == self.rounds - 1 else torch.relu_(z)
+        return z if number == self.n_layers - 1 else torch.relu_(z)
 
     def weight(self, number: int) -> nn.Parameter:
         """A layer's weight: (2·dim, dim)."""
         return self.get_parameter(f"layers.{number}.weight")
 
     def norm(self, number: int) -> nn.BatchNorm1d:
-        """The batch norm behind a layer."""
+        """The batch norm of a layer."""
         return cast("nn.BatchNorm1d", self.norms[number])
 
     def rescale(self, *, table: float, output: float) -> None:
-        """Scale the table, and the last batch norm's weight."""
+        """Scale the input table and the weight of the last batch norm."""
         with torch.no_grad():
             self.table.mul_(table)
             self.norm(-1).weight.mul_(output)
 
     @torch.no_grad()
     def inherit(self, older: Self, rows: Tensor) -> bool:
-        """Take over table, layers and batch norms; layers that are new hand on what they get.
+        """Copy table, layers and batch norms; a new layer starts as the identity.
 
-        New layers come before the last one, behind a ReLU, which the identity passes unchanged.
+        New layers are inserted before the last one. Their inputs come from a ReLU, so the ReLU
+        after the identity changes nothing.
         """
-        theirs, last = older.rounds, self.rounds - 1
+        theirs, last = older.n_layers, self.n_layers - 1
         if theirs == 1 and last > 0:
             return False
         dim = older.config.dim
         inherit_rows(self.table, older.table, rows)
-        for number in range(self.rounds):
+        for number in range(self.n_layers):
             weight = self.weight(number).view(2, self.config.dim, self.config.dim)
             weight[:, :dim] = 0
             if theirs - 1 <= number < last:
@@ -88,9 +89,9 @@ class PinSAGE(EmbeddingModel):
 
 
 def _restore(norm: nn.BatchNorm1d, before: nn.BatchNorm1d) -> None:
-    """Let a batch norm give back what another one and a ReLU have made, were that normal.
+    """Set a batch norm to leave the output of `before` and a ReLU unchanged, if that were normal.
 
-    Of y ~ N(β, γ²), relu(y) has mean βΦ(β/γ) + γφ(β/γ) and second moment (β² + γ²)Φ + βγφ.
+    For y ~ N(β, γ²), relu(y) has mean βΦ(β/γ) + γφ(β/γ) and second moment (β² + γ²)Φ + βγφ.
     """
     scale, shift = before.weight.abs().clamp(min=1e-6), before.bias
     ratio = shift / scale

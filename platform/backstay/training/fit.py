@@ -1,175 +1,97 @@
 """The fitting loop: one for every update method, in plain torch.
 
-It takes arrays and tensors, draws batches, and keeps the state that its configuration asks for.
-It opens no file and knows no Ray: checkpoints and progress leave through two callbacks.
+It takes arrays and tensors, draws batches, and restores the checkpoint that its configuration
+selects. It opens no file and uses no Ray: checkpoints and progress leave through two callbacks.
 """
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backstay.errors import TrainingError, UsageError
-from backstay.models.protocol import EmbeddingModel
 from backstay.models.snapshot import Snapshot
-from backstay.training.alignment import Alignment
-from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
-from backstay.training.extension import Extension
-from backstay.training.known import Known
-from backstay.training.learner import Learner, Score
+from backstay.training.learner import Learner, LearnerState, Networks, Score
+from backstay.training.phase_timer import PhaseTimer
 from backstay.training.progress import Progress
 from backstay.training.workers import ALONE, Workers
 
 WATCH_SECONDS = 10.0
-"""How often a fit tells where it is, between evaluations."""
+"""The longest time without a progress report, between evaluations."""
 
 
 @dataclass
 class FitState:
-    """All that a fit needs to go on from where it was; holds tensors and plain values only."""
+    """Everything that is needed to continue a fit; holds tensors and plain values only."""
 
     step: int = 0  # optimiser steps done
-    seconds: float = 0.0  # spent so far, earlier runs of the same fit included
-    phases: dict[str, float] = field(default_factory=dict)  # of them, seconds by what they did
+    seconds: float = 0.0  # spent so far, including earlier runs of the same fit
+    phases: dict[str, float] = field(default_factory=dict)  # of them, seconds per phase
     losses: list[float] = field(default_factory=list)  # sums since the last evaluation, and steps
     best_score: float = -math.inf
-    best: dict[str, Tensor] = field(default_factory=dict)  # the kept state of model and map
+    best: dict[str, Tensor] = field(default_factory=dict)  # the selected checkpoint
     curve: list[dict[str, float]] = field(default_factory=list)  # one entry per evaluation
-    learner: dict[str, Any] = field(default_factory=dict)  # weights and optimiser
+    learner: LearnerState | None = None  # weights and optimiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitCallbacks:
+    """Callbacks of a fit, and when they are called."""
+
+    checkpoint: Callable[[FitState], None] | None = None
+    """Called after every evaluation, and `checkpoint_seconds` after the last call."""
+    checkpoint_seconds: float = math.inf
+    watch: Callable[[Progress], None] | None = None
+    """Called by the leading worker after every evaluation, and every `WATCH_SECONDS`."""
 
 
 def fit(
     snapshot: Snapshot,
-    *,
-    model: EmbeddingModel,
+    networks: Networks,
     config: FitConfig,
-    alignment: Alignment | None = None,
-    backward: nn.Linear | None = None,
-    extension: Extension | None = None,
-    known: Known | None = None,
+    *,
     score: Score | None = None,
-    learn_model: bool = True,
     device: str | torch.device = "cpu",
     workers: Workers = ALONE,
     state: FitState | None = None,
-    checkpoint: Callable[[FitState], None] | None = None,
-    checkpoint_seconds: float = math.inf,
-    watch: Callable[[Progress], None] | None = None,
+    callbacks: FitCallbacks | None = None,
 ) -> FitState:
-    """Train `model`, or the map `backward`, or both together, in place; they end in the kept state.
+    """Train the networks in place, and restore the selected checkpoint.
 
-    With `learn_model` the loss is BPR plus regularisation, and λ·alignment where there is an
-    alignment. Without it the model stays as it is and the map alone is fitted (post-hoc).
+    The loss is BPR plus regularisation, plus λ·alignment where there is an alignment. A post-hoc
+    fit minimises the alignment alone.
 
-    `known` is z_{k-1}, which an alignment leads to. With an `extension` the vectors are made of
-    the model's own and of `known`.
+    `score` rates the evaluated vectors; without one the last checkpoint is selected. A post-hoc map
+    is rated by its own residual. `state` is one that `callbacks.checkpoint` was called with: the
+    fit continues from it with the same result, with any number of workers.
 
-    `score` rates the nodes' vectors (N, D_k), more is better: the validation recall. A post-hoc
-    map is rated by its own single-step error instead. Without a score (nothing to validate on)
-    the last state is kept.
-
-    `checkpoint` is called after every evaluation, and `checkpoint_seconds` after the last call; a
-    state that it was given and that is passed in again as `state` continues the fit as if nothing
-    had happened, with any number of workers.
-
-    Raises TrainingError where the loss stops being finite.
+    Raises TrainingError where the loss is no longer finite.
     """
-    sampled = learn_model and config.samples(snapshot.n_nodes)
-    most, what = (config.groups, "groups") if sampled else (config.batch_size, "batch_size")
-    if workers.size > most:
-        raise UsageError(
-            f"{workers.size} workers can't share batches of {most} parts; "
-            f"raise {what} or start fewer workers."
-        )
-    state, clock = state or FitState(), Clock()
-    clock.seconds = dict(state.phases)
-    learner = Learner(
+    plan = _Plan.of(snapshot, config, networks)
+    plan.check(workers)
+    loop = _Loop(
+        plan,
         snapshot,
-        model,
-        alignment,
-        backward,
-        config,
-        extension=extension,
-        known=known,
-        learn_model=learn_model,
+        networks,
         device=torch.device(device),
-        clock=clock,
+        workers=workers,
+        state=state or FitState(),
+        callbacks=callbacks or FitCallbacks(),
     )
-    if state.learner:
-        learner.restore(state.learner)
-    joint = learn_model and alignment is not None
-    plan = _Plan.of(snapshot, config, sampled=sampled, joint=joint)
-    started = time.perf_counter() - state.seconds
-    saved = told = time.perf_counter()
-
-    def tell(value: float | None) -> None:
-        if watch and workers.leads:
-            watch(plan.progress(state, clock, value))
-
-    while state.step < plan.steps:
-        late = time.perf_counter() - saved > checkpoint_seconds
-        figures, due = learner.step(
-            state.step, workers, progress=state.step / plan.steps, wish=late and workers.leads
-        )
-        _count(state, figures, config)
-        if plan.evaluates(state.step):
-            value = workers.hear(_judge(learner, score, plan, state, leads=workers.leads))
-            state.seconds = time.perf_counter() - started
-            _keep(learner, plan, state, value)
-            tell(value)
-            told = time.perf_counter()
-            state.losses = []
-        elif time.perf_counter() - told > WATCH_SECONDS:
-            state.seconds = time.perf_counter() - started
-            told = time.perf_counter()
-            tell(None)
-        if checkpoint and (due or plan.evaluates(state.step)):
-            state.seconds = time.perf_counter() - started
-            state.phases, state.learner = dict(clock.seconds), learner.dump()
-            with clock("checkpoint"):
-                checkpoint(state)
-            saved = time.perf_counter()
-    state.seconds, state.phases = time.perf_counter() - started, dict(clock.seconds)
-    learner.keep(state.best)
-    return state
-
-
-def _count(state: FitState, figures: Tensor, config: FitConfig) -> None:
-    """Count a step and its losses."""
-    state.step += 1
-    loss, alignment = figures.tolist()
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss is {loss} after step {state.step}; lower the learning rate "
-            f"({config.learning_rate}) or the weight ({config.weight})."
-        )
-    sums = state.losses or [0.0, 0.0, 0.0]
-    state.losses = [sums[0] + loss, sums[1] + alignment, sums[2] + 1]
-
-
-def _judge(
-    learner: Learner, score: Score | None, plan: "_Plan", state: FitState, *, leads: bool
-) -> float | None:
-    """Begin an entry of the curve, and rate the state if this worker leads."""
-    state.curve.append(plan.point(state))
-    learner.settle()
-    return learner.judge(score) if leads else None
-
-
-def _keep(learner: Learner, plan: "_Plan", state: FitState, value: float | None) -> None:
-    """Finish the entry, and keep the state if it is to be kept."""
-    state.curve[-1]["seconds"] = state.seconds
-    if value is not None:
-        state.curve[-1]["score"] = value
-    better = value is None or value > state.best_score
-    if plan.eligible(state.step) and (plan.config.keep == "last" or better):
-        state.best_score = -math.inf if value is None else value
-        state.best = learner.kept()
+    while loop.state.step < plan.steps:
+        save = loop.train()
+        if plan.evaluates(loop.state.step):
+            loop.evaluate(score)
+            save = True
+        else:
+            loop.report_if_due()
+        if save:
+            loop.save()
+    return loop.finish()
 
 
 @dataclass(frozen=True)
@@ -177,42 +99,149 @@ class _Plan:
     """A fit in steps."""
 
     config: FitConfig
-    triples: int  # of a step
+    sampled: bool
+    triples: int  # per step
     steps_per_epoch: int
     steps: int
-    settle: float  # share of the steps in which no state is kept
+    first_selected: float  # step before which no checkpoint is selected
 
     @classmethod
-    def of(cls, snapshot: Snapshot, config: FitConfig, *, sampled: bool, joint: bool) -> "_Plan":
+    def of(cls, snapshot: Snapshot, config: FitConfig, networks: Networks) -> "_Plan":
+        sampled = networks.train_model and config.samples(snapshot.n_nodes)
         edges = int(snapshot.neighbours.starts[snapshot.n_users])
         epoch, steps = config.steps(edges, sampled=sampled)
-        settle = config.settle if joint else 0
-        return cls(config, config.triples(sampled=sampled), epoch, steps, settle)
+        first_selected = config.selection_starts_after * steps if networks.joint else 0
+        triples = config.triples(sampled=sampled)
+        return cls(config, sampled, triples, epoch, steps, first_selected)
+
+    def check(self, workers: Workers) -> None:
+        config = self.config
+        most, field_ = (
+            (config.groups, "groups") if self.sampled else (config.batch_size, "batch_size")
+        )
+        if workers.size > most:
+            raise UsageError(
+                f"{field_}: expected at least one part of a batch per worker, found {most} parts "
+                f"for {workers.size} workers. Raise {field_}, or start fewer workers."
+            )
 
     def evaluates(self, step: int) -> bool:
         return step % (self.steps_per_epoch * self.config.evaluate_every) == 0 or step == self.steps
 
-    def eligible(self, step: int) -> bool:
-        return step >= self.settle * self.steps or step == self.steps
+    def selects(self, state: FitState, score: float | None) -> bool:
+        """Whether the checkpoint of this evaluation becomes the selected one."""
+        if state.step < self.first_selected and state.step != self.steps:
+            return False
+        return self.config.keep == "last" or score is None or score > state.best_score
 
-    def point(self, state: FitState) -> dict[str, float]:
-        """An entry of the curve, as far as the losses tell it."""
-        loss, alignment, steps = state.losses
-        epoch = state.step / self.steps_per_epoch
-        return {"epoch": epoch, "loss": loss / steps, "alignment": alignment / steps}
 
-    def progress(self, state: FitState, clock: Clock, score: float | None) -> Progress:
+class _Loop:
+    """The running fit: the learner, its state, and the times of the last report and checkpoint."""
+
+    def __init__(
+        self,
+        plan: _Plan,
+        snapshot: Snapshot,
+        networks: Networks,
+        *,
+        device: torch.device,
+        workers: Workers,
+        state: FitState,
+        callbacks: FitCallbacks,
+    ) -> None:
+        self._plan, self._workers, self.state, self._callbacks = plan, workers, state, callbacks
+        self._timer = PhaseTimer()
+        self._timer.seconds = dict(state.phases)
+        self._learner = Learner(snapshot, networks, plan.config, device=device, timer=self._timer)
+        if state.learner:
+            self._learner.restore(state.learner)
+        self._started = time.perf_counter() - state.seconds
+        self._saved = self._reported = time.perf_counter()
+
+    def train(self) -> bool:
+        """Take a step and add up its losses; returns whether a checkpoint is due."""
+        state, config = self.state, self._plan.config
+        late = time.perf_counter() - self._saved > self._callbacks.checkpoint_seconds
+        figures, due = self._learner.step(
+            state.step,
+            self._workers,
+            progress=state.step / self._plan.steps,
+            flag=late and self._workers.leads,
+        )
+        state.step += 1
+        loss, alignment = figures.tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"expected a finite loss, found {loss} after step {state.step}; lower the learning "
+                f"rate ({config.learning_rate}) or the weight ({config.weight})."
+            )
+        sums = state.losses or [0.0, 0.0, 0.0]
+        state.losses = [sums[0] + loss, sums[1] + alignment, sums[2] + 1]
+        return due
+
+    def evaluate(self, score: Score | None) -> None:
+        """Score the current state, add it to the curve, and select it if it is the best."""
+        state, learner = self.state, self._learner
         loss, alignment, steps = state.losses
-        learning = state.seconds - clock.seconds.get("evaluation", 0.0)
-        return Progress(
-            step=state.step,
-            steps=self.steps,
-            epoch=state.step / self.steps_per_epoch,
-            epochs=self.steps / self.steps_per_epoch,
-            loss=loss / steps,
-            alignment=alignment / steps,
-            rate=state.step * self.triples / max(learning, 1e-9),
-            seconds=state.seconds,
-            remaining=state.seconds * (self.steps - state.step) / state.step,
-            score=score,
+        epoch = state.step / self._plan.steps_per_epoch
+        state.curve.append({"epoch": epoch, "loss": loss / steps, "alignment": alignment / steps})
+        learner.refresh_batch_norm()
+        found = learner.evaluate(score) if self._workers.leads else None
+        value = self._workers.broadcast(found)
+        self._count_seconds()
+        state.curve[-1]["seconds"] = state.seconds
+        if value is not None:
+            state.curve[-1]["score"] = value
+        if self._plan.selects(state, value):
+            state.best_score = -math.inf if value is None else value
+            state.best = learner.checkpoint()
+        self._report(value)
+        state.losses = []
+
+    def report_if_due(self) -> None:
+        """Report progress if the last report is `WATCH_SECONDS` ago."""
+        if time.perf_counter() - self._reported > WATCH_SECONDS:
+            self._count_seconds()
+            self._report(None)
+
+    def save(self) -> None:
+        """Pass the state to the checkpoint callback."""
+        if not self._callbacks.checkpoint:
+            return
+        self._count_seconds()
+        self.state.phases, self.state.learner = dict(self._timer.seconds), self._learner.dump()
+        with self._timer("checkpoint"):
+            self._callbacks.checkpoint(self.state)
+        self._saved = time.perf_counter()
+
+    def finish(self) -> FitState:
+        """Restore the selected checkpoint."""
+        self._count_seconds()
+        self.state.phases = dict(self._timer.seconds)
+        self._learner.finish(self.state.best)
+        return self.state
+
+    def _count_seconds(self) -> None:
+        self.state.seconds = time.perf_counter() - self._started
+
+    def _report(self, score: float | None) -> None:
+        self._reported = time.perf_counter()
+        if not (self._callbacks.watch and self._workers.leads):
+            return
+        plan, state = self._plan, self.state
+        loss, alignment, steps = state.losses
+        training = state.seconds - self._timer.seconds.get("evaluation", 0.0)
+        self._callbacks.watch(
+            Progress(
+                step=state.step,
+                steps=plan.steps,
+                epoch=state.step / plan.steps_per_epoch,
+                epochs=plan.steps / plan.steps_per_epoch,
+                loss=loss / steps,
+                alignment=alignment / steps,
+                rate=state.step * plan.triples / max(training, 1e-9),
+                seconds=state.seconds,
+                remaining=state.seconds * (plan.steps - state.step) / state.step,
+                score=score,
+            )
         )

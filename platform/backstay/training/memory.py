@@ -1,4 +1,4 @@
-"""Peak resident memory of this process while a piece of work runs."""
+"""Peak resident memory of a block of code, as the kernel counts it."""
 
 import resource
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @dataclass
 class PeakMemory:
-    """Filled in when the block of `peak_memory` ends."""
+    """The result of `peak_memory`, set when its block ends."""
 
-    rss_mb: float = 0.0  # peak resident memory of this process, MB of 10⁶ bytes
+    rss_mb: float = 0.0  # greatest resident memory of this process, MB of 10⁶ bytes
 
 
 @contextmanager
 def peak_memory() -> Iterator[PeakMemory]:
-    """Measure this process's peak resident memory while the block runs.
+    """Measure the greatest resident memory of this process while the block runs.
 
     Linux lets a process reset its peak. Elsewhere the figure covers the process's whole life.
     """
@@ -26,10 +26,10 @@ def peak_memory() -> Iterator[PeakMemory]:
     try:
         yield peak
     finally:
-        peak.rss_mb = _peak_bytes() / 1e6
+        peak.rss_mb = _high_water_mark() / 1e6
 
 
-def _peak_bytes() -> int:
+def _high_water_mark() -> int:
     with suppress(OSError, StopIteration, ValueError):
         status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         line = next(line for line in status if line.startswith("VmHWM:"))

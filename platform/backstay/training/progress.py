@@ -1,4 +1,4 @@
-"""What a fit tells while it runs."""
+"""The progress that a fit reports while it runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a fit is."""
+    """How far a fit is."""
 
     step: int  # optimiser steps done
-    steps: int  # of how many
+    steps: int  # optimiser steps in all
     epoch: float  # epochs done
-    epochs: float  # of how many
+    epochs: float  # epochs in all
     loss: float  # mean over the steps since the last evaluation
-    alignment: float  # of it, the alignment, before its weight
-    rate: float  # triples per second, evaluations aside
-    seconds: float  # spent so far, earlier runs of the same fit included
+    alignment: float  # the alignment loss in it, before its weight
+    rate: float  # triples per second, evaluations excluded
+    seconds: float  # spent so far, including earlier runs of the same fit
     remaining: float  # seconds still to go, at the pace so far
     score: float | None  # of this evaluation; None between evaluations
 
@@ -29,4 +29,4 @@ class Progress:
 
 
 Watch = Callable[[str, Progress], None]
-"""Called with the name of the phase."""
+"""Called with the name of the phase and its progress."""

@@ -1,4 +1,4 @@
-"""Drawing the triples the embedding loss learns from: user, positive item, negative item."""
+"""Drawing the triples of the embedding loss: user, positive item, negative item."""
 
 from typing import NamedTuple
 
@@ -6,22 +6,22 @@ import numpy as np
 import numpy.typing as npt
 
 from backstay.errors import TrainingError
-from backstay.models.snapshot import Snapshot, ranges
+from backstay.models.snapshot import Snapshot
 
 Indices = npt.NDArray[np.int64]
 
 
 class Batch(NamedTuple):
-    """n pairs of a user and one of its items, and items to contrast them with."""
+    """n pairs of a user and one of its items, and negative items."""
 
     users: Indices  # (n,)
     positives: Indices  # (n,)
-    negatives: Indices  # (n,): one for each pair; or (m,): each for all pairs
+    negatives: Indices  # (n,): one per pair; or (m,): shared by all pairs
     counted: npt.NDArray[np.bool_] | None = None
-    """(n, m): whether the pair's user has *not* taken the negative; None: one for each pair."""
+    """(n, m): whether the negative is no training item of the pair's user; None: one per pair."""
 
     def shard(self, rank: int, size: int) -> "Batch":
-        """Every `size`-th pair, beginning with number `rank`; shared negatives stay together."""
+        """Every `size`-th pair, from number `rank` on, with all shared negatives."""
         part = slice(rank, None, size)
         if self.counted is None:
             return Batch(self.users[part], self.positives[part], self.negatives[part])
@@ -35,9 +35,9 @@ class Batch(NamedTuple):
 class TripleSampler:
     """Users uniformly among those with training edges, then one of their edges, then negatives.
 
-    So edges are drawn with replacement and weight 1/degree of their user. A negative is any item
-    of the snapshot that is not among the user's training items; of shared ones, those that are
-    don't count for that user. Nothing is remembered between draws.
+    So edges are drawn with replacement, with weight 1/degree of their user. A negative is any item
+    of the snapshot that is not among the user's training items. A shared negative that is one does
+    not count for that user. Draws are independent of each other.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -46,7 +46,7 @@ class TripleSampler:
         neighbours = snapshot.neighbours
         self._starts = neighbours.starts[: n_users + 1]
         self._items = neighbours.columns[: self._starts[-1]]  # as nodes
-        # One sorted key per edge answers both "which edges has u" and "is (u, i) one".
+        # One sorted key per edge lists the edges of u, and tests whether (u, i) is one.
         owners = np.repeat(np.arange(n_users), np.diff(self._starts))
         self._keys = owners * n_items + (self._items - n_users)
         new = np.ones(len(self._keys), np.bool_)
@@ -55,12 +55,12 @@ class TripleSampler:
         self._users = np.flatnonzero((distinct > 0) & (distinct < n_items))
         if not len(self._users):
             raise TrainingError(
-                "no user has both a training item and an item to contrast it with; "
-                f"the step has {len(self._items)} training edges. Train on a later slice."
+                "expected a user with a training item and an item that is none, found no such user "
+                f"among {len(self._items)} training edges. Train on a later slice."
             )
 
     def draw(self, count: int, rng: np.random.Generator, *, negatives: int = 0) -> Batch:
-        """`count` pairs, each with a negative of its own, or with `negatives` shared by all."""
+        """Draw `count` pairs, each with its own negative, or with `negatives` shared by all."""
         n_users, n_items = self._snapshot.n_users, self._snapshot.n_items
         users = self._users[rng.integers(len(self._users), size=count)]
         degrees = self._starts[users + 1] - self._starts[users]
@@ -81,15 +81,15 @@ class TripleSampler:
         return is_edge
 
     def _taken(self, users: Indices, items: Indices) -> npt.NDArray[np.bool_]:
-        """(users, items): whether the user has the item, found from the items' side."""
+        """(users, items): whether the user has the item, looked up among the users of each item."""
         neighbours, nodes = self._snapshot.neighbours, items + self._snapshot.n_users
-        counts = neighbours.starts[nodes + 1] - neighbours.starts[nodes]
-        takers = neighbours.columns[ranges(neighbours.starts[nodes], counts)]
+        counts = neighbours.counts(nodes)
+        takers = neighbours.columns[neighbours.entries(nodes)]
         columns = np.repeat(np.arange(len(items)), counts)
-        known, rows = np.unique(users, return_inverse=True)
-        place = np.minimum(np.searchsorted(known, takers), len(known) - 1)
-        here = known[place] == takers
-        taken = np.zeros((len(known), len(items)), np.bool_)
+        distinct, rows = np.unique(users, return_inverse=True)
+        place = np.minimum(np.searchsorted(distinct, takers), len(distinct) - 1)
+        here = distinct[place] == takers
+        taken = np.zeros((len(distinct), len(items)), np.bool_)
         taken[place[here], columns[here]] = True
         by_pair: npt.NDArray[np.bool_] = taken[rows]
         return by_pair

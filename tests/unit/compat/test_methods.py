@@ -50,7 +50,7 @@ def test_what_a_fit_reads_of_the_version_before():
     }
     assert named(lambda m: m.closed_form) == closed
     assert named(lambda m: m.aligns) == aligned
-    assert named(lambda m: m.needs_known) == aligned | closed | {"backstay"}
+    assert named(lambda m: m.needs_teacher) == aligned | closed | {"backstay"}
 
 
 def test_a_version_is_published_with_one_matrix_or_none():

@@ -39,8 +39,8 @@ def make(out, items) -> Dataset:
 
 def rows(kind: AttributeKind) -> list[list[str]]:
     return [
-        [kind.values[n] for n in kind.indices[start:end]]
-        for start, end in zip(kind.indptr, kind.indptr[1:], strict=False)
+        [kind.values[n] for n in kind.rows.columns[start:end]]
+        for start, end in zip(kind.rows.starts, kind.rows.starts[1:], strict=False)
     ]
 
 
@@ -63,7 +63,7 @@ def test_attributes_follow_the_item_index_with_vocabularies_by_first_appearance(
     assert (genre.name, genre.values) == ("genre", ("war", "love", "crime"))
     assert rows(genre) == [[], ["war", "love"], ["love", "crime"]]
     assert (year.values, rows(year)) == (("1999",), [[], ["1999"], []])
-    assert (genre.indptr.dtype, genre.indices.dtype) == (np.int64, np.int32)
+    assert (genre.rows.starts.dtype, genre.rows.columns.dtype) == (np.int64, np.int32)
 
 
 def test_attributes_can_be_asked_for_in_any_order_and_for_unknown_items(dataset):

@@ -139,9 +139,9 @@ def test_a_generated_dataset_opens_with_what_was_generated(tmp_path):
     assert interactions.times.tolist() == frame["timestamp"].tolist()
     kinds = {kind.name: kind for kind in dataset.attributes(interactions.item_ids).kinds}
     assert set(kinds) == {"category", "brand", "price_band", "style"}
-    assert (np.diff(kinds["category"].indptr) == 2).all()  # department and leaf
-    assert (np.diff(kinds["brand"].indptr) == 1).all()
-    assert len(set(np.diff(kinds["style"].indptr))) > 2  # some items have more words than others
+    assert (np.diff(kinds["category"].rows.starts) == 2).all()  # department and leaf
+    assert (np.diff(kinds["brand"].rows.starts) == 1).all()
+    assert len(set(np.diff(kinds["style"].rows.starts))) > 2  # more words for some
 
 
 def test_batches_follow_each_other_in_time():

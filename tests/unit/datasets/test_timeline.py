@@ -172,7 +172,7 @@ def test_a_window_edge_of_a_known_user_in_training_is_a_leak():
             train=with_edges(split.train, data, number),
             validation=without_edge(split.validation, number),
         )
-        with pytest.raises(UsageError, match=r"in training \(a user known at 0.5 trains"):
+        with pytest.raises(UsageError, match=r"in training \(of a user known at 0.5"):
             check_split(moved, data)
 
 
@@ -181,7 +181,7 @@ def test_an_edge_from_after_the_window_is_a_leak():
     for part in ("train", "validation"):
         later = replace(split, **{part: with_edges(getattr(split, part), data, 9)})
         with pytest.raises(
-            UsageError, match=r"at most 0 times .* happened up to 0.9\), found it 1"
+            UsageError, match=r"at most 0 times .*its count up to 0.9\), found it 1"
         ):
             check_split(later, data)
 
@@ -199,7 +199,7 @@ def test_validation_is_the_window_and_of_a_new_user_the_last_edge():
         validation=with_edges(without_edge(split.validation, 8), data, 6),
     )
     for leak in (past, swapped):
-        with pytest.raises(UsageError, match=r"in validation \(a user known at 0.5 is judged"):
+        with pytest.raises(UsageError, match=r"in validation \(of a user known at 0.5"):
             check_split(leak, data)
 
 

@@ -14,7 +14,8 @@ import pytest
 from backstay.compat.maps import Vectors
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.timeline import step
-from backstay.engines.update import UpdateConfig, update
+from backstay.engines.update import update
+from backstay.engines.update_config import UpdateConfig
 from backstay.errors import NotFoundError, UsageError
 from backstay.models.trained import TrainedModel
 from backstay.registry.store import Registry

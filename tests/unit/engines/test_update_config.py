@@ -8,7 +8,8 @@ import pytest
 from tests.unit.engines.test_watch import events
 
 from backstay.engines import update as module
-from backstay.engines.update import UpdateConfig, update
+from backstay.engines.update import update
+from backstay.engines.update_config import UpdateConfig
 from backstay.errors import UsageError
 from backstay.registry.store import Registry
 from backstay.training.config import FAST, PAPER

@@ -1,4 +1,4 @@
-"""Progress on its way to the people: log, TensorBoard's events, and out of workers."""
+"""Progress into the log and TensorBoard events, and from workers to the driver."""
 
 import logging
 import struct
@@ -86,9 +86,9 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 
 def test_an_inbox_gives_everything_once_and_in_order():
     inbox = Inbox()
-    inbox.say("2 workers: starting")
-    inbox.say("model", "progress")
-    assert inbox.take() == [("2 workers: starting",), ("model", "progress")]
+    inbox.line("2 workers: starting")
+    inbox.progress("model", "progress")
+    assert inbox.take() == ["2 workers: starting", ("model", "progress")]
     assert inbox.take() == []
 
 
@@ -98,26 +98,26 @@ def pace(monkeypatch):
 
 
 @pytest.mark.usefixtures("pace")
-def test_what_is_said_is_passed_on_while_the_block_runs(caplog):
-    inbox, heard, arrived = Inbox(), [], threading.Event()
+def test_messages_are_passed_on_while_the_block_runs(caplog):
+    inbox, seen, arrived = Inbox(), [], threading.Event()
 
     def watch(*words):
-        heard.append(words)
+        seen.append(words)
         arrived.set()
 
     with caplog.at_level(logging.INFO, "backstay.training"), emptied(inbox.take, watch):
-        inbox.say("2 workers: starting")
-        inbox.say("model", 1)
+        inbox.line("2 workers: starting")
+        inbox.progress("model", 1)
         assert arrived.wait(WAIT)
-    assert heard == [("model", 1)]
+    assert seen == [("model", 1)]
     assert caplog.messages == ["2 workers: starting"]
 
 
-def test_what_is_said_last_is_passed_on_too():
-    inbox, heard = Inbox(), []
-    with emptied(inbox.take, lambda *words: heard.append(words)):
-        inbox.say("model", 1)  # long before anyone would have looked
-    assert heard == [("model", 1)]
+def test_the_last_message_is_passed_on_too():
+    inbox, seen = Inbox(), []
+    with emptied(inbox.take, lambda *words: seen.append(words)):
+        inbox.progress("model", 1)  # long before anyone would have looked
+    assert seen == [("model", 1)]
     assert "progress" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -129,7 +129,7 @@ def test_a_watch_that_fails_says_so_once_and_stops_nothing(caplog):
     inbox = Inbox()
     with emptied(inbox.take, watch):
         for number in range(3):
-            inbox.say("model", number)
+            inbox.progress("model", number)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "no space left" in caplog.text
     assert "progress" not in {thread.name for thread in threading.enumerate()}

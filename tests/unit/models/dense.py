@@ -1,24 +1,24 @@
-"""The formulas of messages, said slowly: one node, one edge, one value at a time, in float64."""
+"""The formulas of messages as slow loops: one node, one edge, one value at a time, in float64."""
 
 import torch
 
 
-def heard_by(step):
-    """Per node, users first: the nodes it hears, as often as the edge is there."""
-    heard = [[] for _ in range(step.n_users + step.n_items)]
+def neighbours_of(step):
+    """Per node, users first: its neighbours, as often as the edge is repeated."""
+    found = [[] for _ in range(step.n_users + step.n_items)]
     for user, item in zip(step.train.users.tolist(), step.train.items.tolist(), strict=True):
-        heard[user].append(step.n_users + item)
-        heard[step.n_users + item].append(user)
-    return heard
+        found[user].append(step.n_users + item)
+        found[step.n_users + item].append(user)
+    return found
 
 
 def message_matrix(step, normalisation):
-    """(N, N): what the message of each column counts for each row."""
-    heard = heard_by(step)
-    matrix = torch.zeros(len(heard), len(heard), dtype=torch.float64)
-    for node, neighbours in enumerate(heard):
+    """(N, N): the weight of the message from each column's node to each row's node."""
+    found = neighbours_of(step)
+    matrix = torch.zeros(len(found), len(found), dtype=torch.float64)
+    for node, neighbours in enumerate(found):
         for neighbour in neighbours:
-            other = len(heard[neighbour]) if normalisation == "symmetric" else len(neighbours)
+            other = len(found[neighbour]) if normalisation == "symmetric" else len(neighbours)
             matrix[node, neighbour] += 1 / (len(neighbours) * other) ** 0.5
     return matrix
 
@@ -31,7 +31,7 @@ def input_matrix(step, attributes):
     for item in range(step.n_items):
         first = 1
         for kind in attributes.kinds:
-            values = kind.indices[kind.indptr[item] : kind.indptr[item + 1]].tolist()
+            values = kind.rows.columns[kind.rows.starts[item] : kind.rows.starts[item + 1]].tolist()
             for value in values:
                 matrix[step.n_users + item, first + value] += 1 / len(values)
             first += len(kind.values)

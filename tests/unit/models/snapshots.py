@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from backstay.datasets.csr import Csr
 from backstay.datasets.dataset import AttributeKind, Attributes
 from backstay.datasets.timeline import Edges, Step
 
@@ -27,9 +28,9 @@ def step_of(train, *, n_users, n_items, validation=()):
 
 
 def kind_of(name, rows, *, values):
-    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    indices = np.array([value for row in rows for value in row], np.int32)
-    return AttributeKind(name, tuple(f"{name}-{n}" for n in range(values)), indptr, indices)
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    columns = np.array([value for row in rows for value in row], np.int32)
+    return AttributeKind(name, tuple(f"{name}-{n}" for n in range(values)), Csr(starts, columns))
 
 
 def ids_of(n_items):

@@ -14,6 +14,7 @@ from tests.unit.models.snapshots import (
     step_of,
 )
 
+from backstay.datasets.csr import Csr
 from backstay.datasets.dataset import Attributes
 from backstay.errors import CorruptError, UsageError
 from backstay.models.architectures import ARCHITECTURES, build_model, load_model, model_weights
@@ -32,7 +33,7 @@ class Case:
     def __init__(self, architecture, *, layers=2, seed=0):
         self.kind = ARCHITECTURES[architecture]
         self.step, attributes = random_snapshot(seed)
-        known = attributes.with_ids() if self.kind.knows_items else attributes
+        known = attributes.with_ids() if self.kind.uses_item_ids else attributes
         self.vocabulary = known.vocabulary(items=self.step.n_items)
         self.attributes = known.reindexed(self.vocabulary)
         self.config = ModelConfig(
@@ -52,7 +53,7 @@ class Case:
         model = build_model(self.config, seed=0)
         return NeighbourSampler(
             snapshot=self.snapshot,
-            rounds=model.rounds,
+            n_layers=model.n_layers,
             fan_out=fan_out,
             normalisation=model.normalisation,
         )
@@ -101,9 +102,9 @@ def test_users_and_items_never_seen_get_vectors_of_their_own(case):
     z = embed(model, Snapshot.of(later, attributes.reindexed(case.vocabulary)))
     assert z.shape == (50, DIM)
     assert z.isfinite().all()
-    heard = np.unique(later.train.users[later.train.users >= case.step.n_users])
-    assert len(torch.unique(z[heard], dim=0)) > len(heard) / 2
-    rows = attributes.kinds[0].indptr
+    bought_from = np.unique(later.train.users[later.train.users >= case.step.n_users])
+    assert len(torch.unique(z[bought_from], dim=0)) > len(bought_from) / 2
+    rows = attributes.kinds[0].rows.starts
     new_with_attributes = 9 + np.flatnonzero(np.diff(rows)[9:])
     assert z[30 + new_with_attributes].abs().sum(1).all()
 
@@ -169,7 +170,10 @@ def test_renumbering_items_renumbers_their_vectors(case):
     kinds = tuple(
         kind_of(
             kind.name,
-            [kind.indices[kind.indptr[item] : kind.indptr[item + 1]] for item in came_from],
+            [
+                kind.rows.columns[kind.rows.starts[item] : kind.rows.starts[item + 1]]
+                for item in came_from
+            ],
             values=len(kind.values),
         )
         for kind in case.attributes.kinds
@@ -257,7 +261,7 @@ def test_gradients_through_such_samples_are_those_of_the_full_graph(deep):
 
 
 def test_a_sample_that_leaves_some_out_is_right_on_average(case):
-    """With one layer in evaluation mode, vectors are affine in what nodes hear."""
+    """With one layer in evaluation mode, vectors are affine in the messages to a node."""
     flat = Case(case.config.architecture, layers=1)
     model, sampler, rng = flat.trained(), flat.sampler(fan_out=2), np.random.default_rng(0)
     nodes = np.arange(flat.snapshot.n_nodes)
@@ -288,7 +292,7 @@ def test_a_wider_model_can_begin_with_what_an_older_one_does(deep):
             replace(
                 kind,
                 values=tuple((*kind.values, "new")[n] for n in order),
-                indices=np.argsort(order)[kind.indices].astype(np.int32),
+                rows=Csr(kind.rows.starts, np.argsort(order)[kind.rows.columns].astype(np.int32)),
             )
             for kind, order in zip(deep.attributes.kinds, orders, strict=True)
         )
@@ -314,7 +318,7 @@ def test_a_deeper_model_begins_so_too_or_says_no_and_stays_as_it_was(case, layer
 
 
 def test_weights_of_another_shape_are_refused(case):
-    with pytest.raises(CorruptError, match="don't fit"):
+    with pytest.raises(CorruptError, match="expected weights of the stored configuration"):
         load_model(replace(case.config, dim=5).to_dict(), model_weights(case.trained()))
 
 

@@ -20,7 +20,7 @@ def slow_factorisation(table, step, attributes):
     items = dense.input_matrix(step, attributes)[step.n_users :]
     second, first = items @ table[:, 0], items @ table[:, 1]
     users = []
-    for taken in dense.heard_by(step)[: step.n_users]:
+    for taken in dense.neighbours_of(step)[: step.n_users]:
         vector = table[0, 1].clone()
         for node in taken:
             vector += second[node - step.n_users] / len(taken)
@@ -72,5 +72,5 @@ def test_it_takes_one_round_whatever_the_layers(layers):
     step, attributes = random_snapshot()
     one, other = (model_of(attributes, layers=n) for n in (1, layers))
     graph = Graph.of(step, attributes)
-    assert other.rounds == 1
+    assert other.n_layers == 1
     torch.testing.assert_close(one(graph), other(graph), atol=0, rtol=0)

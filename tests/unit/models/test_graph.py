@@ -7,7 +7,7 @@ from tests.unit.models import dense
 from tests.unit.models.snapshots import kind_of, random_snapshot, step_of
 
 from backstay.datasets.dataset import Attributes
-from backstay.models.graph import Graph, SparseMatrix, full_graph, hearers_of
+from backstay.models.graph import Graph, SparseMatrix, dst_of, full_graph
 from backstay.models.snapshot import Snapshot
 
 NORMALISATIONS = pytest.mark.parametrize("normalisation", ["mean", "symmetric"])
@@ -81,15 +81,15 @@ def test_what_memory_held_before_does_not_reach_a_product():
 
 @NORMALISATIONS
 @pytest.mark.parametrize("seed", range(3))
-def test_a_gather_gives_what_each_node_hears_and_the_node_itself(seed, normalisation):
+def test_a_gather_gives_the_messages_to_each_node_and_the_node_itself(seed, normalisation):
     step, attributes = random_snapshot(seed)
     h = torch.randn(step.n_users + step.n_items, 4)
     gather = Graph.of(step, attributes, normalisation).gather(1)
     pairs = (gather @ h).view(-1, 2, 4)
-    heard = dense.message_matrix(step, normalisation) @ h.double()
-    torch.testing.assert_close(pairs[:, 0], heard.float())
+    messages = dense.message_matrix(step, normalisation) @ h.double()
+    torch.testing.assert_close(pairs[:, 0], messages.float())
     torch.testing.assert_close(pairs[:, 1], h, atol=0, rtol=0)
-    assert hearers_of(gather).tolist() == list(range(len(h)))
+    assert dst_of(gather).tolist() == list(range(len(h)))
 
 
 @NORMALISATIONS

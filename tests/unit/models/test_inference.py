@@ -43,7 +43,7 @@ def test_vectors_in_a_mapped_file_are_the_same_and_leave_no_file(
         torch, "from_file", lambda *args, **kw: mapped.append(args) or from_file(*args, **kw)
     )
     z = embed(model, snapshot, block_nodes=7)
-    assert len(mapped) == model.rounds
+    assert len(mapped) == model.n_layers
     torch.testing.assert_close(z, expected, atol=1e-6, rtol=1e-6)
     assert not list(tmp_path.iterdir())
     (z.clone() + z).sum()  # still readable

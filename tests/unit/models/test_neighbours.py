@@ -10,20 +10,20 @@ from tests.unit.models import dense
 from tests.unit.models.snapshots import kind_of, random_snapshot, step_of
 
 from backstay.datasets.dataset import Attributes
-from backstay.models.graph import full_graph, hearers_of
+from backstay.models.graph import dst_of, full_graph
 from backstay.models.neighbours import NeighbourSampler
 from backstay.models.snapshot import Snapshot
 
 NORMALISATIONS = pytest.mark.parametrize("normalisation", ["mean", "symmetric"])
 
 
-def sampler_of(snapshot, *, rounds=2, fan_out=3, normalisation="mean"):
+def sampler_of(snapshot, *, n_layers=2, fan_out=3, normalisation="mean"):
     return NeighbourSampler(
-        snapshot=snapshot, rounds=rounds, fan_out=fan_out, normalisation=normalisation
+        snapshot=snapshot, n_layers=n_layers, fan_out=fan_out, normalisation=normalisation
     )
 
 
-def crowd(n_users, *, n_items=40, edges_per_user=6, seed=0):
+def snapshot_of(n_users, *, n_items=40, edges_per_user=6, seed=0):
     """A snapshot of any size, in which an item has one of eight attributes."""
     rng = np.random.default_rng(seed)
     users = np.repeat(np.arange(n_users), edges_per_user)
@@ -33,50 +33,52 @@ def crowd(n_users, *, n_items=40, edges_per_user=6, seed=0):
 
 
 @NORMALISATIONS
-@pytest.mark.parametrize("rounds", [1, 2, 3])
-def test_with_a_fan_out_that_covers_all_the_rows_are_those_of_the_full_graph(rounds, normalisation):
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_with_a_fan_out_that_covers_all_a_sample_is_the_full_graph(n_layers, normalisation):
     snapshot = Snapshot.of(*random_snapshot())
     nodes = np.array([0, 4, 11, 12, 19, 20])  # 11 and 20 have no edge
-    sampler = sampler_of(snapshot, rounds=rounds, fan_out=99, normalisation=normalisation)
+    sampler = sampler_of(snapshot, n_layers=n_layers, fan_out=99, normalisation=normalisation)
     graph = sampler.draw(nodes, np.random.default_rng(0))
     whole = full_graph(snapshot, normalisation)
     table = torch.randn(snapshot.n_values, 4)
 
     def run(graph):
         h = graph.first @ (graph.inputs @ table).view(-1, 2)
-        for number in range(1, rounds):
+        for number in range(1, n_layers):
             h = (graph.gather(number) @ h).view(-1, 2, h.shape[1]).sum(1)
         return h
 
-    assert len(graph.further) == rounds - 1
+    assert len(graph.further) == n_layers - 1
     torch.testing.assert_close(run(graph), run(whole)[nodes])
 
 
-def test_hearers_are_the_nodes_asked_for_in_their_order():
+def test_dst_are_the_nodes_asked_for_in_their_order():
     snapshot = Snapshot.of(*random_snapshot())
     everyone = sampler_of(snapshot, fan_out=99).draw(
         np.arange(snapshot.n_nodes), np.random.default_rng(0)
     )
-    assert hearers_of(everyone.gather(1)).tolist() == list(range(snapshot.n_nodes))
+    assert dst_of(everyone.gather(1)).tolist() == list(range(snapshot.n_nodes))
     some = sampler_of(snapshot, fan_out=99).draw(np.array([2, 7, 15]), np.random.default_rng(0))
-    heard = {2, 7, 15}.union(*(dense.heard_by(random_snapshot()[0])[node] for node in (2, 7, 15)))
-    sources = sorted(heard)
-    assert [sources[at] for at in hearers_of(some.gather(1)).tolist()] == [2, 7, 15]
+    others = {2, 7, 15}.union(
+        *(dense.neighbours_of(random_snapshot()[0])[node] for node in (2, 7, 15))
+    )
+    sources = sorted(others)
+    assert [sources[at] for at in dst_of(some.gather(1)).tolist()] == [2, 7, 15]
 
 
-def test_a_node_hears_no_more_than_its_fan_out_and_only_its_neighbours():
+def test_a_node_has_no_more_neighbours_than_the_fan_out_and_only_its_neighbours():
     step, attributes = random_snapshot(edges=90)
     snapshot = Snapshot.of(step, attributes)
-    heard = dense.heard_by(step)
+    others = dense.neighbours_of(step)
     users = np.arange(step.n_users)
     for seed in range(10):
         sampler = sampler_of(snapshot)
         links = sampler._links(
-            sampler._heard(users, users, np.random.default_rng(seed)), len(users)
+            sampler._sample_layer(users, users, np.random.default_rng(seed)), len(users)
         )
-        assert links.counts.tolist() == [min(len(heard[user]), 3) for user in users]
-        for user, sender in zip(np.repeat(users, links.counts), links.senders, strict=True):
-            assert sender in heard[user]
+        assert links.counts.tolist() == [min(len(others[user]), 3) for user in users]
+        for user, source in zip(np.repeat(users, links.counts), links.src, strict=True):
+            assert source in others[user]
         assert np.bincount(np.repeat(users, links.counts), links.weights) == pytest.approx(
             [1.0] * (step.n_users - 1)  # the last user has no edge
         )
@@ -90,7 +92,7 @@ def test_every_neighbour_is_drawn_equally_often():
     drawn = Counter()
     draws = 5000
     for _ in range(draws):
-        drawn.update(sampler._heard(np.array([0]), np.array([0]), rng).senders.tolist())
+        drawn.update(sampler._sample_layer(np.array([0]), np.array([0]), rng).src.tolist())
     expected = draws * 4 / 10
     chi_squared = sum((drawn[node] - expected) ** 2 / expected for node in range(1, 11))
     assert sum(drawn.values()) == draws * 4
@@ -104,29 +106,30 @@ def arrays_of(graph):
 
 
 @NORMALISATIONS
-@pytest.mark.parametrize("rounds", [1, 2])
-def test_a_shallower_model_reads_the_last_rounds_of_a_sample(rounds, normalisation):
-    """As if they were all that there is: what was drawn for the rounds before is not seen."""
-    snapshot, nodes = crowd(30), np.array([1, 5, 33])
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_a_shallower_model_reads_the_last_rounds_of_a_sample(n_layers, normalisation):
+    """As if they were all that there is: what was drawn for the n_layers before is not seen."""
+    snapshot, nodes = snapshot_of(30), np.array([1, 5, 33])
     deep, shallow = (
-        sampler_of(snapshot, rounds=number, normalisation=normalisation) for number in (3, rounds)
+        sampler_of(snapshot, n_layers=number, normalisation=normalisation)
+        for number in (3, n_layers)
     )
-    sample = deep.sample(nodes, np.random.default_rng(0), rounds=3)
+    sample = deep.sample(nodes, np.random.default_rng(0), n_layers=3)
     found = shallow.graph(sample)
-    cut = sample[rounds - 1]
-    users = int((cut.hearers < snapshot.n_users).sum())
-    last = cut._replace(counts=cut.counts[:users], senders=cut.senders[: cut.counts[:users].sum()])
-    assert arrays_of(found) == arrays_of(shallow.graph((*sample[: rounds - 1], last)))
-    assert len(found.further) == rounds - 1
-    assert hearers_in(found) == hearers_in(deep.graph(sample)) == len(nodes)
+    cut = sample[n_layers - 1]
+    users = int((cut.dst < snapshot.n_users).sum())
+    last = cut._replace(counts=cut.counts[:users], src=cut.src[: cut.counts[:users].sum()])
+    assert arrays_of(found) == arrays_of(shallow.graph((*sample[: n_layers - 1], last)))
+    assert len(found.further) == n_layers - 1
+    assert dst_in(found) == dst_in(deep.graph(sample)) == len(nodes)
 
 
-def hearers_in(graph):
+def dst_in(graph):
     return graph.further[-1].shape[0] // 2 if graph.further else graph.first.shape[0]
 
 
 def test_a_generator_decides_the_sample():
-    snapshot, nodes = crowd(30), np.array([1, 5, 33])
+    snapshot, nodes = snapshot_of(30), np.array([1, 5, 33])
 
     def columns(seed):
         graph = sampler_of(snapshot).draw(nodes, np.random.default_rng(seed))
@@ -138,29 +141,29 @@ def test_a_generator_decides_the_sample():
 
 @NORMALISATIONS
 @pytest.mark.parametrize("n_users", [50, 5000])
-@pytest.mark.parametrize("rounds", [1, 2, 3])
-def test_a_graph_is_bounded_by_batch_and_fan_out(rounds, n_users, normalisation):
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_a_graph_is_bounded_by_batch_and_fan_out(n_layers, n_users, normalisation):
     batch, fan_out = 5, 2
     sampler = sampler_of(
-        crowd(n_users), rounds=rounds, fan_out=fan_out, normalisation=normalisation
+        snapshot_of(n_users), n_layers=n_layers, fan_out=fan_out, normalisation=normalisation
     )
     graph = sampler.draw(np.array([0, 1, 2, n_users, n_users + 1]), np.random.default_rng(0))
-    hearers = batch
+    dst = batch
     for matrix in reversed(graph.further):
-        assert matrix.shape[0] == 2 * hearers
-        assert matrix.csr._nnz() <= hearers * (fan_out + 1)
-        assert matrix.shape[1] <= hearers * (fan_out + 1)
-        hearers = matrix.shape[1]
+        assert matrix.shape[0] == 2 * dst
+        assert matrix.csr._nnz() <= dst * (fan_out + 1)
+        assert matrix.shape[1] <= dst * (fan_out + 1)
+        dst = matrix.shape[1]
     distinct = graph.inputs.shape[0]
-    assert graph.first.shape == (hearers, 2 * distinct)
-    assert graph.first.csr._nnz() <= hearers * (fan_out + 1)
-    assert distinct <= hearers * (fan_out + 1) + 1
+    assert graph.first.shape == (dst, 2 * distinct)
+    assert graph.first.csr._nnz() <= dst * (fan_out + 1)
+    assert distinct <= dst * (fan_out + 1) + 1
     assert graph.inputs.csr._nnz() <= distinct  # an item has one attribute
 
 
 @NORMALISATIONS
 def test_drawing_takes_no_memory_that_grows_with_the_snapshot(normalisation):
-    snapshot = crowd(100_000, edges_per_user=2)
+    snapshot = snapshot_of(100_000, edges_per_user=2)
     sampler = sampler_of(snapshot, normalisation=normalisation)
     nodes, rng = np.array([3, 77_777, 100_001]), np.random.default_rng(0)
     sampler.draw(nodes, rng)  # what is made once is made now
@@ -176,6 +179,6 @@ def test_drawing_takes_no_memory_that_grows_with_the_snapshot(normalisation):
 def test_a_batch_of_users_alone_or_of_items_alone_will_do():
     snapshot = Snapshot.of(*random_snapshot())
     for nodes in (np.array([1, 2]), np.array([13, 20]), np.array([11]), np.zeros(0, np.int64)):
-        graph = sampler_of(snapshot, rounds=1).draw(nodes, np.random.default_rng(0))
+        graph = sampler_of(snapshot, n_layers=1).draw(nodes, np.random.default_rng(0))
         assert graph.first.shape == (len(nodes), 2 * graph.inputs.shape[0])
         assert graph.further == ()

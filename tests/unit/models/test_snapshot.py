@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from tests.unit.models import dense
 from tests.unit.models.snapshots import kind_of, random_snapshot, step_of
 
+from backstay.datasets.csr import Csr, ranges
 from backstay.datasets.dataset import Attributes
-from backstay.models.snapshot import Rows, Snapshot, ranges
+from backstay.models.snapshot import Snapshot
 
 
 @pytest.fixture(params=range(3))
@@ -28,7 +29,7 @@ def test_ranges_are_aranges_one_after_the_other(pairs):
 @settings(max_examples=50, deadline=None)
 def test_rows_hold_the_sorted_columns_of_each_row(cells, data):
     rows, columns = np.array(cells, np.int32).reshape(-1, 2).T
-    sparse = Rows.of(rows, columns, (6, 7))
+    sparse = Csr.of(rows, columns, (6, 7))
     expected = [sorted(column for row, column in cells if row == n) for n in range(6)]
     found = [
         sparse.columns[start:end].tolist()
@@ -45,29 +46,29 @@ def test_rows_hold_the_sorted_columns_of_each_row(cells, data):
 
 def test_coordinates_may_exceed_what_32_bits_hold():
     nodes = np.array([99_999, 3, 99_999], np.int32)
-    rows = Rows.of(nodes, np.array([99_998, 2, 7], np.int32), (100_000, 100_000))
+    rows = Csr.of(nodes, np.array([99_998, 2, 7], np.int32), (100_000, 100_000))
     assert rows.columns.tolist() == [2, 7, 99_998]
 
 
 def test_neighbours_are_those_of_the_edges_as_often_as_these_are_there(both):
     step, snapshot = both
-    for node, heard in enumerate(dense.heard_by(step)):
+    for node, others in enumerate(dense.neighbours_of(step)):
         assert snapshot.neighbours.columns[
             snapshot.neighbours.entries(np.array([node]))
-        ].tolist() == sorted(heard)
+        ].tolist() == sorted(others)
     assert snapshot.n_nodes == step.n_users + step.n_items
 
 
 @pytest.mark.parametrize("normalisation", ["mean", "symmetric"])
 def test_links_weigh_messages_by_the_formula(both, normalisation):
     step, snapshot = both
-    hearers = np.array([0, 3, 5, 11, 14, 20])
-    links = snapshot.links(hearers, normalisation)
-    owners = np.repeat(hearers, links.counts)
+    dst = np.array([0, 3, 5, 11, 14, 20])
+    links = snapshot.links(dst, normalisation)
+    owners = np.repeat(dst, links.counts)
     found = np.zeros((snapshot.n_nodes, snapshot.n_nodes))
-    np.add.at(found, (owners, links.senders), links.weights)
+    np.add.at(found, (owners, links.src), links.weights)
     expected = dense.message_matrix(step, normalisation).numpy()
-    np.testing.assert_allclose(found[hearers], expected[hearers], rtol=1e-6)
+    np.testing.assert_allclose(found[dst], expected[dst], rtol=1e-6)
     assert links.weights.dtype == np.float32
 
 
@@ -82,15 +83,15 @@ def test_a_sample_of_the_neighbours_weighs_what_all_of_them_do():
     step, attributes = random_snapshot()
     snapshot = Snapshot.of(step, attributes)
     user = int(np.diff(snapshot.neighbours.starts)[: step.n_users].argmax())
-    heard = np.array(dense.heard_by(step)[user])
-    sample, hearers, counts = heard[[1, 0]], np.array([user]), np.array([2])
-    mean = snapshot.weights(hearers, counts, sample, "mean")
-    symmetric = snapshot.weights(hearers, counts, sample, "symmetric")
+    others = np.array(dense.neighbours_of(step)[user])
+    sample, dst, counts = others[[1, 0]], np.array([user]), np.array([2])
+    mean = snapshot.weights(dst, counts, sample, "mean")
+    symmetric = snapshot.weights(dst, counts, sample, "symmetric")
     exact = dense.message_matrix(step, "symmetric").numpy()
-    once = [(heard == sender).sum() for sender in sample]
+    once = [(others == source).sum() for source in sample]
     np.testing.assert_allclose(mean, [0.5, 0.5])
     np.testing.assert_allclose(
-        symmetric, [exact[user, s] / n * len(heard) / 2 for s, n in zip(sample, once, strict=True)]
+        symmetric, [exact[user, s] / n * len(others) / 2 for s, n in zip(sample, once, strict=True)]
     )
 
 

@@ -94,5 +94,5 @@ def test_a_model_without_its_basis_is_refused():
     config, weights, vocabulary = tower().to_parts()
     for name in ("basis", "base/basis"):
         lacking = {key: value for key, value in weights.items() if key != name}
-        with pytest.raises(CorruptError, match="no basis"):
+        with pytest.raises(CorruptError, match="expected a basis"):
             TrainedModel.from_parts(config, lacking, vocabulary)

@@ -1,4 +1,4 @@
-"""What the tests of the loop train on, and ways to say a fit in a line."""
+"""The data that tests of the loop train on, and short ways to call a fit."""
 
 import torch
 from tests.unit.models.snapshots import planted_snapshot
@@ -10,12 +10,12 @@ from backstay.models.inference import embed
 from backstay.models.protocol import ModelConfig
 from backstay.models.snapshot import Snapshot
 from backstay.training.alignment import Alignment, fresh_map
-from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
 from backstay.training.extension import Extension
-from backstay.training.fit import fit
-from backstay.training.known import Known
-from backstay.training.learner import Learner
+from backstay.training.fit import FitCallbacks, fit
+from backstay.training.learner import Learner, Networks
+from backstay.training.phase_timer import PhaseTimer
+from backstay.training.teacher import Teacher
 from backstay.training.workers import Workers
 
 STEP, ATTRIBUTES = planted_snapshot()
@@ -30,29 +30,18 @@ CPU = torch.device("cpu")
 SHORT = {"epochs": 4, "batch_size": 64, "evaluate_every": 1}
 WHOLE = {"sampling": "full"}
 SAMPLED = {"sampling": "neighbours", "fan_out": 3, "groups": 4, "group_size": 16}
-OPTIONS = (
-    "alignment",
-    "backward",
-    "extension",
-    "known",
-    "score",
-    "learn_model",
-    "workers",
-    "state",
-    "checkpoint",
-    "checkpoint_seconds",
-    "watch",
-)
+NETWORKS = ("alignment", "backward", "extension", "teacher", "train_model")
+CALLBACKS = ("checkpoint", "checkpoint_seconds", "watch")
 
 
 class OutOfTouch(Workers):
-    """A worker of several who sees its own part and hears nobody."""
+    """A worker of several who gets only its own values."""
 
-    def add_gradients(self, parameters, figures, *, wish=False):
+    def add_gradients(self, parameters, figures, *, flag=False):
         del parameters
-        return figures, wish
+        return figures, flag
 
-    def hear(self, value):
+    def broadcast(self, value):
         return value
 
 
@@ -73,7 +62,7 @@ def aligned(dim=8, *, loss="multi", seed=0):
     return {
         "alignment": alignment_of(loss=loss),
         "backward": fresh_map(dim, 6, seed=seed),
-        "known": Known(random(NODES, 6, seed=7)),
+        "teacher": Teacher(random(NODES, 6, seed=7)),
     }
 
 
@@ -82,28 +71,27 @@ def extended(dim=8, *, seed=0):
     extension = Extension(6, dim)
     with torch.no_grad():
         extension.change.copy_(random(6 + dim, 6 + dim, seed=10 + seed))
-    return {"extension": extension, "known": Known(random(NODES, 6, seed=9))}
+    return {"extension": extension, "teacher": Teacher(random(NODES, 6, seed=9))}
 
 
 def run(model, **options):
-    """`fit`, with options of its own and of the configuration alike."""
-    own = {name: options.pop(name) for name in OPTIONS if name in options}
-    return fit(SNAPSHOT, model=model, config=FitConfig(**(SHORT | options)), **own)
+    """`fit`; `options` are those of the networks, the callbacks, the fit and its configuration."""
+    networks = Networks(model=model, **taken(options, NETWORKS))
+    callbacks = FitCallbacks(**taken(options, CALLBACKS))
+    own = taken(options, ("score", "workers", "state"))
+    config = FitConfig(**(SHORT | options))
+    return fit(SNAPSHOT, networks, config, callbacks=callbacks, **own)
 
 
-def learner_of(model, *, alignment=None, backward=None, learn_model=True, **options):
-    built_onto = {name: options.pop(name, None) for name in ("extension", "known")}
-    return Learner(
-        SNAPSHOT,
-        model,
-        alignment,
-        backward,
-        FitConfig(**(SHORT | options)),
-        learn_model=learn_model,
-        device=CPU,
-        clock=Clock(),
-        **built_onto,
-    )
+def taken(options, names):
+    """The options of the given names, which are removed from `options`."""
+    return {name: options.pop(name) for name in names if name in options}
+
+
+def learner_of(model, **options):
+    networks = Networks(model=model, **taken(options, NETWORKS))
+    config = FitConfig(**(SHORT | options))
+    return Learner(SNAPSHOT, networks, config, device=CPU, timer=PhaseTimer())
 
 
 def vectors(model):

@@ -4,7 +4,7 @@ from tests.unit.training.planted import NODES, alignment_of, random
 
 from backstay.compat.losses import multi_step, single_step
 from backstay.training import alignment as module
-from backstay.training.alignment import Alignment, alignment_error, fresh_map
+from backstay.training.alignment import Alignment, alignment_residual, fresh_map
 
 
 @pytest.mark.parametrize("loss", ["single", "multi"])
@@ -21,7 +21,7 @@ def test_the_error_is_over_all_nodes_however_many_are_held_at_once(rows, monkeyp
     monkeypatch.setattr(module, "BLOCK_ROWS", rows)
     backward, z, known = fresh_map(8, 6, seed=0), random(NODES, 8), random(NODES, 6, seed=7)
     residual = known - z @ backward.weight.detach().T
-    assert alignment_error(backward, z, known) == pytest.approx(
+    assert alignment_residual(backward, z, known) == pytest.approx(
         single_step(residual).item(), rel=1e-5
     )
 

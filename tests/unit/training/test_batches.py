@@ -1,4 +1,4 @@
-"""Where batches come from: parts that workers share out."""
+"""Batches and the parts that workers share out."""
 
 from collections import Counter
 
@@ -18,23 +18,23 @@ from tests.unit.training.planted import (
 
 from backstay.models.architectures import ARCHITECTURES
 from backstay.training.batches import SampledGroups, WholeGraph
-from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
+from backstay.training.phase_timer import PhaseTimer
 from backstay.training.workers import ALONE, Workers
 
 BATCH = 61  # workers can't share it evenly
 
 
-def batches(model=None, *, fixed=False, clock=None, **options):
+def batches(model=None, *, fixed=False, timer=None, **options):
     config = FitConfig(**({"batch_size": BATCH} | options))
-    on = {"device": CPU, "clock": clock or Clock()}
+    on = {"device": CPU, "timer": timer or PhaseTimer()}
     if config.sampling == "neighbours":
         return SampledGroups(SNAPSHOT, model or pinsage(), config, **on)
     return WholeGraph(SNAPSHOT, model or pinsage(), config, fixed=fixed, **on)
 
 
 def pairs(parts):
-    """Every pair with what it is contrasted with."""
+    """Every pair with its negatives."""
     found = Counter()
     for part in parts:
         users, positives, negatives, counted = part.batch
@@ -87,7 +87,7 @@ def test_groups_have_draws_of_their_own():
     assert len({part.batch.negatives.tobytes() for part in groups}) == 4
 
 
-def test_groups_are_as_large_as_each_other_and_know_nobody_who_runs_them():
+def test_groups_are_as_large_as_each_other_whoever_runs_them():
     source = batches(**SAMPLED)
     alone = list(source.parts(0, ALONE))
     assert [len(part.batch.users) for part in alone] == [16, 16, 16, 16]
@@ -101,7 +101,7 @@ def test_groups_are_as_large_as_each_other_and_know_nobody_who_runs_them():
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_the_rows_of_a_part_are_the_vectors_of_its_nodes(mode, negatives, architecture):
-    """With everyone heard, a sampled graph gives what the full one does."""
+    """With a fan-out that covers all, a sampled graph gives the vectors of the full one."""
     model = pinsage(architecture=architecture).eval()
     z = vectors(model)
     source = batches(model, negatives=negatives, **(mode | {"fan_out": EVERYONE}))
@@ -138,8 +138,8 @@ def test_batch_norms_are_calibrated_on_graphs_that_are_like_those_trained_on():
         assert torch.equal(graph.first.csr.values(), same.first.csr.values())
 
 
-def test_the_clock_tells_drawing_from_sampling():
-    clock = Clock()
-    list(batches(clock=clock, **SAMPLED).parts(0, ALONE))
-    assert set(clock.seconds) == {"data", "sampling"}
-    assert all(seconds > 0 for seconds in clock.seconds.values())
+def test_the_timer_tells_drawing_from_sampling():
+    timer = PhaseTimer()
+    list(batches(timer=timer, **SAMPLED).parts(0, ALONE))
+    assert set(timer.seconds) == {"data", "sampling"}
+    assert all(seconds > 0 for seconds in timer.seconds.values())

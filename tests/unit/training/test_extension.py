@@ -6,7 +6,7 @@ import torch
 from tests.unit.training.planted import random
 
 from backstay.training import extension as module
-from backstay.training.extension import RATE, STRETCH, Extension, undo
+from backstay.training.extension import RATE, STRETCH, Extension, inverse_map
 
 KNOWN, NEW = 5, 3
 
@@ -23,7 +23,7 @@ def norm(matrix):
 
 
 def back(extension):
-    return undo(extension.basis.detach().numpy(), KNOWN)
+    return inverse_map(extension.basis.detach().numpy(), KNOWN)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_whole_tables_come_out_the_same_however_many_rows_are_held_at_once(
     torch.testing.assert_close(found, extension(known, new).detach())
 
 
-def test_what_was_done_can_be_undone(extension):
+def test_what_was_done_can_be_inverse_mapne(extension):
     known, new = random(50, KNOWN, seed=1), random(50, NEW, seed=2)
     matrix = back(extension)
     assert matrix.shape == (KNOWN, KNOWN + NEW)
@@ -71,7 +71,7 @@ def test_what_was_done_can_be_undone(extension):
     np.testing.assert_allclose(found, known.numpy(), atol=1e-5)
 
 
-def test_steps_can_be_undone_one_after_another():
+def test_steps_can_be_inverse_mapne_one_after_another():
     z, maps = random(50, KNOWN, seed=1), []
     first = z.numpy()
     for seed in (2, 3, 4):
@@ -79,7 +79,7 @@ def test_steps_can_be_undone_one_after_another():
         with torch.no_grad():
             extension.change.copy_(random(*extension.change.shape, seed=seed))
         z = extension(z, random(50, 2, seed=10 + seed)).detach()
-        maps.append(undo(extension.basis.detach().numpy(), z.shape[1] - 2))
+        maps.append(inverse_map(extension.basis.detach().numpy(), z.shape[1] - 2))
     found = z.numpy()
     for matrix in reversed(maps):
         found = found @ matrix.T
@@ -87,11 +87,11 @@ def test_steps_can_be_undone_one_after_another():
 
 
 @pytest.mark.parametrize("rank", [1, KNOWN, KNOWN + NEW - 1])
-def test_a_settled_basis_stretches_no_way_back_too_far(rank):
+def test_a_limited_basis_stretches_no_way_back_too_far(rank):
     """W of any rank, down to next to nothing: its least singular values are raised."""
     left, right = random(KNOWN + NEW, rank, seed=3), random(rank, KNOWN + NEW, seed=4)
     extension = extension_of((left @ right - torch.eye(KNOWN + NEW)) / RATE)
-    extension.settle()
+    extension.limit_stretch()
     values = torch.linalg.svdvals(extension.basis.detach())
     assert values.min().item() == pytest.approx(1 / STRETCH, rel=1e-4)
     assert norm(back(extension)) <= STRETCH * (1 + 1e-4)
@@ -105,7 +105,7 @@ def test_settling_keeps_the_singular_values_that_are_large_enough():
     right = torch.linalg.qr(random(KNOWN + NEW, KNOWN + NEW, seed=4))[0]
     values = torch.tensor([9.0, 4, 2, 1, 0.5, 0.2, 0.05, 0.001])
     extension = extension_of((left * values @ right - torch.eye(KNOWN + NEW)) / RATE)
-    extension.settle()
+    extension.limit_stretch()
     expected = left * values.clamp(min=1 / STRETCH) @ right
     torch.testing.assert_close(extension.basis.detach(), expected, atol=1e-5, rtol=1e-5)
 
@@ -113,7 +113,7 @@ def test_settling_keeps_the_singular_values_that_are_large_enough():
 def test_a_basis_that_needs_no_settling_stays_as_it_is():
     before = extension_of(0.3 * random(KNOWN + NEW, KNOWN + NEW))
     after = extension_of(before.change.detach())
-    after.settle()
+    after.limit_stretch()
     torch.testing.assert_close(after.basis, before.basis, atol=1e-6, rtol=1e-6)
     assert norm(back(after)) < STRETCH
 

@@ -34,12 +34,12 @@ from backstay.models.inference import embed
 from backstay.models.protocol import EmbeddingModel, ModelConfig
 from backstay.models.snapshot import Snapshot
 from backstay.training import fit as module
-from backstay.training.alignment import Alignment, alignment_error, fresh_map
+from backstay.training.alignment import Alignment, alignment_residual, fresh_map
 from backstay.training.config import FitConfig
 from backstay.training.fit import FitState, fit
-from backstay.training.known import Known
-from backstay.training.learner import ranking_loss
+from backstay.training.learner import Networks, ranking_loss
 from backstay.training.sampling import TripleSampler
+from backstay.training.teacher import Teacher
 from backstay.training.workers import Workers
 
 STEPS = -(-EDGES // 64)  # of an epoch
@@ -55,7 +55,7 @@ class FreeVectors(EmbeddingModel):
     def start(self, inputs):
         return inputs
 
-    def round(self, number, h, matrix):
+    def layer(self, number, h, matrix):
         del number, h
         assert matrix.shape[0] == NODES
         return self.z
@@ -118,7 +118,7 @@ def test_alignment_is_summed_over_users_positives_and_negatives(loss, negatives)
     roles = torch.from_numpy(batch.nodes(STEP.n_users)).split([10_000, 10_000, negatives or 10_000])
     matrix, z, expected = options["backward"].weight.detach(), model.z.detach(), 0.0
     for nodes in roles:
-        residual = options["known"].table[nodes] - z[nodes] @ matrix.T
+        residual = options["teacher"].table[nodes] - z[nodes] @ matrix.T
         older = [random(5, 6, seed=8)]
         expected += (
             single_step(residual) if loss == "single" else multi_step(residual, older)
@@ -130,13 +130,13 @@ def test_alignment_is_summed_over_users_positives_and_negatives(loss, negatives)
 
 
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
-def test_a_joint_fit_lowers_the_alignment_error_and_learns_both(mode):
+def test_a_joint_fit_lowers_the_alignment_residual_and_learns_both(mode):
     model, options = pinsage(), aligned()
-    backward, known = options["backward"], options["known"].table
+    backward, known = options["backward"], options["teacher"].table
     weights, matrix = copy.deepcopy(model_weights(model)), backward.weight.detach().clone()
-    before = alignment_error(backward, vectors(model), known)
+    before = alignment_residual(backward, vectors(model), known)
     state = run(model, epochs=20, learning_rate=0.02, **options, **mode)
-    assert alignment_error(backward, vectors(model), known) < 0.8 * before
+    assert alignment_residual(backward, vectors(model), known) < 0.8 * before
     assert state.curve[-1]["alignment"] < state.curve[0]["alignment"]
     assert (model_weights(model)["table"] != weights["table"]).any()
     assert not torch.equal(backward.weight, matrix)
@@ -145,7 +145,7 @@ def test_a_joint_fit_lowers_the_alignment_error_and_learns_both(mode):
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
 def test_built_onto_vectors_that_say_nothing_a_model_learns_and_leaves_them_alone(mode):
     model, options = pinsage(), extended()
-    extension, known = options["extension"], options["known"].table
+    extension, known = options["extension"], options["teacher"].table
     before, basis = known.clone(), extension.basis.detach().clone()
 
     def found():
@@ -178,8 +178,8 @@ def test_a_planted_map_is_recovered_and_the_model_left_alone(loss, planted):
         model,
         alignment=Alignment(older_maps=[random(4, len(truth), seed=4)], loss=loss),
         backward=backward,
-        known=Known(known),
-        learn_model=False,
+        teacher=Teacher(known),
+        train_model=False,
         epochs=80,
         batch_size=16,
         learning_rate=0.03,
@@ -187,42 +187,44 @@ def test_a_planted_map_is_recovered_and_the_model_left_alone(loss, planted):
     )
     torch.testing.assert_close(backward.weight.detach(), truth, atol=1e-2, rtol=0)
     assert torch.equal(model.z, before)
-    assert -state.best_score == pytest.approx(alignment_error(backward, before, known), rel=1e-5)
+    assert -state.best_score == pytest.approx(alignment_residual(backward, before, known), rel=1e-5)
 
 
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
 def test_a_post_hoc_fit_leaves_every_part_of_a_model_as_it_was(mode):
     model = pinsage().train()
     before = copy.deepcopy(model.state_dict())
-    run(model, learn_model=False, average=0.9, **aligned(), **mode)
+    run(model, train_model=False, average=0.9, **aligned(), **mode)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-# What is kept
+# The selected checkpoint
 
 
 @pytest.mark.parametrize("average", [0.0, 0.5])
 @pytest.mark.parametrize(
-    ("keep", "settle", "kept"), [("best", 0.0, 1), ("last", 0.0, 3), ("best", 0.6, 2)]
+    ("keep", "starts", "selected"), [("best", 0.0, 1), ("last", 0.0, 3), ("best", 0.6, 2)]
 )
-def test_the_kept_state_is_the_one_asked_for(keep, settle, kept, average):
+def test_the_selected_checkpoint_is_the_one_asked_for(keep, starts, selected, average):
     """Scores 0.1, 0.9, 0.5, 0.2: the second is the best, the third the best from 60 % on."""
     model, (score, seen) = pinsage(), scripted([0.1, 0.9, 0.5, 0.2])
-    state = run(model, score=score, keep=keep, settle=settle, average=average, **aligned())
+    state = run(
+        model, score=score, keep=keep, selection_starts_after=starts, average=average, **aligned()
+    )
     assert not model.training
-    assert torch.equal(vectors(model), seen[kept])
-    assert state.best_score == [0.1, 0.9, 0.5, 0.2][kept]
+    assert torch.equal(vectors(model), seen[selected])
+    assert state.best_score == [0.1, 0.9, 0.5, 0.2][selected]
     assert [point["score"] for point in state.curve] == [0.1, 0.9, 0.5, 0.2]
 
 
 def test_without_a_map_the_best_state_may_be_an_early_one():
     model, (score, seen) = pinsage(), scripted([0.9, 0.1, 0.5, 0.2])
-    run(model, score=score, settle=1.0)
+    run(model, score=score, selection_starts_after=1.0)
     assert torch.equal(vectors(model), seen[0])
 
 
-def test_without_a_score_the_last_state_is_kept():
+def test_without_a_score_the_last_checkpoint_is_selected():
     model = pinsage()
     last = {}
     run(model, checkpoint=lambda state: last.update(copy.deepcopy(state.learner["learned"])))
@@ -237,7 +239,7 @@ def test_the_last_epoch_is_always_evaluated():
 
 
 def test_the_loss_of_an_evaluation_is_the_mean_since_the_last_one():
-    """Nothing is learned at rate 0 from vectors that are fixed, so epochs can be told apart."""
+    """At rate 0 the vectors stay the same, so the epochs differ by their draws alone."""
     one, two = (
         run(FreeVectors(8), epochs=4, evaluate_every=every, learning_rate=0.0, **aligned()).curve
         for every in (1, 2)
@@ -280,7 +282,7 @@ def test_a_fit_cut_off_and_taken_up_again_ends_the_same_to_the_bit(kind, stop):
         "whole": WHOLE,
         "sampled": SAMPLED | {"negatives": 5, "average": 0.8},
         "averaged": WHOLE | {"average": 0.8, "schedule": "cosine"},
-        "post-hoc": WHOLE | {"learn_model": False},
+        "post-hoc": WHOLE | {"train_model": False},
         "extended": SAMPLED | {"average": 0.8},
     }[kind]
 
@@ -356,7 +358,7 @@ def test_a_state_holds_all_that_a_later_step_depends_on(average):
             assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
-def test_a_finished_fit_taken_up_again_only_restores_what_was_kept():
+def test_a_finished_fit_taken_up_again_only_restores_the_selected_checkpoint():
     model, (score, seen) = pinsage(), scripted([0.9, 0.1, 0.5, 0.2])
     state = run(model, score=score)
     again = pinsage(seed=1)
@@ -441,7 +443,7 @@ def test_seconds_are_told_by_what_they_went_into(mode):
 
 
 def test_sampled_neighbours_teach_what_the_whole_graph_does():
-    """Items of which nothing is known but their users, of whom a round hears two in three."""
+    """Items with users and no attributes; a layer samples two of three users."""
     step, attributes = planted_snapshot(groups=8, users=15, items=10)
     snapshot = Snapshot.of(step, Attributes(attributes.kinds[1:]))
     task, users = RankingTask.of(step), step.n_users
@@ -451,7 +453,7 @@ def test_sampled_neighbours_teach_what_the_whole_graph_does():
         found = []
         for seed in range(3):
             model = build_model(ModelConfig(dim=16, values=(step.n_items,)), seed=seed)
-            fit(snapshot, model=model, config=replace(config, seed=seed, **mode))
+            fit(snapshot, Networks(model=model), replace(config, seed=seed, **mode))
             z = embed(model, snapshot)
             found.append(task.recall(z[:users], z[users:], k=5).mean)
         return np.mean(found)
@@ -468,7 +470,9 @@ def test_a_loss_that_is_not_finite_is_an_error():
     model = pinsage()
     with torch.no_grad():
         model.table.fill_(np.nan)
-    with pytest.raises(TrainingError, match="the loss is nan after step 1; lower the learning"):
+    with pytest.raises(
+        TrainingError, match="expected a finite loss, found nan after step 1; lower the learning"
+    ):
         run(model)
 
 
@@ -478,12 +482,14 @@ def test_a_loss_that_is_not_finite_is_an_error():
     ids=["whole", "sampled"],
 )
 def test_more_workers_than_parts_are_refused(mode, what):
-    message = f"5 workers can't share batches of 4 parts; raise {what} or start fewer workers"
+    message = (
+        f"{what}: expected .* found 4 parts for 5 workers. Raise {what}, or start fewer workers"
+    )
     with pytest.raises(UsageError, match=message):
         run(pinsage(), workers=Workers(0, 5), **mode)
     # A map that is fitted afterwards takes no samples.
     if what == "groups":
-        run(pinsage(), workers=OutOfTouch(0, 5), learn_model=False, epochs=1, **aligned(), **mode)
+        run(pinsage(), workers=OutOfTouch(0, 5), train_model=False, epochs=1, **aligned(), **mode)
 
 
 def test_a_step_of_groups_learns_from_all_of_their_triples():

@@ -1,4 +1,4 @@
-"""What one step changes, and the state that would be kept."""
+"""The state that one step changes, and the state that is evaluated."""
 
 import copy
 
@@ -28,10 +28,10 @@ from backstay.models.architectures import ARCHITECTURES, model_weights
 from backstay.models.protocol import ModelConfig
 from backstay.models.trained import TrainedModel
 from backstay.training.batches import SampledGroups
-from backstay.training.clock import Clock
 from backstay.training.config import FitConfig
-from backstay.training.known import Known
 from backstay.training.learner import ranking_loss
+from backstay.training.phase_timer import PhaseTimer
+from backstay.training.teacher import Teacher
 from backstay.training.workers import ALONE
 
 MODES = [WHOLE, SAMPLED]
@@ -168,25 +168,25 @@ def test_averages_are_running_means_of_the_weights(mode):
         if means is None:
             means = {name: value.double() for name, value in learned.items()}
         means = {name: 0.8 * mean + 0.2 * learned[name] for name, mean in means.items()}
-    kept = learner.kept()
+    found_state = learner.checkpoint()
     for name, mean in means.items():
-        torch.testing.assert_close(kept[name].double(), mean, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(found_state[name].double(), mean, atol=1e-6, rtol=1e-5)
         if name != "model.norms.0.bias":
-            assert not torch.allclose(kept[name], learned[name], atol=1e-4)
-    learner.keep(kept)
+            assert not torch.allclose(found_state[name], learned[name], atol=1e-4)
+    learner.finish(found_state)
     for name, value in model.state_dict().items():
-        assert torch.equal(value, kept[f"model.{name}"])
+        assert torch.equal(value, found_state[f"model.{name}"])
     assert not model.training
 
 
 @pytest.mark.parametrize("mode", MODES, ids=NAMES)
-def test_without_an_average_the_weights_themselves_are_kept(mode):
+def test_without_an_average_the_checkpoint_holds_the_weights_themselves(mode):
     model = pinsage()
     learner = learner_of(model, average=0.0, **mode)
     for number in range(3):
         learner.step(number, ALONE, progress=0)
     assert set(learner.dump()) == {"learned", "optimiser"}
-    for name, value in learner.kept().items():
+    for name, value in learner.checkpoint().items():
         assert torch.equal(value, model.state_dict()[name.removeprefix("model.")])
 
 
@@ -211,27 +211,31 @@ def seen_by_norms(model, graph):
     [(WHOLE, 0.8), (SAMPLED, 0.8), (SAMPLED, 0.0)],
     ids=["whole", "sampled", "sampled-plain"],
 )
-def test_a_settled_state_has_the_statistics_of_its_own_weights(mode, average):
+def test_a_refreshed_state_has_the_batch_norm_statistics_of_its_own_weights(mode, average):
     model = pinsage()
     config = {"average": average, "learning_rate": 0.05, "batch_size": 64, **mode}
     learner = learner_of(model, **config)
     for number in range(5):
         learner.step(number, ALONE, progress=0)
     weights = {name: value.detach().clone() for name, value in model.named_parameters()}
-    learner.settle()
-    kept = {name.removeprefix("model."): value for name, value in learner.kept().items()}
+    learner.refresh_batch_norm()
+    found_state = {
+        name.removeprefix("model."): value for name, value in learner.checkpoint().items()
+    }
 
     judged = pinsage()
-    judged.load_state_dict(kept)
+    judged.load_state_dict(found_state)
     graphs = [GRAPH]
     if mode is SAMPLED:
-        source = SampledGroups(SNAPSHOT, judged, FitConfig(**config), device=CPU, clock=Clock())
+        source = SampledGroups(
+            SNAPSHOT, judged, FitConfig(**config), device=CPU, timer=PhaseTimer()
+        )
         graphs = list(source.calibration())
     seen = [seen_by_norms(judged, graph) for graph in graphs]
     for layer in range(2):
         for place, statistic in enumerate(("mean", "var")):
             expected = torch.stack([layers[layer][place] for layers in seen]).mean(0)
-            found = kept[f"norms.{layer}.running_{statistic}"]
+            found = found_state[f"norms.{layer}.running_{statistic}"]
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     # What is learned from goes on as it was.
     for name, value in model.named_parameters():
@@ -239,12 +243,12 @@ def test_a_settled_state_has_the_statistics_of_its_own_weights(mode, average):
     assert model.training
 
 
-def test_a_plain_fit_of_the_whole_graph_keeps_the_statistics_it_gathered():
+def test_a_plain_fit_of_the_whole_graph_leaves_the_statistics_it_gathered():
     model = pinsage()
     learner = learner_of(model, **WHOLE)
     learner.step(0, ALONE, progress=0)
     before = copy.deepcopy(model.state_dict())
-    learner.settle()
+    learner.refresh_batch_norm()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -255,17 +259,17 @@ def test_an_extended_model_is_judged_by_the_vectors_it_would_end_with(mode, aver
     learner = learner_of(model, average=average, learning_rate=0.05, **options, **mode)
     for number in range(4):
         learner.step(number, ALONE, progress=0)
-    learner.settle()
+    learner.refresh_batch_norm()
     shown = []
-    learner.judge(lambda z: shown.append(z) or 0.5)
-    learner.keep(learner.kept())
-    joined = torch.cat([options["known"].table, vectors(model)], dim=1)
+    learner.evaluate(lambda z: shown.append(z) or 0.5)
+    learner.finish(learner.checkpoint())
+    joined = torch.cat([options["teacher"].table, vectors(model)], dim=1)
     expected = joined @ options["extension"].basis.detach().T
     torch.testing.assert_close(shown[0], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_on_a_sample_the_version_before_says_what_it_says_there():
-    """Not what it says having heard all, among them the item that is to be recommended."""
+def test_on_a_sample_the_teacher_embeds_that_sample():
+    """Not over all neighbours, among them the item that is to be recommended."""
     config = ModelConfig(dim=6, values=VALUES)
     before = TrainedModel(
         config,
@@ -273,30 +277,30 @@ def test_on_a_sample_the_version_before_says_what_it_says_there():
         {kind.name: tuple(kind.values) for kind in ATTRIBUTES.kinds},
     )
     table = torch.tensor(before.embed(STEP, ATTRIBUTES))
-    known = Known(table, before, [SNAPSHOT])
-    learner = learner_of(pinsage(6), known=known, **SAMPLED)
+    teacher = Teacher(table, before, [SNAPSHOT])
+    learner = learner_of(pinsage(6), teacher=teacher, **SAMPLED)
     network = before.load()
     for part in learner._batches.parts(0, ALONE):
         with torch.no_grad():
             expected = network(part.graph)[part.rows]
-        assert torch.equal(part.known, expected)
-        assert not torch.allclose(part.known, table[part.nodes], atol=1e-3)
-    learner = learner_of(pinsage(6), known=known, **WHOLE)
+        assert torch.equal(part.teacher, expected)
+        assert not torch.allclose(part.teacher, table[part.nodes], atol=1e-3)
+    learner = learner_of(pinsage(6), teacher=teacher, **WHOLE)
     for part in learner._batches.parts(0, ALONE):
-        assert torch.equal(part.known, table[part.nodes])
+        assert torch.equal(part.teacher, table[part.nodes])
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 @pytest.mark.parametrize("mode", MODES, ids=NAMES)
-def test_the_state_that_is_judged_is_the_one_that_would_be_kept(architecture, mode):
+def test_the_checkpoint_is_the_state_that_is_evaluated(architecture, mode):
     model = pinsage(architecture=architecture)
     learner = learner_of(model, average=0.9, learning_rate=0.05, **mode)
     for number in range(4):
         learner.step(number, ALONE, progress=0)
-    learner.settle()
+    learner.refresh_batch_norm()
     shown = []
-    assert learner.judge(lambda z: shown.append(z) or 0.5) == 0.5
-    learner.keep(learner.kept())
+    assert learner.evaluate(lambda z: shown.append(z) or 0.5) == 0.5
+    learner.finish(learner.checkpoint())
     assert torch.equal(vectors(model), shown[0])
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.unit.training.planted import taken
 
 from backstay.compat.methods import METHODS
 from backstay.datasets.dataset import Dataset
@@ -17,7 +18,10 @@ from backstay.errors import MapMismatchError, UsageError
 from backstay.evaluation.metrics.ranking import RankingTask
 from backstay.training.alignment import Alignment
 from backstay.training.config import FitConfig
-from backstay.training.version import Predecessor, VersionPlan, fit_version, prepare
+from backstay.training.prepared import prepare as prepare_request
+from backstay.training.request import FitRequest, Predecessor, VersionPlan
+from backstay.training.version import VersionCallbacks
+from backstay.training.version import fit_version as fit_request
 
 FIT = FitConfig(epochs=4, evaluate_every=2)
 
@@ -37,17 +41,32 @@ def plan(method, dim, **options):
     )
 
 
+def fit_version(step, attributes, plan, *, previous, fitted=None, score, **options):
+    request = request_of(step, attributes, plan, previous=previous, fitted=fitted)
+    return fit_request(request, score=score, **options)
+
+
+def prepare(step, attributes, plan, *, previous):
+    return prepare_request(request_of(step, attributes, plan, previous=previous))
+
+
+def request_of(step, attributes, plan, **others):
+    return FitRequest(step=step, attributes=attributes, plan=plan, **others)
+
+
 def second(method, world, first, **options):
     """Version 1 by a method, without a score."""
     timeline, attributes = world
-    own = {name: options.pop(name) for name in ("states", "checkpoint", "watch") if name in options}
+    states = options.pop("states", None)
+    callbacks = VersionCallbacks(**taken(options, ("checkpoint", "watch")))
     return fit_version(
         timeline[1],
         attributes,
         plan(method, options.pop("dim", 12), **options),
         previous=Predecessor(first.model, ()),
         score=None,
-        **own,
+        states=states,
+        callbacks=callbacks,
     )
 
 
@@ -128,14 +147,14 @@ def test_where_samples_are_learned_from_the_version_before_is_prepared_to_read_t
     world, first, method
 ):
     timeline, attributes = world
-    previous, heard = Predecessor(first.model, ()), {}
+    previous, seen = Predecessor(first.model, ()), {}
     for sampling in ("full", "neighbours"):
         chosen = plan(method, 12, fit=replace(FIT, sampling=sampling))
         prepared = prepare(timeline[1], attributes, chosen, previous=previous)
-        heard[sampling] = [snapshot.n_values for snapshot in prepared.heard]
+        seen[sampling] = [snapshot.n_values for snapshot in prepared.teacher_snapshots]
     values = 1 + sum(map(len, first.model.vocabulary.values()))
     beside = METHODS[method].joint or METHODS[method].model == "extended"
-    assert heard == {"full": [], "neighbours": [values] if beside else []}
+    assert seen == {"full": [], "neighbours": [values] if beside else []}
 
 
 def test_an_old_model_embeds_a_later_snapshot_with_the_values_it_knows(world, first):
@@ -161,10 +180,12 @@ def test_inputs_that_were_prepared_elsewhere_change_nothing(world, first, method
     chosen = plan(method, 12, fit=replace(FIT, sampling=sampling))
     previous = Predecessor(first.model, ())
     prepared = prepare(timeline[1], attributes, chosen, previous=previous)
-    assert (prepared.known is None) == (not METHODS[method].needs_known)
-    if prepared.known is not None:
-        np.testing.assert_array_equal(prepared.known, first.model.embed(timeline[1], attributes))
-        prepared.known.setflags(write=False)  # as an object store hands it out
+    assert (prepared.teacher_z is None) == (not METHODS[method].needs_teacher)
+    if prepared.teacher_z is not None:
+        np.testing.assert_array_equal(
+            prepared.teacher_z, first.model.embed(timeline[1], attributes)
+        )
+        prepared.teacher_z.setflags(write=False)  # as an object store hands it out
     here, there = (
         fit_version(timeline[1], attributes, chosen, previous=previous, score=None, prepared=inputs)
         for inputs in (None, prepared)

@@ -8,6 +8,7 @@ import torch
 from tests.unit.models.snapshots import random_snapshot
 from torch import nn
 
+from backstay.datasets.csr import Csr
 from backstay.models.architectures import ARCHITECTURES, build_model, model_weights
 from backstay.models.inference import embed
 from backstay.models.pinsage import _restore
@@ -15,6 +16,7 @@ from backstay.models.protocol import ModelConfig
 from backstay.models.snapshot import Snapshot
 from backstay.training.config import FitConfig
 from backstay.training.fit import fit
+from backstay.training.learner import Networks
 from backstay.training.warm_start import inherit, keep_first
 
 STEP, RAW = random_snapshot()
@@ -22,7 +24,7 @@ DIM = 6
 
 
 def known_to(architecture):
-    return RAW.with_ids() if ARCHITECTURES[architecture].knows_items else RAW
+    return RAW.with_ids() if ARCHITECTURES[architecture].uses_item_ids else RAW
 
 
 def vocabulary_of(attributes):
@@ -45,7 +47,7 @@ def trained(architecture, **options):
     vocabulary = vocabulary_of(attributes)
     model = model_of(vocabulary, architecture=architecture, **options)
     config = FitConfig(epochs=3, batch_size=16, learning_rate=0.05)
-    fit(snapshot_as(attributes, vocabulary), model=model, config=config)
+    fit(snapshot_as(attributes, vocabulary), Networks(model=model), config)
     return model, vocabulary
 
 
@@ -65,7 +67,7 @@ def architecture(request):
 def test_a_wider_model_begins_with_the_vectors_of_the_older_one(architecture):
     older, known = trained(architecture)
     model = model_of(known, architecture=architecture, dim=DIM + 3, seed=1)
-    assert inherit(model, older, vocabulary=known, known=known)
+    assert inherit(model, older, vocabulary=known, older_vocabulary=known)
     snapshot = snapshot_as(known_to(architecture), known)
     z, expected = embed(model, snapshot), embed(older, snapshot)
     torch.testing.assert_close(z[:, :DIM], expected, atol=1e-5, rtol=1e-5)
@@ -78,7 +80,7 @@ def test_values_are_found_by_name_wherever_they_are(architecture):
     now = other_order(known)
     attributes = known_to(architecture)
     model = model_of(now, architecture=architecture, dim=DIM + 3, seed=1)
-    assert inherit(model, older, vocabulary=now, known=known)
+    assert inherit(model, older, vocabulary=now, older_vocabulary=known)
     kinds = {kind.name: kind for kind in attributes.kinds}
     names = ["a user", *(value for values in now.values() for value in values)]
     new = torch.tensor([name in {"a", "b", "new first", "new last"} for name in names])
@@ -88,8 +90,7 @@ def test_values_are_found_by_name_wherever_they_are(architecture):
         attributes.kinds[0],
         name="new kind",
         values=("a", "b"),
-        indptr=np.zeros(STEP.n_items + 1, np.int64),
-        indices=np.zeros(0, np.int32),
+        rows=Csr(np.zeros(STEP.n_items + 1, np.int64), np.zeros(0, np.int32)),
     )
     rows = {
         name: np.array([now[name].index(value) for value in known[name]], np.int32)
@@ -97,7 +98,11 @@ def test_values_are_found_by_name_wherever_they_are(architecture):
     }
     reindexed = attributes.reindexed(known)
     listed = [empty] + [
-        replace(kind, values=now[kind.name], indices=rows[kind.name][kind.indices])
+        replace(
+            kind,
+            values=now[kind.name],
+            rows=Csr(kind.rows.starts, rows[kind.name][kind.rows.columns]),
+        )
         for kind in reindexed.kinds
     ]
     assert set(kinds) == set(known)
@@ -110,7 +115,7 @@ def test_values_that_are_gone_leave_no_trace(architecture):
     older, known = trained(architecture)
     fewer = {kind: values[1:] for kind, values in known.items()}
     model = model_of(fewer, architecture=architecture, seed=1)
-    assert inherit(model, older, vocabulary=fewer, known=known)
+    assert inherit(model, older, vocabulary=fewer, older_vocabulary=known)
     offsets = np.cumsum([1, *(len(values) for values in known.values())])
     dropped = torch.tensor([offsets[n] for n in range(len(known))])
     left = torch.ones(len(older.table), dtype=torch.bool)
@@ -122,7 +127,7 @@ def test_values_that_are_gone_leave_no_trace(architecture):
 def test_a_deeper_pinsage_hands_on_what_it_gets(layers):
     older, known = trained("pinsage", layers=layers[0])
     model = model_of(known, dim=DIM + 3, layers=layers[1], seed=1)
-    assert inherit(model, older, vocabulary=known, known=known)
+    assert inherit(model, older, vocabulary=known, older_vocabulary=known)
     snapshot = snapshot_as(RAW, known)
     z, expected = embed(model, snapshot), embed(older, snapshot)
     torch.testing.assert_close(z[:, :DIM], expected, atol=1e-3, rtol=1e-3)
@@ -142,7 +147,7 @@ def test_what_is_impossible_is_said_and_changes_nothing(case):
     older, known = trained(kind)
     model = model_of(known, **({"architecture": kind, "seed": 1} | options))
     before = {name: value.copy() for name, value in model_weights(model).items()}
-    assert not inherit(model, older, vocabulary=known, known=known)
+    assert not inherit(model, older, vocabulary=known, older_vocabulary=known)
     for name, value in model_weights(model).items():
         np.testing.assert_array_equal(value, before[name])
 
@@ -152,7 +157,7 @@ def test_a_layer_behind_the_only_one_is_impossible():
     older, known = trained("pinsage", layers=1)
     model = model_of(known, layers=2, seed=1)
     before = {name: value.copy() for name, value in model_weights(model).items()}
-    assert not inherit(model, older, vocabulary=known, known=known)
+    assert not inherit(model, older, vocabulary=known, older_vocabulary=known)
     for name, value in model_weights(model).items():
         np.testing.assert_array_equal(value, before[name])
 

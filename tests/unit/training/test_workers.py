@@ -20,15 +20,15 @@ def test_without_a_process_group_a_process_is_alone():
     assert not Workers(1, 2).leads
 
 
-def test_alone_gradients_figures_wishes_and_words_stay_what_they_are():
+def test_alone_gradients_figures_flags_and_values_stay_what_they_are():
     parameter = torch.nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([1.0, 2.0])
-    for wish in (False, True):
-        figures, found = ALONE.add_gradients([parameter], torch.tensor([3.0, 4.0]), wish=wish)
+    for flag in (False, True):
+        figures, found = ALONE.add_gradients([parameter], torch.tensor([3.0, 4.0]), flag=flag)
         assert figures.tolist() == [3, 4]
-        assert found is wish
+        assert found is flag
     assert parameter.grad.tolist() == [1, 2]
-    assert [ALONE.hear(value) for value in (0.5, None)] == [0.5, None]
+    assert [ALONE.broadcast(value) for value in (0.5, None)] == [0.5, None]
 
 
 class Exchange:
@@ -46,26 +46,26 @@ class Exchange:
         values[0] = self.said
 
 
-def test_gradients_figures_and_wishes_are_added_in_one_exchange(monkeypatch):
+def test_gradients_figures_and_flags_are_added_in_one_exchange(monkeypatch):
     first, second = (torch.nn.Parameter(torch.zeros(*shape)) for shape in ((2, 2), (1,)))
     first.grad = torch.arange(4.0).view(2, 2)
     # The second has had no part of the batch.
     exchange = Exchange([1.0, 1, 1, 1, 7, 10, 20, 1])
     monkeypatch.setattr("backstay.training.workers.dist", exchange)
-    figures, wish = Workers(1, 2).add_gradients(
-        iter([first, second]), torch.tensor([0.5, 0.25]), wish=False
+    figures, flag = Workers(1, 2).add_gradients(
+        iter([first, second]), torch.tensor([0.5, 0.25]), flag=False
     )
     assert exchange.sent == [0, 1, 2, 3, 0, 0.5, 0.25, 0]
     assert first.grad.tolist() == [[1, 2], [3, 4]]
     assert second.grad.tolist() == [7]
     assert figures.tolist() == [10.5, 20.25]
-    assert wish
+    assert flag
 
 
 @pytest.mark.parametrize("said", [0.25, None])
-def test_what_the_leader_says_is_heard(monkeypatch, said):
+def test_the_value_of_worker_0_is_broadcast(monkeypatch, said):
     monkeypatch.setattr("backstay.training.workers.dist", Exchange([0.0], said))
-    assert Workers(1, 2).hear(None) == said
+    assert Workers(1, 2).broadcast(None) == said
 
 
 # Processes

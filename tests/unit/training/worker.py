@@ -1,7 +1,7 @@
 """One worker of a data-parallel fit: `python -m tests.unit.training.worker FOLDER RANK SIZE`.
 
-The workers meet through a file in FOLDER and talk over the loopback interface. Each fits every
-case, and leaves what it ends with in FOLDER.
+The workers find each other through a file in FOLDER and use the loopback interface. Each fits every
+case, and writes its results to FOLDER.
 """
 
 import os
@@ -26,7 +26,7 @@ CASES = {
     "whole": WHOLE | {"average": 0.8, "negatives": 5},
     "sampled": SAMPLED | {"average": 0.8, "negatives": 5},  # 4 groups
     "plain": SAMPLED | {"schedule": "constant"},
-    "post-hoc": WHOLE | {"learn_model": False},
+    "post-hoc": WHOLE | {"train_model": False},
 }
 CUT_OFF = 4
 """Steps after which the cases of a second life begin: in the middle of an epoch."""
@@ -43,7 +43,7 @@ def fit_case(name, **options):
         score=(lambda z: next(remaining) * float(np.isfinite(recall(z))))
         if workers.leads
         else None,
-        settle=0.0,
+        selection_starts_after=0.0,
         keep="best" if name == "plain" else "last",
         **maps,
         **(COMMON | CASES[name] | options),

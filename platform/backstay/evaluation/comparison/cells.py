@@ -14,8 +14,8 @@ from backstay.evaluation.consumers.labels import ConsumerTask, Examples, TaskNam
 from backstay.evaluation.consumers.model import Consumer
 from backstay.evaluation.consumers.training import ConsumerConfig, train_consumers
 from backstay.evaluation.metrics.ranking import recall_score
-from backstay.training.memory import peak_memory
-from backstay.training.version import Predecessor, VersionPlan, fit_version
+from backstay.training.request import FitRequest, Predecessor, VersionPlan
+from backstay.training.version import fit_version
 
 Float32 = npt.NDArray[np.float32]
 Keys = tuple[CellKey[object], ...]
@@ -120,15 +120,14 @@ def fit_cell(
             matrices = tuple(maps.matrix for maps in older[-1].backward)
         newest, *others = (part.model for part in reversed(older))
         predecessor = Predecessor(newest, matrices, tuple(others) if plan.solves_for_all else ())
-    with peak_memory() as peak:
-        result = fit_version(
-            step,
-            data.attributes,
-            plan,
-            previous=predecessor,
-            score=recall_score(step),
-            fitted=fitted.model if fitted else None,
-        )
+    request = FitRequest(
+        step=step,
+        attributes=data.attributes,
+        plan=plan,
+        previous=predecessor,
+        fitted=fitted.model if fitted else None,
+    )
+    result = fit_version(request, score=recall_score(step))
     backward = older[-1].backward if older else ()
     return Fitted(
         version=version,
@@ -136,7 +135,7 @@ def fit_cell(
         backward=(result.backward, *backward) if result.backward else backward,
         curves=result.curves,
         seconds=result.seconds + (fitted.seconds if fitted else 0.0),
-        peak_rss_mb=max(peak.rss_mb, fitted.peak_rss_mb if fitted else 0.0),
+        peak_rss_mb=max(result.peak_rss_mb, fitted.peak_rss_mb if fitted else 0.0),
     )
 
 

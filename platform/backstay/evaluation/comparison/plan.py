@@ -10,7 +10,7 @@ from backstay.evaluation.consumers.training import FAST, PAPER, ConsumerConfig
 from backstay.training.config import FAST as FAST_FIT
 from backstay.training.config import PAPER as PAPER_FIT
 from backstay.training.config import FitConfig
-from backstay.training.version import VersionPlan
+from backstay.training.request import VersionPlan
 
 Profile = Literal["fast", "paper"]
 _Config = TypeVar("_Config", FitConfig, ConsumerConfig)

@@ -1,12 +1,12 @@
-"""Where the time goes: seconds per phase of a fit."""
+"""Seconds per phase of a fit."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Clock:
-    """Adds up seconds under names, each second once: the outermost block counts."""
+class PhaseTimer:
+    """Adds up the seconds of each phase. In nested blocks only the outermost one counts."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""z_{k-1} while version k learns: of every node, and of those of a sampled graph."""
+"""The teacher of version k: the vectors z_{k-1} of all nodes, or of a sampled graph's nodes."""
 
 from collections.abc import Sequence
 
@@ -10,21 +10,21 @@ from backstay.models.snapshot import Snapshot
 from backstay.models.trained import TrainedModel
 
 
-class Known:
+class Teacher:
     """The vectors of the version before, in evaluation mode on the training graph.
 
-    Where version k learns from sampled neighbours, the version before has to see the same sample.
-    With all neighbours it would see what version k doesn't: of a user, mostly, the very item that
-    is to be recommended. Version k would then learn to rely on it, and be misled by it later.
+    When version k trains on sampled neighbours, the teacher vectors are computed on the same
+    samples. Over all neighbours, a user's teacher vector would contain the very item that the
+    sample leaves out as the one to recommend. Version k would learn to rely on it, and rank worse.
     """
 
     def __init__(
         self, table: Tensor, model: TrainedModel | None = None, snapshots: Sequence[Snapshot] = ()
     ) -> None:
-        """`table` is z_{k-1} (N, D_{k-1}); it may be mapped or shared memory and is read by rows.
+        """`table` is z_{k-1} (N, D_{k-1}); it is read by rows and may be mapped or shared memory.
 
-        With M_{k-1} and the training graph as each `TrainedModel.lineage` reads it, samples can be
-        embedded too.
+        With M_{k-1} and the training graph in the vocabulary of each model of its lineage, samples
+        can be embedded too.
         """
         self.table = table.detach()
         self._parts = list(zip(model.lineage if model else (), snapshots, strict=True))
@@ -35,15 +35,15 @@ class Known:
         return self.table.shape[1]
 
     def rows(self, nodes: Tensor) -> Tensor:
-        """Of some nodes (n,), having heard all their neighbours: (n, D_{k-1}), on their device."""
+        """The vectors of nodes (n,) over all neighbours: (n, D_{k-1}), on the nodes' device."""
         return self.table.index_select(0, nodes.to(self.table.device)).to(nodes.device)
 
-    def on_samples(self, fan_out: int, device: torch.device) -> "KnownOnSamples | None":
-        """What embeds samples; None where that takes more than is known."""
-        return KnownOnSamples(self._parts, fan_out, device) if self._parts else None
+    def sampled(self, fan_out: int, device: torch.device) -> "SampledTeacher | None":
+        """The teacher that embeds samples; None where there is only a table."""
+        return SampledTeacher(self._parts, fan_out, device) if self._parts else None
 
 
-class KnownOnSamples:
+class SampledTeacher:
     """M_{k-1} on sampled graphs."""
 
     def __init__(
@@ -61,7 +61,7 @@ class KnownOnSamples:
         self._samplers = [
             NeighbourSampler(
                 snapshot=snapshot,
-                rounds=network.rounds,
+                n_layers=network.n_layers,
                 fan_out=fan_out,
                 normalisation=network.normalisation,
             )
@@ -69,13 +69,13 @@ class KnownOnSamples:
         ]
 
     @property
-    def rounds(self) -> int:
-        """How many rounds a sample needs."""
-        return max(network.rounds for network in self._networks)
+    def n_layers(self) -> int:
+        """The number of layers that a sample needs."""
+        return max(network.n_layers for network in self._networks)
 
     @torch.no_grad()
     def embed(self, sample: Sample) -> Tensor:
-        """The nodes that a sample leads to: (n, D_{k-1})."""
+        """The vectors of the nodes that a sample leads to: (n, D_{k-1})."""
         z = torch.empty(0, device=self._device)
         for network, sampler, basis in zip(
             self._networks, self._samplers, self._bases, strict=True

@@ -10,14 +10,14 @@ from backstay.models.neighbours import NeighbourSampler
 from backstay.models.protocol import ModelConfig
 from backstay.models.snapshot import Snapshot
 from backstay.models.trained import TrainedModel
-from backstay.training.known import Known
+from backstay.training.teacher import Teacher
 
 SOME = np.array([0, 3, 4, NODES - 2, NODES - 1])
 
 
 def trained(dim, *, layers=2, base=None, seed=0, architecture="pinsage", forget=0):
     """A network that has seen some data, and hasn't seen the last `forget` values of a kind."""
-    named = ATTRIBUTES.with_ids() if ARCHITECTURES[architecture].knows_items else ATTRIBUTES
+    named = ATTRIBUTES.with_ids() if ARCHITECTURES[architecture].uses_item_ids else ATTRIBUTES
     vocabulary = {
         kind.name: tuple(kind.values)[: len(kind.values) - forget] for kind in named.kinds
     }
@@ -33,12 +33,12 @@ def trained(dim, *, layers=2, base=None, seed=0, architecture="pinsage", forget=
 
 def known_of(model):
     snapshots = [SNAPSHOT.read_as(ATTRIBUTES.reindexed(part.vocabulary)) for part in model.lineage]
-    return Known(torch.tensor(model.embed(STEP, ATTRIBUTES)), model, snapshots)
+    return Teacher(torch.tensor(model.embed(STEP, ATTRIBUTES)), model, snapshots)
 
 
-def sample_of(rounds, *, fan_out, seed=0):
-    sampler = NeighbourSampler(snapshot=SNAPSHOT, rounds=rounds, fan_out=fan_out)
-    return sampler.sample(SOME, np.random.default_rng(seed), rounds=rounds)
+def sample_of(n_layers, *, fan_out, seed=0):
+    sampler = NeighbourSampler(snapshot=SNAPSHOT, n_layers=n_layers, fan_out=fan_out)
+    return sampler.sample(SOME, np.random.default_rng(seed), n_layers=n_layers)
 
 
 LINEAGES = {
@@ -55,41 +55,41 @@ LINEAGES = {
 @pytest.mark.parametrize("lineage", LINEAGES)
 def test_with_a_fan_out_that_covers_all_a_sample_gives_the_rows_of_the_table(lineage):
     known = known_of(LINEAGES[lineage]())
-    before = known.on_samples(EVERYONE, CPU)
-    found = before.embed(sample_of(before.rounds, fan_out=EVERYONE))
+    before = known.sampled(EVERYONE, CPU)
+    found = before.embed(sample_of(before.n_layers, fan_out=EVERYONE))
     torch.testing.assert_close(found, known.rows(torch.tensor(SOME)), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("lineage", LINEAGES)
 def test_a_deeper_sample_gives_the_same(lineage):
-    before = known_of(LINEAGES[lineage]()).on_samples(EVERYONE, CPU)
+    before = known_of(LINEAGES[lineage]()).sampled(EVERYONE, CPU)
     found, deeper = (
-        before.embed(sample_of(before.rounds + more, fan_out=EVERYONE)) for more in (0, 1)
+        before.embed(sample_of(before.n_layers + more, fan_out=EVERYONE)) for more in (0, 1)
     )
     torch.testing.assert_close(found, deeper, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_the_version_before_hears_whom_the_learning_version_hears(architecture):
+def test_the_teacher_embeds_the_same_sample_as_the_version_that_is_fitted(architecture):
     """So a version that starts as the one before is aligned on every sample, to the last digit."""
     model = trained(6, architecture=architecture)
     network = model.load()
     snapshot = Snapshot.of(STEP, ATTRIBUTES.reindexed(model.vocabulary))
-    before = known_of(model).on_samples(2, CPU)
+    before = known_of(model).sampled(2, CPU)
     sampler = NeighbourSampler(
-        snapshot=snapshot, rounds=network.rounds, fan_out=2, normalisation=network.normalisation
+        snapshot=snapshot, n_layers=network.n_layers, fan_out=2, normalisation=network.normalisation
     )
-    sample = sampler.sample(SOME, np.random.default_rng(1), rounds=before.rounds)
+    sample = sampler.sample(SOME, np.random.default_rng(1), n_layers=before.n_layers)
     with torch.no_grad():
         ours = network(sampler.graph(sample))
     assert torch.equal(before.embed(sample), ours)
-    other = sampler.sample(SOME, np.random.default_rng(2), rounds=before.rounds)
+    other = sampler.sample(SOME, np.random.default_rng(2), n_layers=before.n_layers)
     assert not torch.allclose(before.embed(other), ours, atol=1e-3)
 
 
 def test_nothing_is_learned_through_it():
-    before = known_of(trained(2, base=trained(6))).on_samples(3, CPU)
-    assert not before.embed(sample_of(before.rounds, fan_out=3)).requires_grad
+    before = known_of(trained(2, base=trained(6))).sampled(3, CPU)
+    assert not before.embed(sample_of(before.n_layers, fan_out=3)).requires_grad
 
 
 def test_a_graph_read_by_another_model_shares_its_memory():
@@ -99,7 +99,7 @@ def test_a_graph_read_by_another_model_shares_its_memory():
 
 
 def test_without_the_model_there_is_a_table_alone():
-    known = Known(random(NODES, 6))
-    assert known.on_samples(3, CPU) is None
+    known = Teacher(random(NODES, 6))
+    assert known.sampled(3, CPU) is None
     assert known.dim == 6
     assert torch.equal(known.rows(torch.tensor([2, 2])), known.table[[2, 2]])

@@ -1,4 +1,4 @@
-"""The marketplace's users: when they join, what they like, and who visits next."""
+"""The marketplace's users: when they join, their tastes, and who visits next."""
 
 import math
 
@@ -13,14 +13,14 @@ DORMANT = 0.02  # how likely the long absent return, where 1 is those who were j
 VISIT = (0.8, 0.8)  # mean and standard deviation of the logarithm of a visit's interactions
 
 COMMUNITIES = 24  # centres that tastes gather around
-GATHERED = 0.7  # share of a taste's variance that its community tells
+GATHERED = 0.7  # share of a taste's variance that its community explains
 LOYALTY = 0.5  # standard deviation of log-activity between communities
 TREND = 1.0  # standard deviation of the communities' log-popularity with newcomers
-KINDNESS = 0.3  # standard deviation of what a user's ratings are above the average's, in stars
+KINDNESS = 0.3  # standard deviation between users' mean ratings, in stars
 
 
-class Crowd:
-    """U users in the order in which they join; those who haven't yet have no taste either."""
+class Users:
+    """U users in the order in which they join; the taste of a later user is still zero."""
 
     def __init__(self, rng: np.random.Generator, config: MarketplaceConfig) -> None:
         users = config.n_users
@@ -38,21 +38,21 @@ class Crowd:
     def visits(
         self, position: float, *, until: float, wanted: int, longest: int
     ) -> tuple[Index, Index]:
-        """Who visits between two positions, and for how many interactions each.
+        """The users who visit between two positions, and the number of interactions of each.
 
-        Newcomers come first, then those who return, drawn without replacement; nobody comes
-        twice. The interactions add up to `wanted`, or fewer where the crowd is too small.
+        Newcomers come first, then returning users, drawn without replacement. Each user comes at
+        most once. The interactions add up to `wanted`, or fewer where there are too few users.
         """
-        known = self._joined
+        joined = self._joined
         newcomers = self._join(position, until=until, most=wanted)
         mean_visit = math.exp(VISIT[0] + VISIT[1] ** 2 / 2)
-        count = min(known, math.ceil(1.3 * wanted / mean_visit) + 8)
-        visitors = np.concatenate([newcomers, self._returning(position, known, count)])
+        count = min(joined, math.ceil(1.3 * wanted / mean_visit) + 8)
+        visitors = np.concatenate([newcomers, self._returning(position, joined, count)])
         lengths = np.ceil(self._rng.lognormal(*VISIT, len(visitors))).astype(np.int64)
         missing = max(0, wanted - int(lengths.sum()))
         lengths = np.minimum(lengths + -(-missing // len(visitors)), longest)
 
-        # Each newcomer keeps one interaction; the rest goes to the visitors in order.
+        # Each newcomer gets one interaction; the rest go to the visitors in order.
         first = np.arange(len(visitors)) < len(newcomers)
         served = np.minimum(np.cumsum(lengths - first), wanted - len(newcomers))
         lengths = np.diff(served, prepend=0) + first
@@ -75,12 +75,12 @@ class Crowd:
         self._activity[newcomers] += self._loyalty[community]
         return newcomers
 
-    def _returning(self, position: float, known: int, count: int) -> Index:
-        away = position - self._last_visit[:known]
-        eagerness = np.exp(self._activity[:known]) * (DORMANT + np.exp(-away / MEMORY))
-        # The least of exponential waits is a draw without replacement, in order of arrival.
-        waits = self._rng.standard_exponential(known, np.float32) / eagerness
-        if count < known:
+    def _returning(self, position: float, joined: int, count: int) -> Index:
+        away = position - self._last_visit[:joined]
+        eagerness = np.exp(self._activity[:joined]) * (DORMANT + np.exp(-away / MEMORY))
+        # The least of exponential waits are a draw without replacement, in order of arrival.
+        waits = self._rng.standard_exponential(joined, np.float32) / eagerness
+        if count < joined:
             soonest = np.argpartition(waits, count)[:count]
             return soonest[np.argsort(waits[soonest])]
         return np.argsort(waits)
