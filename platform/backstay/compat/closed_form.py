@@ -1,137 +1,20 @@
-"""Maps in closed form: what the two versions' second moments say, and nothing else of the rows.
+"""Maps in closed form, fitted to the second moments of two versions alone.
 
-Every fit here reads `Moments`, sums of D×D numbers that one pass over paired rows gathers in blocks
-and that add up across blocks, workers and machines. x is a row of the newer version, (D_s,), and y
-the same entity's row of the older one, (D_t,); a map turns x into an estimate of y.
+x is a row of the newer version, (D_s,), and y the same entity's row of the older one, (D_t,); a map
+turns x into an estimate of y. See `Moments`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import reduce
-from operator import add
 
 import numpy as np
-import numpy.typing as npt
 
 from backstay.compat.maps import AffineMap, EntityMaps
 from backstay.compat.methods import ClosedForm
-from backstay.errors import InputError, UsageError
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-
-BLOCK_ROWS = 8192
-"""Rows taken to float64 at once: 64 MiB for two tables of 512 dimensions."""
+from backstay.compat.moments import Float32, Float64, Moments, check_any, moments_of
+from backstay.errors import UsageError
 
 _EPS = float(np.finfo(np.float64).eps)
 _EPS_32 = float(np.finfo(np.float32).eps)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Moments:
-    """Weighted sums over paired rows (x, y), in float64."""
-
-    rows: int
-    weight: float  # sum of the rows' weights; `rows` where there are none
-    x: Float64  # (D_s,) Σ w·x
-    y: Float64  # (D_t,) Σ w·y
-    xx: Float64  # (D_s, D_s) Σ w·x xᵀ
-    xy: Float64  # (D_s, D_t) Σ w·x yᵀ
-    yy: Float64  # (D_t, D_t) Σ w·y yᵀ
-
-    @classmethod
-    def of(cls, x: Float32, y: Float32, *, weights: npt.ArrayLike | None = None) -> "Moments":
-        """The moments of one block, which is copied to float64 whole; see `moments_of`.
-
-        Args:
-            x: (n, D_s) newer vectors.
-            y: (n, D_t) older vectors of the same n entities, in the same order.
-            weights: (n,) at least 0; all 1 where left out.
-
-        Raises:
-            UsageError: the shapes don't pair up, or a weight is negative.
-            InputError: a value is not finite.
-        """
-        _check_pairs(x, y)
-        for name, values in (("newer", x), ("older", y)):
-            if not np.isfinite(values).all():
-                raise InputError(
-                    f"expected finite vectors, found NaN or infinity among the {name} ones; "
-                    "leave those rows out or look into the model."
-                )
-        given = np.ones(len(x)) if weights is None else _check_weights(weights, rows=len(x))
-        x64, y64 = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        sums = given @ x64, given @ y64
-        if weights is not None:
-            root = np.sqrt(given)[:, None]
-            x64, y64 = root * x64, root * y64
-        return cls(
-            rows=len(x),
-            weight=float(given.sum()),
-            x=sums[0],
-            y=sums[1],
-            xx=x64.T @ x64,
-            xy=x64.T @ y64,
-            yy=y64.T @ y64,
-        )
-
-    def __add__(self, other: "Moments") -> "Moments":
-        if self.xy.shape != other.xy.shape:
-            raise UsageError(
-                f"expected moments of the same dimensions, found {self.xy.shape} and "
-                f"{other.xy.shape} (newer, older)."
-            )
-        parts = {name: value + getattr(other, name) for name, value in vars(self).items()}
-        return Moments(**parts)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(D_s, D_t)."""
-        found: tuple[int, int] = self.xy.shape
-        return found
-
-    def squared_error(self, map_: AffineMap) -> float:
-        """The weighted mean over these rows of ‖y − map(x)‖², without a look at the rows."""
-        _check_any(self)
-        if map_.matrix.shape != self.shape[::-1]:
-            raise UsageError(
-                f"expected a map of shape {self.shape[::-1]}, found {map_.matrix.shape}."
-            )
-        matrix, offset = map_.matrix.astype(np.float64), map_.offset.astype(np.float64)
-        # E‖y − Bx − c‖², multiplied out
-        around = np.trace(self.yy) - 2 * np.sum(matrix.T * self.xy)
-        around += np.sum(matrix @ self.xx * matrix)
-        shift = offset @ (2 * (matrix @ self.x - self.y) + self.weight * offset)
-        return max(0.0, float(around + shift) / self.weight)
-
-
-def moments_of(
-    x: Float32,
-    y: Float32,
-    *,
-    weights: npt.ArrayLike | None = None,
-    block_rows: int = BLOCK_ROWS,
-) -> Moments:
-    """The moments of (n, D_s) and (n, D_t) arrays or memory maps, read in blocks of rows.
-
-    Args:
-        x: Newer vectors, float32.
-        y: Older vectors of the same n entities, float32.
-        weights: (n,) at least 0; all 1 where left out.
-        block_rows: Rows held in float64 at once; has no bearing on the result but for rounding.
-
-    Raises:
-        UsageError: the shapes don't pair up, or a weight is negative.
-        InputError: a value is not finite.
-    """
-    _check_pairs(x, y)
-    given = None if weights is None else _check_weights(weights, rows=len(x))
-    blocks = (slice(start, start + block_rows) for start in range(0, max(1, len(x)), block_rows))
-    parts = (
-        Moments.of(x[block], y[block], weights=None if given is None else given[block])
-        for block in blocks
-    )
-    return reduce(add, parts)
 
 
 def ridge(moments: Moments, *, penalty: float = 1e-4, intercept: bool = True) -> AffineMap:
@@ -147,12 +30,12 @@ def ridge(moments: Moments, *, penalty: float = 1e-4, intercept: bool = True) ->
         penalty: At least 0.
         intercept: Fit c as well, unpenalised; the offset is zero otherwise.
     """
-    _check_any(moments)
+    check_any(moments)
     if not 0 <= penalty < float("inf"):
         raise UsageError(f"expected a penalty of at least 0, found {penalty}.")
     mean_x, mean_y = moments.x / moments.weight, moments.y / moments.weight
     xx, xy = moments.xx / moments.weight, moments.xy / moments.weight
-    # What rounding leaves of the sums: a variance below it is none.
+    # Variances below this are rounding errors of the sums.
     floor = _EPS * len(xx) * float(np.trace(xx))
     if intercept:
         xx = xx - np.outer(mean_x, mean_x)
@@ -174,17 +57,17 @@ def procrustes(moments: Moments) -> AffineMap:
     that minimises the distance to y filled up with zeros. Where D_s < D_t its columns are.
     Stretches no vector.
     """
-    _check_any(moments)
+    check_any(moments)
     return AffineMap.linear(_rotation(moments.xy).astype(np.float32))
 
 
 def similarity(moments: Moments) -> AffineMap:
     """`procrustes` of the vectors around their means, with one scale and an offset (Umeyama 1991).
 
-    It has as few degrees of freedom as the rotation, and so needs fewer rows than `ridge`, but
-    doesn't mind versions that lie around another point or have another unit.
+    It has about as few degrees of freedom as the rotation, so it needs fewer rows than `ridge`.
+    Unlike the rotation, it fits versions with another mean or scale.
     """
-    _check_any(moments)
+    check_any(moments)
     mean_x, mean_y = moments.x / moments.weight, moments.y / moments.weight
     cross = moments.xy / moments.weight - np.outer(mean_x, mean_y)
     rotation = _rotation(cross)
@@ -200,7 +83,7 @@ def similarity(moments: Moments) -> AffineMap:
 def orthogonal_low_rank(users: Moments, items: Moments) -> EntityMaps:
     """Maps back that keep every score of the newer model (Zielnicki & Hsiao, arXiv 2508.07574).
 
-    Scores UVᵀ say nothing of the basis: (UA, VA⁻ᵀ) scores alike. With the singular value
+    Scores UVᵀ do not depend on the basis: (UA, VA⁻ᵀ) gives the same scores. With the singular value
     decomposition UVᵀ = P S Qᵀ each version has standardised vectors P S^½ = U T_u and
     Q S^½ = V T_v, which are unique but for a rotation among equal singular values and the signs.
     The rotation R that brings the newer standardised users and items nearest to the older ones
@@ -216,8 +99,8 @@ def orthogonal_low_rank(users: Moments, items: Moments) -> EntityMaps:
         users: Moments of the users' paired vectors, newer and older.
         items: Moments of the items' paired vectors, in the same two spaces.
     """
-    _check_any(users)
-    _check_any(items)
+    check_any(users)
+    check_any(items)
     if users.shape != items.shape:
         raise UsageError(
             "expected users and items of the same two spaces, found dimensions (newer, older) "
@@ -236,10 +119,11 @@ def orthogonal_low_rank(users: Moments, items: Moments) -> EntityMaps:
 def agree(directs: Sequence[Float32], older_maps: Sequence[Float32]) -> Float32:
     """B_k (D_{k-1}, D_k) whose chains into all older versions come nearest to the direct maps.
 
-    A chain of maps that are each the best of their step drifts off: the best map from k straight to
-    j does better. With C_j = B_{j+1} … B_{k-1} (C_{k-1} is the identity) and the least-squares map
-    A_j from z_k to z_j, Σ_j E‖C_j B z_k − z_j‖² is least where Σ_j C_jᵀC_j B = Σ_j C_jᵀA_j: the
-    multi-step loss of arXiv 2206.03040, but towards the older versions' own vectors, solved.
+    A chain of maps that are each the best of their step accumulates errors: the best direct map
+    from k to j does better. With C_j = B_{j+1} … B_{k-1} (C_{k-1} is the identity) and the
+    least-squares map A_j from z_k to z_j, Σ_j E‖C_j B z_k − z_j‖² is least where Σ_j C_jᵀC_j B =
+    Σ_j C_jᵀA_j. This is the multi-step loss of arXiv 2206.03040, but towards the older versions'
+    own vectors, solved.
 
     Args:
         directs: A_{k-1}, A_{k-2}, …: (D_j, D_k) each, newest target first, at least one.
@@ -290,41 +174,15 @@ def _standardisers(users: Float64, items: Float64, *, rank: int) -> tuple[Float6
     """T_u and T_v, (D, r) each with r ≤ rank, from the Gram matrices UᵀU and VᵀV."""
     user_root, item_root = _root(users), _root(items)
     left, values, right = np.linalg.svd(user_root @ item_root.T)
-    kept = values[:rank] > _EPS_32 * values[0]  # float32 vectors say nothing below that
-    scale = np.sqrt(values[:rank][kept])
-    t_users = item_root.T @ right.T[:, :rank][:, kept] / scale
-    t_items = user_root.T @ left[:, :rank][:, kept] / scale
+    above = values[:rank] > _EPS_32 * values[0]  # below that lies the rounding of float32 vectors
+    scale = np.sqrt(values[:rank][above])
+    t_users = item_root.T @ right.T[:, :rank][:, above] / scale
+    t_items = user_root.T @ left[:, :rank][:, above] / scale
     return t_users, t_items
 
 
 def _root(gram: Float64) -> Float64:
-    """F with FᵀF = gram; directions that rounding alone gives a length are zero."""
+    """F with FᵀF = gram; directions whose length is mere rounding are set to zero."""
     values, axes = np.linalg.eigh(gram)
     values = np.where(values > _EPS * len(gram) * values[-1], values, 0)
     return np.asarray(np.sqrt(values)[:, None] * axes.T, np.float64)
-
-
-def _check_pairs(x: Float32, y: Float32) -> None:
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not (x.shape[1] and y.shape[1]):  # noqa: PLR2004
-        raise UsageError(
-            "expected newer and older vectors of the same rows, (n, D_s) and (n, D_t); "
-            f"found shapes {x.shape} and {y.shape}."
-        )
-
-
-def _check_weights(weights: npt.ArrayLike, *, rows: int) -> Float64:
-    found = np.asarray(weights, np.float64)
-    if found.shape != (rows,) or not (np.isfinite(found) & (found >= 0)).all():
-        raise UsageError(
-            f"expected {rows} finite weights of at least 0, one per row; found shape {found.shape}"
-            + (f", least {found.min()}." if found.size else ".")
-        )
-    return found
-
-
-def _check_any(moments: Moments) -> None:
-    if not moments.weight > 0:
-        raise UsageError(
-            f"expected moments of at least one row, found {moments.rows} rows of weight "
-            f"{moments.weight}."
-        )

@@ -1,6 +1,6 @@
-"""The table of update methods (design, section 3): how M_k and B_k are obtained.
+"""The table of update methods: how M_k and B_k are obtained.
 
-The fitting loop reads these rows and makes no difference between them.
+The fitting loop reads these rows and treats them alike.
 """
 
 from dataclasses import dataclass
@@ -19,33 +19,33 @@ class Method:
 
     name: str
     model: Literal["frozen", "continued", "scratch", "extended"]
-    """M_{k-1} as it is; M_{k-1} trained on; M_k from a fresh start; or M_k built onto a frozen
-    M_{k-1}, whose vectors it turns and adds dimensions to."""
+    """M_{k-1} unchanged; M_{k-1} trained further; M_k trained from scratch; or M_k that extends a
+    frozen M_{k-1} by new dimensions, in a new basis."""
     map: Literal["none", "identity", "linear", "inverse"]
-    """How z_k leads back to z_{k-1}: not at all; by its first D_{k-1} dimensions as they are; by a
-    learned linear map; or by undoing what an extended model does."""
-    closed_form: ClosedForm | None = None  # what solves for the map instead, without a loop
+    """The map from z_k to z_{k-1}: none; its first D_{k-1} dimensions; a linear map; or the inverse
+    of the extension."""
+    closed_form: ClosedForm | None = None  # the solver of the map, instead of the loop
     alignment: Literal["single", "multi"] = "multi"  # the loss that fits a learned map
-    joint: bool = False  # the alignment is learned together with the model, not after it
+    joint: bool = False  # the map is trained together with the model, not after it
 
     @property
     def posthoc(self) -> bool:
-        """A map is fitted once the model is finished, which knows nothing of it."""
+        """Whether the map is fitted after the model, which is trained without it."""
         return self.map == "linear" and not self.joint
 
     @property
     def publishable(self) -> bool:
-        """Its map is one matrix for all entities, which is what a version is published with."""
+        """Whether its map is one matrix for all entities, as a published version needs."""
         return self.closed_form not in {"ridge", "low-rank"}
 
     @property
     def needs_teacher(self) -> bool:
-        """Fitting reads the vectors that M_{k-1} has on the snapshot of version k."""
+        """Whether the fit reads the vectors of M_{k-1} on the snapshot of version k."""
         return self.aligns or self.model == "extended" or self.closed_form is not None
 
     @property
     def aligns(self) -> bool:
-        """z_{k-1} is a target of the loss that is minimised step by step."""
+        """Whether the loop minimises an alignment loss towards z_{k-1}."""
         return self.joint or (self.posthoc and self.closed_form is None)
 
 

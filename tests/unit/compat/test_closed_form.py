@@ -6,14 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.compat.closed_form import (
-    Moments,
-    moments_of,
     orthogonal_low_rank,
     procrustes,
     ridge,
     similarity,
 )
 from backstay.compat.maps import AffineMap, chain_affine
+from backstay.compat.moments import Moments, moments_of
 from backstay.errors import InputError, MapMismatchError, UsageError
 
 

@@ -5,8 +5,9 @@ from functools import partial
 
 import numpy as np
 
-from backstay.compat.closed_form import Moments, procrustes, ridge, similarity
+from backstay.compat.closed_form import procrustes, ridge, similarity
 from backstay.compat.maps import AffineMap
+from backstay.compat.moments import Moments
 
 PENALTY = 1e-4
 """Of ridge, as a share of the mean variance of the newer vectors' dimensions."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backstay.compat.closed_form import BLOCK_ROWS, Moments
+from backstay.compat.moments import BLOCK_ROWS, Moments
 from backstay.errors import InputError
 from backstay.evaluation.table_maps.outside_tables import Float32, Keys, OutsideTable
 
