@@ -1,4 +1,4 @@
-"""Alignment losses: how far B_k z_k is from z_{k-1}, as torch sees it (design, section 3).
+"""Alignment losses in torch: the distance of B_k z_k from z_{k-1}.
 
 Legend of shapes: n rows of a batch, D_k dimensions of version k.
 """

@@ -1,4 +1,4 @@
-"""Maps and their chains: backward maps, which know their versions, and bare affine ones."""
+"""Maps and their chains: backward maps between versions of a space, and plain affine maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from backstay.errors import MapMismatchError
 
 @dataclass(frozen=True)
 class Vectors:
-    """Vectors that know where they live."""
+    """Vectors of one version of a space."""
 
     space: str
     version: int
@@ -32,8 +32,8 @@ class BackwardMap:
     """A linear map from version `source` of a space to the older version `target`.
 
     `matrix` is float32 (D_target, D_source): z_target ≈ matrix · z_source. B_k is the map with
-    source k and target k - 1; a chain is the map that composing several of them gives; a map
-    with source equal to target is the identity.
+    source k and target k - 1. A chain is the composition of several maps. A map whose source equals
+    its target is the identity.
     """
 
     space: str
@@ -100,9 +100,9 @@ def compose(maps: list[BackwardMap]) -> BackwardMap:
 
 @dataclass(frozen=True, eq=False)
 class AffineMap:
-    """z_old ≈ matrix · z_new + offset, between spaces that the caller keeps in mind.
+    """z_old ≈ matrix · z_new + offset, without names of spaces or versions.
 
-    What a closed-form fit gives; `BackwardMap` is what a registry holds.
+    The result of a closed-form fit; a registry stores a `BackwardMap`.
     """
 
     matrix: npt.NDArray[np.float32]  # (D_t, D_s)
@@ -131,28 +131,28 @@ class AffineMap:
         return x @ self.matrix.T + self.offset
 
     def after(self, newer: "AffineMap") -> "AffineMap":
-        """The map that takes `newer` first and this one, which leads on from there, second."""
+        """The composition: `newer` first, then this map."""
         return chain_affine([self, newer])
 
 
 @dataclass(frozen=True, kw_only=True)
 class EntityMaps:
-    """How users and items of a version lead back to an older one: mostly by the same map."""
+    """The maps of users and items to an older version; mostly one map for both."""
 
     user: AffineMap
     item: AffineMap
 
     @classmethod
     def linear(cls, matrix: npt.NDArray[np.float32]) -> "EntityMaps":
-        """The map of `matrix` (D_t, D_s), for all entities alike."""
+        """The map of `matrix` (D_t, D_s), for all entities."""
         both = AffineMap.linear(matrix)
         return cls(user=both, item=both)
 
     @property
     def matrix(self) -> npt.NDArray[np.float32]:
-        """The one matrix (D_t, D_s) that leads all entities back.
+        """The one matrix (D_t, D_s) of all entities.
 
-        Raises MapMismatchError where it takes more than one matrix.
+        Raises MapMismatchError for an offset, or for separate maps of users and items.
         """
         if self.user is not self.item or self.user.offset.any():
             raise MapMismatchError(
@@ -170,7 +170,7 @@ class EntityMaps:
 
 
 def chain_entity_maps(maps: Sequence[EntityMaps]) -> EntityMaps:
-    """At least one pair of maps after another, oldest target first; see `chain_affine`."""
+    """The composition of at least one pair of maps, oldest target first; see `chain_affine`."""
     user = chain_affine([part.user for part in maps])
     if all(part.user is part.item for part in maps):
         return EntityMaps(user=user, item=user)
@@ -178,9 +178,9 @@ def chain_entity_maps(maps: Sequence[EntityMaps]) -> EntityMaps:
 
 
 def chain_affine(maps: Sequence[AffineMap]) -> AffineMap:
-    """At least one map after another, oldest target first; in float64, rounded once.
+    """The composition of at least one map, oldest target first; in float64, rounded once.
 
-    Raises MapMismatchError where one map doesn't take what the next one gives.
+    Raises MapMismatchError where the dimensions of neighbouring maps differ.
     """
     matrix, offset = maps[0].matrix.astype(np.float64), maps[0].offset.astype(np.float64)
     for newer in maps[1:]:
