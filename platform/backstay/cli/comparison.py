@@ -96,9 +96,8 @@ def _compare_tables(
     output: Output, tables: tuple[str, ...], out: Path, settings: dict[str, object]
 ) -> None:
     from backstay.evaluation.table_maps.compare import compare_tables
-    from backstay.evaluation.table_maps.document import document
     from backstay.evaluation.table_maps.terminal_table import terminal_picture
-    from backstay.evaluation.table_maps.write import write_comparison
+    from backstay.evaluation.table_maps.write import document, write_comparison
 
     found = compare_tables(tables, out=out, **options.given(settings))
     write_comparison(found, out)

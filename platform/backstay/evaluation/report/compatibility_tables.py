@@ -6,8 +6,7 @@ from backstay.evaluation.analysis.by_consumer import NO_SHARES
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.comparison.results import MapFigures
 from backstay.evaluation.report import words
-from backstay.evaluation.report.shades import heat
-from backstay.evaluation.report.table import Row, Table, TableCell, rows
+from backstay.evaluation.report.table import Row, Table, TableCell, heat, rows
 
 
 def shares(analysis: Analysis) -> Table:

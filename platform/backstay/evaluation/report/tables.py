@@ -5,8 +5,7 @@ from backstay.evaluation.analysis.groups import SUM
 from backstay.evaluation.analysis.significance import FIX_M0
 from backstay.evaluation.report import compatibility_tables as compatible
 from backstay.evaluation.report import words
-from backstay.evaluation.report.shades import cost_shade
-from backstay.evaluation.report.table import Row, Table, TableCell, rows
+from backstay.evaluation.report.table import Row, Table, TableCell, cost_shade, rows
 
 
 def tables(analysis: Analysis) -> dict[str, Table]:

@@ -14,7 +14,7 @@ from backstay.evaluation.metrics.bootstrap import interval
 from backstay.evaluation.table_maps.advice import SIMPLEST_FIRST, advise, conclude
 from backstay.evaluation.table_maps.fits import FITS, PENALTY
 from backstay.evaluation.table_maps.judge import NEIGHBOURS, Float64, Judged, judge
-from backstay.evaluation.table_maps.outside_tables import OutsideTable, open_outside_tables
+from backstay.evaluation.table_maps.outside_tables import open_outside_tables
 from backstay.evaluation.table_maps.results import (
     MapComparison,
     MapScore,
@@ -90,11 +90,21 @@ def compare_tables(
     advice = tuple(
         advise(found)
         for pair in shared
-        if (found := [score for score in scores if (score.source, score.target) == pair])
+        if (found := [score for score in scores if score.pair == pair])
     )
     return MapComparison(
         conclusion=conclude(advice, newest=len(tables) - 1),
-        tables=tuple(_table_info(version, table) for version, table in enumerate(tables)),
+        tables=tuple(
+            TableInfo(
+                version=version,
+                name=table.name,
+                path=table.path,
+                rows=len(table.keys),
+                dim=table.dim,
+                id_type=table.id_type,
+            )
+            for version, table in enumerate(tables)
+        ),
         pairs=tuple(map(_pair_info, shared.values())),
         maps=tuple(scores),
         advice=advice,
@@ -218,17 +228,6 @@ def _score(
 def _retention(found: Float64, permitted: Float64) -> Float64:
     """Recall@10 of the own id by mapped vectors, as a share of that by the older vectors."""
     return np.asarray(found / permitted)
-
-
-def _table_info(version: int, table: OutsideTable) -> TableInfo:
-    return TableInfo(
-        version=version,
-        name=table.name,
-        path=table.path,
-        rows=len(table.keys),
-        dim=table.dim,
-        id_type=table.id_type,
-    )
 
 
 def _pair_info(ids: Shared) -> PairInfo:

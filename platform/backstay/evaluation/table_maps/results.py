@@ -34,11 +34,27 @@ class TableInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairInfo:
-    """Numbers of ids of two tables. Only common ids are used."""
+class OfPair:
+    """Names the pair of versions that a result is about."""
 
     source: int  # the newer version
     target: int  # the older one
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """(source, target)."""
+        return self.source, self.target
+
+    @property
+    def label(self) -> str:
+        """The pair as text."""
+        return f"{self.source}→{self.target}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairInfo(OfPair):
+    """Numbers of ids of two tables. Only common ids are used."""
+
     common: int  # ids in both
     only_newer: int
     only_older: int
@@ -48,14 +64,12 @@ class PairInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapScore:
+class MapScore(OfPair):
     """How close one map brings the vectors of `source` to the table of `target`.
 
     Means over held-out ids; intervals are 95 % of bootstrap replicates over those ids.
     """
 
-    source: int
-    target: int
     method: str
     route: Route
     cosine: float  # between a mapped vector and the older one of the same id
@@ -78,11 +92,6 @@ class Advice:
     score: MapScore  # of the map to use, or of the best one if the old table has to be kept
     search_only: bool  # neighbours are kept, but values are too far off for models to read
 
-    @property
-    def pair(self) -> tuple[int, int]:
-        """(source, target)."""
-        return self.score.source, self.score.target
-
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
@@ -95,11 +104,9 @@ class Conclusion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SkippedMap:
+class SkippedMap(OfPair):
     """A map that could not be fitted or judged."""
 
-    source: int
-    target: int
     method: str | None  # None: all of them
     code: SkipCode
 

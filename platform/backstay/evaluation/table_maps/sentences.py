@@ -76,7 +76,7 @@ def advice_sentence(advice: Advice) -> str:
         if advice.search_only
         else ""
     )
-    return f"{_pair(score)}: {ADVICE[advice.code](score)}{caution}"
+    return f"{score.label}: {ADVICE[advice.code](score)}{caution}"
 
 
 ADVICE: Mapping[AdviceCode, Callable[[MapScore], str]] = {
@@ -94,7 +94,7 @@ ADVICE: Mapping[AdviceCode, Callable[[MapScore], str]] = {
 def skipped_sentence(skipped: SkippedMap, comparison: MapComparison) -> str:
     """Which map was left out, and why."""
     what = skipped.method or "every map"
-    return f"{_pair(skipped)}: {what} left out, {skip_reason(skipped, comparison)}."
+    return f"{skipped.label}: {what} left out, {skip_reason(skipped, comparison)}."
 
 
 def skip_reason(skipped: SkippedMap, comparison: MapComparison) -> str:
@@ -103,11 +103,7 @@ def skip_reason(skipped: SkippedMap, comparison: MapComparison) -> str:
 
 
 def _too_few_ids(skipped: SkippedMap, comparison: MapComparison) -> str:
-    pair = next(
-        pair
-        for pair in comparison.pairs
-        if (pair.source, pair.target) == (skipped.source, skipped.target)
-    )
+    pair = next(pair for pair in comparison.pairs if pair.pair == skipped.pair)
     return f"{pair.common} ids in common, {pair.judged} of them held out: too few"
 
 
@@ -125,7 +121,7 @@ SKIPPED: Mapping[SkipCode, Callable[[SkippedMap, MapComparison], str]] = {
 def left_out(comparison: MapComparison) -> list[str]:
     """Which ids were not used, and which maps could not be fitted or judged: a sentence each."""
     ids = [
-        f"{pair.source}→{pair.target}: {pair.only_newer:,} ids of table {pair.source} alone and "
+        f"{pair.label}: {pair.only_newer:,} ids of table {pair.source} alone and "
         f"{pair.only_older:,} of table {pair.target} alone were not used."
         for pair in comparison.pairs
         if pair.only_newer or pair.only_older
@@ -150,10 +146,6 @@ def _figures(score: MapScore) -> str:
 
 def _map(score: MapScore) -> str:
     return f"{score.method} ({score.route})"
-
-
-def _pair(part: MapScore | SkippedMap) -> str:
-    return f"{part.source}→{part.target}"
 
 
 def _tables(versions: Sequence[int]) -> str:

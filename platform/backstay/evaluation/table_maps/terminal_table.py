@@ -40,7 +40,7 @@ def _table(comparison: MapComparison) -> Table:
     used = used_maps(comparison)
     shown = None
     for score in comparison.maps:
-        pair = f"{score.source}→{score.target}"
+        pair = score.label
         if shown not in {None, pair}:
             table.add_section()
         table.add_row(

@@ -1,53 +1,31 @@
-"""Writing a comparison of maps between tables: a page, a Markdown text and a JSON document."""
+"""Writing a comparison of maps between tables: report.html, report.md and tables.json.
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+tables.json:
+
+verdict     which older tables the newest one can replace, in a sentence or two
+conclusion  the same as versions: newest, replaced, kept, unknown
+tables      [{version, name, path, rows, dim, id_type}]
+pairs       numbers of ids: [{source, target, common, only_newer, only_older, fitted, judged,
+gallery}]
+maps        the figures of every map, see `MapScore`
+advice      [{source, target, code, keep_old, method, route, search_only, sentence}]
+left_out    [{source, target, code, what, reason}]
+settings    methods, sample, seed and the constants of the comparison
+"""
+
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypedDict
 
 from backstay.evaluation.report.templates import write_pages
 from backstay.evaluation.report.words import number
 from backstay.evaluation.table_maps import sentences
-from backstay.evaluation.table_maps.document import to_json
-from backstay.evaluation.table_maps.results import (
-    MapComparison,
-    MapScore,
-    PairInfo,
-    Route,
-    Settings,
-    TableInfo,
-)
+from backstay.evaluation.table_maps.results import MapComparison, MapScore
 from backstay.storage.atomic import write_file
 
 RESULTS_FILE = "tables.json"
 REPORT_FILE = "report.html"
 TEXT_FILE = "report.md"
-
-
-@dataclass(frozen=True)
-class PairSection:
-    """The section of the report on one pair of tables."""
-
-    pair: PairInfo
-    scores: Sequence[MapScore]
-    advice: Sequence[str]
-
-
-class Content(TypedDict):
-    """What the templates render."""
-
-    verdict: str
-    tables: Sequence[TableInfo]
-    pairs: Sequence[PairSection]
-    left_out: Sequence[str]
-    used: Collection[MapScore]
-    settings: Settings
-    routes: Mapping[Route, str]
-    methods: Mapping[str, str]
-    columns: Mapping[str, str]
-    percent: Callable[[float], str]
-    interval: Callable[[MapScore], str]
-    number: Callable[[float | None], str]
 
 
 def write_comparison(comparison: MapComparison, out: Path) -> Path:
@@ -56,12 +34,13 @@ def write_comparison(comparison: MapComparison, out: Path) -> Path:
     The page is self-contained: it loads nothing. Returns its path.
     """
     write_file(out / RESULTS_FILE, to_json(comparison).encode())
-    write_pages(
-        out,
-        package="backstay.evaluation.table_maps",
-        names=(TEXT_FILE, REPORT_FILE),
-        content=_content(comparison),
-    )
+    content = {
+        "comparison": comparison,
+        "sentences": sentences,
+        "used": used_maps(comparison),
+        "number": number,
+    }
+    write_pages(out, package=__package__, names=(TEXT_FILE, REPORT_FILE), content=content)
     return out / REPORT_FILE
 
 
@@ -70,27 +49,41 @@ def used_maps(comparison: MapComparison) -> frozenset[MapScore]:
     return frozenset(part.score for part in comparison.advice if part.code != "keep-old")
 
 
-def _content(comparison: MapComparison) -> Content:
-    return Content(
-        verdict=sentences.verdict(comparison.conclusion),
-        tables=comparison.tables,
-        pairs=[_section(comparison, pair) for pair in comparison.pairs],
-        left_out=sentences.left_out(comparison),
-        used=used_maps(comparison),
-        settings=comparison.settings,
-        routes=sentences.ROUTES,
-        methods=sentences.METHODS,
-        columns=sentences.COLUMNS,
-        percent=sentences.percent,
-        interval=sentences.overlap_interval,
-        number=number,
-    )
+def to_json(comparison: MapComparison) -> str:
+    """The text of tables.json."""
+    return json.dumps(document(comparison), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _section(comparison: MapComparison, pair: PairInfo) -> PairSection:
-    key = pair.source, pair.target
-    return PairSection(
-        pair,
-        [score for score in comparison.maps if (score.source, score.target) == key],
-        [sentences.advice_sentence(part) for part in comparison.advice if part.pair == key],
-    )
+def document(comparison: MapComparison) -> dict[str, object]:
+    """The contents of tables.json."""
+    return {
+        "verdict": sentences.verdict(comparison.conclusion),
+        "conclusion": asdict(comparison.conclusion),
+        "tables": [asdict(table) for table in comparison.tables],
+        "pairs": [asdict(pair) for pair in comparison.pairs],
+        "maps": [asdict(score) for score in comparison.maps],
+        "advice": [
+            {
+                "source": part.score.source,
+                "target": part.score.target,
+                "code": part.code,
+                "keep_old": part.code == "keep-old",
+                "method": part.score.method,
+                "route": part.score.route,
+                "search_only": part.search_only,
+                "sentence": sentences.advice_sentence(part),
+            }
+            for part in comparison.advice
+        ],
+        "left_out": [
+            {
+                "source": part.source,
+                "target": part.target,
+                "code": part.code,
+                "what": part.method or "every map",
+                "reason": sentences.skip_reason(part, comparison),
+            }
+            for part in comparison.skipped
+        ],
+        "settings": dict(comparison.settings),
+    }

@@ -4,7 +4,7 @@ import pytest
 
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.comparison.results import Failure
-from backstay.evaluation.report.shades import cost_shade, heat
+from backstay.evaluation.report.table import cost_shade, heat
 from backstay.evaluation.report.tables import tables
 
 

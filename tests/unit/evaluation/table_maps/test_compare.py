@@ -7,11 +7,11 @@ from backstay.errors import InputError, UsageError
 from backstay.evaluation.table_maps import sample as sampling
 from backstay.evaluation.table_maps.advice import SIMPLEST_FIRST
 from backstay.evaluation.table_maps.compare import compare_tables
-from backstay.evaluation.table_maps.document import document, to_json
 from backstay.evaluation.table_maps.fits import FITS
 from backstay.evaluation.table_maps.outside_tables import open_outside_tables
 from backstay.evaluation.table_maps.results import Conclusion, SkippedMap
 from backstay.evaluation.table_maps.sample import shared_ids
+from backstay.evaluation.table_maps.write import document, to_json
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_where_a_middle_version_lost_what_the_older_had_the_direct_map_is_named(
     found = scores(results)
     assert found[2, 0, "ridge", "direct"].overlap_at_10 > 0.99
     assert found[2, 0, "ridge", "chain"].overlap_at_10 < 0.6
-    advice = {part.pair: part for part in results.advice}
+    advice = {part.score.pair: part for part in results.advice}
     assert advice[2, 0].score.route == "direct"
     assert advice[2, 0].code == "use-map"
     assert advice[1, 0].code == "keep-old"

@@ -40,7 +40,7 @@ def test_the_verdict_and_the_advice_in_words(results):
     assert verdict(results.conclusion) == (
         "Keep tables 0, 1 and 2: no map from table 3 is good enough."
     )
-    sentences = {part.pair: advice_sentence(part) for part in results.advice}
+    sentences = {part.score.pair: advice_sentence(part) for part in results.advice}
     assert sentences[1, 0].startswith("1→0: use similarity (direct)")
     assert sentences[3, 2].startswith("3→2: keep the old table; no map back is good enough.")
 
