@@ -38,7 +38,7 @@ _COLUMNS = ("user", "item", "rating", "time", "attributes", "items", "integer_id
     "attributes",
     multiple=True,
     metavar="KIND=COLUMN",
-    type=options.Pair(),
+    type=options.PAIR,
     help="table: a column of item attributes; may be repeated.",
 )
 @click.option(

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 @options.seed
 @click.option(
     "--workers",
-    type=options.Workers(),
+    type=options.WORKERS,
     help="Training workers, or MIN:MAX of them; 0: this process.  [default: 0; on a cluster 1]",
 )
 @click.option("--gpu", is_flag=True, help="Give each worker one GPU.")

@@ -1,7 +1,7 @@
 """Judging one version by one method: its own task, older consumers, and its maps."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -83,10 +83,10 @@ def judge_version(
         cross, replicates = _recall(ranking, step, compatible, reference, resamples)
         record = replace(about, task=RETRIEVAL, value=cross.mean)
         records.append(replace(record, interval=defined_interval(replicates)))
-    pair = _Compatible(vectors_of(step, reference), vectors_of(step, compatible))
+    spaces = vectors_of(step, reference), vectors_of(step, compatible)
     for task, asked in examples.items():
         if task in consumers:
-            found, aucs[task] = _judge_consumers(about, asked, consumers[task], pair, resamples)
+            found, aucs[task] = _judge_consumers(about, asked, consumers[task], spaces, resamples)
             records += found
     return Judgement(
         version=newest.version,
@@ -95,14 +95,6 @@ def judge_version(
         recall=recalls,
         aucs=aucs,
     )
-
-
-@dataclass(frozen=True)
-class _Compatible:
-    """Vectors of the same entities in the space of version 0."""
-
-    old: StepVectors  # M_0's own
-    new: StepVectors  # version k's, mapped back
 
 
 def vectors_of(step: Step, z: Float32) -> StepVectors:
@@ -141,14 +133,17 @@ def _judge_consumers(
     about: Record,
     examples: Examples,
     consumers: Sequence[Consumer],
-    vectors: _Compatible,
+    spaces: tuple[StepVectors, StepVectors],
     resamples: Resamples,
 ) -> tuple[list[Record], Floats]:
-    """Records of one task's consumers on compatible vectors, and the replicates of ROC-AUC."""
+    """Records of one task's consumers on compatible vectors, and the replicates of ROC-AUC.
+
+    `spaces`: M_0's own vectors, and version k's mapped back to version 0, of the same entities.
+    """
     records, replicates = [], []
     units, labels = examples.units, examples.labels
     for seed, consumer in enumerate(consumers):
-        before, after = (consumer.logits(examples, z) for z in (vectors.old, vectors.new))
+        before, after = (consumer.logits(examples, z) for z in spaces)
         drawn = auc_replicates(after, labels, units, resamples)
         replicates.append(drawn)
         auc = roc_auc(after, labels)

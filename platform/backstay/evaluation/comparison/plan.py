@@ -1,7 +1,7 @@
 """The plan of a comparison: profiles, and the options that override them."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self, TypedDict, TypeVar
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 from backstay.compat.methods import METHODS, find_method
 from backstay.datasets.timeline import SLICES
@@ -13,7 +13,6 @@ from backstay.training.config import FitConfig
 from backstay.training.request import VersionPlan
 
 Profile = Literal["fast", "paper"]
-_Config = TypeVar("_Config", FitConfig, ConsumerConfig)
 
 
 class PlanOptions(TypedDict, total=False):
@@ -66,21 +65,7 @@ class ComparePlan:
     def of(
         cls,
         profile: Profile = "fast",
-        *,
-        methods: tuple[str, ...] | None = None,
-        dims: tuple[int, ...] | None = None,
-        layers: tuple[int, ...] | None = None,
-        slices: tuple[float, ...] | None = None,
-        epochs: int | None = None,
-        tuning_epochs: int | None = None,
-        map_epochs: int | None = None,
-        evaluate_every: int | None = None,
-        weight: float | None = None,
-        seed: int | None = None,
-        seeds: int | None = None,
-        widths: tuple[int, ...] | None = None,
-        dropouts: tuple[float, ...] | None = None,
-        consumer_epochs: int | None = None,
+        **options: Unpack[PlanOptions],
     ) -> Self:
         """A profile with some of its values replaced; the number of dims is that of versions.
 
@@ -89,26 +74,29 @@ class ComparePlan:
         value.
         """
         plan = cls() if profile == "paper" else cls(**_FAST, profile="fast")
-        dims = dims or plan.dims[: len(slices) - 1 if slices else None]
-        layers = layers or (2, 2)
+        given: dict[str, Any] = {
+            name: value for name, value in options.items() if value not in (None, ())
+        }
+        slices = given.pop("slices", None)
+        dims = given.pop("dims", plan.dims[: len(slices) - 1 if slices else None])
+        layers = given.pop("layers", (2, 2))
         layers = (layers + (layers[0] if len(layers) == 1 else 3,) * len(dims))[: len(dims)]
-        fit = plan.fit.scaled(epochs)
+        fit = plan.fit.scaled(given.pop("epochs", None))
+        consumer_epochs = given.pop("consumer_epochs", plan.consumers.epochs)
+
+        def taken(*names: str) -> dict[str, Any]:
+            return {name: given.pop(name) for name in names if name in given}
+
         return replace(
             plan,
-            methods=methods or plan.methods,
             dims=dims,
             layers=layers,
             slices=slices or SLICES[: len(dims) + 1],
-            fit=_with(fit, weight=weight, seed=seed, evaluate_every=evaluate_every),
-            map_epochs=map_epochs or plan.map_epochs,
-            tuning_epochs=tuning_epochs or plan.tuning_epochs,
-            consumers=_with(
-                plan.consumers,
-                seeds=seeds,
-                widths=widths,
-                dropouts=dropouts,
-                epochs=consumer_epochs,
+            fit=replace(fit, **taken("weight", "seed", "evaluate_every")),
+            consumers=replace(
+                plan.consumers, epochs=consumer_epochs, **taken("seeds", "widths", "dropouts")
             ),
+            **given,
         )
 
     def version(self, method: str, version: int) -> VersionPlan:
@@ -125,11 +113,6 @@ class ComparePlan:
     def to_dict(self) -> dict[str, object]:
         """The plan as results.json has it."""
         return asdict(self)
-
-
-def _with(config: _Config, **values: Any) -> _Config:
-    """The configuration with those values replaced that are not None."""
-    return replace(config, **{name: value for name, value in values.items() if value is not None})
 
 
 _FAST: dict[str, Any] = {

@@ -17,7 +17,7 @@ A record is one measured value. Its `task` and `metric` define what was measured
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
@@ -96,17 +96,8 @@ class Summary:
     @classmethod
     def blank(cls, method: str) -> Self:
         """A row without figures."""
-        return cls(
-            method=method,
-            intended_recall50=None,
-            intended_pct=None,
-            unintended_auc=None,
-            unintended_pct=None,
-            total_pct=None,
-            alignment_error=None,
-            fit_seconds=None,
-            peak_rss_mb=None,
-        )
+        figures = [field.name for field in fields(cls) if field.name != "method"]
+        return cls(method=method, **dict.fromkeys(figures))
 
 
 @dataclass(frozen=True, kw_only=True)
