@@ -5,9 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builders import marketplace
+
 # Before torch is loaded: the products in tests are too small to share among threads, and threads
 # that wait for each other on a busy machine take a hundred times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """A small generated data set."""
+    return marketplace(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="session")

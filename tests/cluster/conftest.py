@@ -13,16 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import numpy as np
-import pyarrow as pa
 import pytest
-from tests.cluster.processes import kill_all, pids_of
 
-from backstay.compat.maps import BackwardMap
-from backstay.registry.store import Registry
+from tests.support.processes import ROOT, kill_all, pids_of
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 
 RAYS_OWN_WARNINGS = [
     # Ray Data's context warns about its own old settings whenever one is made.
@@ -151,26 +146,3 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-def publish_versions(root: Path, *dims: int) -> Path:
-    """A registry of a space `movies`, with a version of each dimension and maps between them."""
-    space = Registry(root).space("movies")
-    for version, dim in enumerate(dims):
-        rng = np.random.default_rng(version)
-        draft = space.draft(version, run_id=f"run-{version}")
-        draft.write_model({}, {"w": np.zeros((1, dim), np.float32)}, {"genre": ("a",)})
-        values = rng.normal(size=(3, dim)).astype(np.float32)
-        draft.write_table("item", [(pa.array(["a", "b", "c"]), values)])
-        if version:
-            matrix = rng.normal(size=(dims[version - 1], dim)).astype(np.float32)
-            draft.write_backward(BackwardMap("movies", version, version - 1, matrix))
-        draft.write_metrics({})
-        parent = version - 1 if version else None
-        draft.publish(parent=parent, method="m", config={}, dataset_fingerprint="f")
-    return root
-
-
-@pytest.fixture(scope="session", name="publish_versions")
-def publish_versions_fixture():
-    return publish_versions

@@ -7,27 +7,18 @@ import signal
 from dataclasses import replace
 
 import pytest
-from tests.cluster.processes import Job
 
-from backstay.datasets.marketplace import generate
-from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.engines import search as search_module
 from backstay.engines.compare import compare
 from backstay.engines.search import search
 from backstay.errors import InputError, TrainingError, UsageError
 from backstay.evaluation.comparison.plan import ComparePlan
 from backstay.evaluation.comparison.results import Failure, Results
+from tests.support.processes import Job
 
 SMALL = {"dims": (8, 12), "epochs": 2, "seeds": 1, "widths": (8,), "consumer_epochs": 3}
 OVER_RAY = ("fix-m0", "no-bc", "posthoc-ridge")
 KILLED = ("no-bc", "backstay")
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    out = tmp_path_factory.mktemp("market") / "dataset"
-    generate(MarketplaceConfig(interactions=3_000), out)
-    return out
 
 
 @pytest.fixture(scope="module")

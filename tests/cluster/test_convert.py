@@ -3,7 +3,6 @@ import dataclasses
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 import threading
 import time
@@ -24,13 +23,17 @@ from backstay.registry.table_writer import write_table_parts
 from backstay.registry.tables import open_table
 from backstay.storage.files import open_files
 from backstay.storage.folders import new_folder
+from tests.support.builders import fill, vector_column
+from tests.support.processes import environment, kill_all, run_python, start_python
 
 DIMS = (3, 5, 8)
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory, publish_versions):
-    return publish_versions(tmp_path_factory.mktemp("registry") / "r", *DIMS)
+def registry(tmp_path_factory):
+    root = tmp_path_factory.mktemp("registry")
+    fill(Registry(root).space("movies"), *DIMS)
+    return root
 
 
 @pytest.fixture
@@ -54,13 +57,9 @@ def write_input(folder, values, *, ids=None, version=2, part_rows=None):
 def write_plain(path, **columns):
     path.parent.mkdir(exist_ok=True)
     if isinstance(columns.get("embedding"), np.ndarray):
-        columns["embedding"] = fixed(columns["embedding"])
+        columns["embedding"] = vector_column(columns["embedding"])
     pq.write_table(pa.table(columns), path, row_group_size=100)
     return path
-
-
-def fixed(values):
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
 def run(registry, input_, output, *, source=2, target=0, **options):
@@ -99,12 +98,12 @@ def test_says_what_a_slow_loop_says(registry, tmp_path, source, target):
 def test_order_does_not_depend_on_how_the_input_is_cut(registry, tmp_path_factory, groups, size):
     folder = tmp_path_factory.mktemp("cut")
     values = vectors(sum(groups))
-    schema = pa.schema({"id": pa.int64(), "embedding": fixed(vectors(1)).type})
+    schema = pa.schema({"id": pa.int64(), "embedding": vector_column(vectors(1)).type})
     first = 0
     with pq.ParquetWriter(folder / "in.parquet", schema) as writer:
         for rows in groups:
             ids = pa.array(range(first, first + rows), pa.int64())
-            block = [ids, fixed(values[first : first + rows])]
+            block = [ids, vector_column(values[first : first + rows])]
             writer.write_table(pa.table(block, schema=schema))
             first += rows
     with pytest.MonkeyPatch.context() as patch:
@@ -155,7 +154,7 @@ def test_a_little_table_does_without_ray(registry, tmp_path):
         assert report.engine == "local"
         assert "ray" not in sys.modules
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment(), check=True)
+    run_python("-c", textwrap.dedent(script), check=True)
 
 
 def test_extra_columns_pass_through_where_they_stand(registry, tmp_path):
@@ -308,11 +307,6 @@ def test_parts_that_workers_wrote_elsewhere_are_missed(registry, tmp_path, monke
     assert not (tmp_path / "out").exists()
 
 
-def environment():
-    paths = [str(Path(module.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_a_driver_that_is_killed_leaves_no_output(registry, tmp_path, short_folder, engine):
     write_input(tmp_path / "in", vectors(40_000), part_rows=1000)
@@ -323,15 +317,14 @@ def test_a_driver_that_is_killed_leaves_no_output(registry, tmp_path, short_fold
                        input={str(tmp_path / "in")!r}, output={str(tmp_path / "out")!r},
                        engine={engine!r}, workers=1)
     """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env={**environment(), "RAY_TMPDIR": short_folder},
+    with start_python(
+        *("-c", textwrap.dedent(script)),
+        env=environment(RAY_TMPDIR=short_folder),
         stderr=subprocess.PIPE,
     ) as driver:
         until(lambda: len(list(tmp_path.glob(".out.*/content/part-*"))) >= 3, alive=driver)
         driver.kill()
-    mark = f"RAY_TMPDIR={short_folder}\0".encode()
-    until(lambda: not kill_all(mark))  # Ray follows by itself, which takes up to a minute
+    kill_all(short_folder)  # Ray would end by itself, after up to a minute
     staging = list(tmp_path.glob(".out.*"))
     assert len(list(staging[0].glob("content/part-*"))) < 40
     assert not (tmp_path / "out").exists()
@@ -396,17 +389,6 @@ def writer_of(path):
             if handle.readlink() == path and (pid := int(handle.parts[2])) != os.getpid():
                 return pid
     return None
-
-
-def kill_all(mark):
-    """Kill every process that has `mark` in its environment; the number of them."""
-    found = 0
-    for process in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if mark in process.read_bytes():
-                os.kill(int(process.parent.name), signal.SIGKILL)
-                found += 1
-    return found
 
 
 def until(condition, *, alive=None, seconds=120):

@@ -4,20 +4,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from backstay.datasets.marketplace import generate
-from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.registry.store import Registry
 from backstay.registry.table_writer import write_table_parts
 from backstay.registry.tables import open_table
 from backstay.registry.verify import verify
+from tests.support.builders import fill
 
 ROWS = 17_000  # × 1024 dimensions: enough for Ray Data to be used
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, publish_versions):
+def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
-    publish_versions(folder / "registry", 8, 16, 1024)
+    space = fill(Registry(folder / "registry").space("movies"), 8, 16, 1024)
     values = np.random.default_rng(0).normal(size=(ROWS, 1024)).astype(np.float32)
     write_table_parts(
         folder / "table",
@@ -26,8 +25,7 @@ def world(tmp_path_factory, publish_versions):
         entity="item",
         version=2,
     )
-    chain = Registry(folder / "registry").space("movies").chain(2, 0)
-    return folder, values @ chain.matrix.T
+    return folder, values @ space.chain(2, 0).matrix.T
 
 
 def test_a_submitted_job_converts_on_the_cluster(job_cluster, world):
@@ -46,11 +44,10 @@ def test_a_submitted_job_converts_on_the_cluster(job_cluster, world):
     np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_submitted_jobs_fit_on_the_clusters_workers_and_publish(job_cluster, tmp_path):
-    generate(MarketplaceConfig(interactions=3_000), tmp_path / "dataset")
+def test_submitted_jobs_fit_on_the_clusters_workers_and_publish(job_cluster, dataset, tmp_path):
     command = [
         *("jobs/update_version.py", "--registry", str(tmp_path / "registry"), "--space", "market"),
-        *("--dataset", str(tmp_path / "dataset"), "--method", "backstay", "--epochs", "5"),
+        *("--dataset", str(dataset), "--method", "backstay", "--epochs", "5"),
     ]
     first = job_cluster.submit("python", *command, "--dim", "8", "--until", "0.5")
     assert first.returncode == 0, first.stdout + first.stderr

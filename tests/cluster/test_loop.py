@@ -12,10 +12,10 @@ from backstay.evaluation.consumers.inputs import StepVectors
 from backstay.evaluation.consumers.labels import consumer_tasks
 from backstay.evaluation.consumers.model import judge
 from backstay.evaluation.consumers.training import FAST, train_consumers
-from backstay.models.trained import TrainedModel
 from backstay.registry.store import Registry
 from backstay.serving.client import Client
 from backstay.serving.service import run as serve
+from tests.support.builders import model_of
 
 DIMS = (64, 80, 96)
 NEWEST = len(DIMS) - 1
@@ -47,11 +47,9 @@ def registry(dataset, tmp_path_factory):
 
 
 def own_vectors(registry, dataset, version, snapshot):
-    """What the model of `version` makes of a snapshot: (n_users + n_items, D_version)."""
-    stored = Registry(registry).space("films").model(version)
-    model = TrainedModel.from_parts(stored.config, stored.weights, stored.vocabulary)
-    item_ids = dataset.interactions().item_ids
-    return model.embed(snapshot, dataset.attributes(item_ids))
+    """A snapshot embedded by the model of `version`: (n_users + n_items, D_version)."""
+    model = model_of(Registry(registry).space("films"), version)
+    return model.embed(snapshot, dataset.attributes(dataset.interactions().item_ids))
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,17 +11,18 @@ import httpx
 import numpy as np
 import pytest
 import yaml
-from tests.unit.serving import worlds
-from tests.unit.serving.worlds import ITEMS, SPACE, USERS, slowly
 
 from backstay.errors import ServiceError, UsageError
 from backstay.serving import service as on_serve
 from backstay.serving.client import Client
 from backstay.serving.config import ServiceConfig
+from tests.support import served
+from tests.support.processes import ROOT, environment, run_python, start_python
+from tests.support.served import ITEMS, SPACE, USERS, slowly
 
 pytestmark = pytest.mark.cluster
 
-CONFIG = Path(__file__).parents[2] / "serve" / "config.yaml"
+CONFIG = ROOT / "serve" / "config.yaml"
 SECONDS = 120  # how long anything here may take
 
 RUN = """
@@ -45,16 +45,13 @@ class Running:
     """The service's process, and whatever it has started."""
 
     def __init__(self, root):
-        self.registry = worlds.build(root / "registry", versions=2)
+        self.registry = served.build(root / "registry", versions=2)
         self.mark = f"BACKSTAY_TEST_MARK={root}".encode()
-        path = os.pathsep.join(path for path in sys.path if path)
-        environment = {**os.environ, "BACKSTAY_TEST_MARK": str(root), "PYTHONPATH": path}
-        environment.pop("RAY_ADDRESS", None)
         self.log = root / "log"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", RUN, str(root / "registry"), str(root / "cache")],
-                env=environment,
+            self.process = start_python(
+                *("-c", RUN, root / "registry", root / "cache"),
+                env=environment(BACKSTAY_TEST_MARK=str(root)),
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -113,7 +110,7 @@ def check_version_0(client, *, source):
 def test_a_version_published_while_it_runs_answers_for_version_0(service):
     with Client(service.url) as client:
         check_version_0(client, source=1)
-        worlds.publish(service.registry, 2)
+        served.publish(service.registry, 2)
         eventually(lambda: client.space(SPACE)["latest"] == 2)
         check_version_0(client, source=2)
 
@@ -157,16 +154,9 @@ def test_sigterm_stops_everything(service):
 
 
 def test_only_our_own_lines_reach_the_terminal(tmp_path):
-    worlds.build(tmp_path / "registry", versions=1)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run(
-        [sys.executable, "-c", IN_A_SESSION, str(tmp_path / "registry"), str(tmp_path / "cache")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
+    served.build(tmp_path / "registry", versions=1)
+    done = run_python(
+        *("-c", IN_A_SESSION, tmp_path / "registry", tmp_path / "cache"), timeout=SECONDS
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

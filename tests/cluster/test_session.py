@@ -1,16 +1,15 @@
 import contextlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from backstay.engines import session
 from backstay.errors import InputError
+from tests.support.processes import ROOT, run_python
 
-PROBE = Path(__file__).with_name("session_probe.py")
+PROBE = ROOT / "tests/support/session_probe.py"
 
 
 def found(output):
@@ -19,15 +18,8 @@ def found(output):
 
 
 def test_a_private_ray_keeps_to_itself_and_leaves_nothing(short_folder):
-    environment = {n: v for n, v in os.environ.items() if not n.startswith(("RAY_", "PYTHONPATH"))}
-    done = subprocess.run(
-        [sys.executable, str(PROBE)],
-        env={**environment, "RAY_TMPDIR": short_folder},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    given = {n: v for n, v in os.environ.items() if not n.startswith(("RAY_", "PYTHONPATH"))}
+    done = run_python(PROBE, env=given | {"RAY_TMPDIR": short_folder}, cwd="/")
     assert done.returncode == 0, done.stderr
     told = found(done.stdout)
     assert told["imported"] == str(Path(session.__file__).resolve().parents[1] / "__init__.py")
@@ -43,7 +35,7 @@ def test_a_private_ray_keeps_to_itself_and_leaves_nothing(short_folder):
 
 
 def test_a_job_joins_its_cluster_and_brings_its_code(job_cluster):
-    job = job_cluster.submit("python", "tests/cluster/session_probe.py")
+    job = job_cluster.submit("python", "tests/support/session_probe.py")
     assert job.returncode == 0, job.stdout + job.stderr
     told = found(job.stdout)
     # The workers' copy of the working directory, which need not be where the driver's is.

@@ -8,21 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.cluster.processes import Job
 
-from backstay.datasets.marketplace import generate
-from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
+from tests.support.builders import marketplace
+from tests.support.processes import Job
 
 EPOCHS = 80  # of a step each
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    out = tmp_path_factory.mktemp("market") / "dataset"
-    generate(MarketplaceConfig(interactions=6_000), out)
-    return out
+    return marketplace(tmp_path_factory.mktemp("market"), interactions=6_000)
 
 
 def update(registry: Path, dataset: Path, log: Path, folder: str, *options: str) -> Job:

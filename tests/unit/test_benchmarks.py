@@ -5,14 +5,14 @@ import itertools
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from backstay.datasets.marketplace import MarketplaceConfig, generate
 from backstay.training.config import FAST, PAPER
+from tests.support.builders import marketplace
+from tests.support.processes import ROOT
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+FOLDER = ROOT / "benchmarks"
 NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 KEYS = {
     "dataset",
@@ -36,9 +36,8 @@ def load(monkeypatch):
 
 @pytest.fixture(scope="module")
 def market(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("benchmarks") / "market"
-    generate(MarketplaceConfig(interactions=2_000, users=200, items=100), folder)
-    return folder
+    folder = tmp_path_factory.mktemp("benchmarks")
+    return marketplace(folder, interactions=2_000, users=200, items=100)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,12 +3,10 @@
 import json
 import logging
 import math
-import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +22,11 @@ from click.testing import CliRunner, Result
 
 from backstay import errors
 from backstay.cli import main
-from backstay.compat.maps import BackwardMap
 from backstay.registry.store import Registry
 from backstay.terminal import Command, plain
+from tests.support.builders import fill
+from tests.support.processes import ROOT, run_python, start_python
 
-ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = {
     *("demo", "ingest", "compare", "compare-tables", "update", "tune", "convert", "serve"),
     *("versions", "show", "verify", "retire"),
@@ -39,17 +37,6 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "platform")},
-        **options,
-    )
 
 
 # Rules for all commands.
@@ -119,12 +106,12 @@ def test_help_loads_neither_ray_nor_torch_nor_tables():
         "except SystemExit: pass\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
-    result = process("-c", code)
+    result = run_python("-c", code)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
 def test_python_m_backstay_is_the_command():
-    result = process("-m", "backstay", "--help")
+    result = run_python("-m", "backstay", "--help")
     assert result.returncode == 0
     assert result.stdout.startswith("Usage: backstay ")
 
@@ -286,12 +273,8 @@ def test_ctrl_c_exits_130_with_one_line():
         "    time.sleep(60)\n"
         "wait()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "platform")},
+    with start_python(
+        "-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
         assert child.stderr.readline() == "ready\n"
         child.send_signal(signal.SIGINT)
@@ -432,7 +415,7 @@ def test_comparing_tables_loads_neither_ray_nor_torch(tables, tmp_path):
         "except SystemExit: pass\n"
         "print([name for name in ('ray', 'torch') if name in sys.modules])"
     )
-    result = process("-c", code)
+    result = run_python("-c", code)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
@@ -527,24 +510,7 @@ def test_a_dataset_goes_to_the_engine_with_its_options(tmp_path, monkeypatch):
 @pytest.fixture
 def registry(tmp_path):
     """A registry whose space `movies` holds versions 0 and 1, of 4 and 6 dimensions."""
-    space = Registry(tmp_path / "registry").space("movies")
-    rng = np.random.default_rng(0)
-    for version, dim in enumerate((4, 6)):
-        draft = space.draft(version, run_id=f"run-{version}")
-        vectors = rng.standard_normal((5, dim), np.float32)
-        draft.write_table("item", [(pa.array(range(5)), vectors)])
-        draft.write_metrics({"recall": 0.25})
-        if version:
-            matrix = rng.standard_normal((4, 6), np.float32)
-            draft.write_backward(BackwardMap("movies", 1, 0, matrix))
-        draft.publish(
-            parent=version - 1 if version else None,
-            method="bc-aligner" if version else "no-bc",
-            config={},
-            dataset_fingerprint="f",
-            until=0.5 + version / 10,
-        )
-    return space.uri
+    return fill(Registry(tmp_path / "registry").space("movies"), 4, 6).uri
 
 
 def ask(verb: str, registry: str, *arguments: object) -> Any:
@@ -555,11 +521,15 @@ def ask(verb: str, registry: str, *arguments: object) -> Any:
 
 def test_versions_and_show_list_what_is_published(registry):
     first, second = ask("versions", registry)
-    assert (first["version"], first["method"], first["dim"]) == (0, "no-bc", 4)
-    assert (second["version"], second["until"], second["rows"]) == (1, 0.6, {"item": 5})
+    assert (first["version"], first["method"], first["dim"]) == (0, "bc-aligner", 4)
+    assert (second["version"], second["until"], second["rows"]) == (
+        1,
+        0.6,
+        {"item": 10, "user": 10},
+    )
     shown = ask("show", registry, 1)
     assert shown["manifest"]["dims"] == {"0": 4, "1": 6}
-    assert shown["metrics"] == {"recall": 0.25}
+    assert shown["metrics"] == {"recall50": 0.25}
     people = run("versions", "--registry", registry, "--space", "movies").stdout
     assert re.search(r"1\s+bc-aligner\s+6\s", people)
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,8 @@ import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.processes import ROOT
+
 WORKERS = ("cpu_worker", "gpu_worker")
 
 

@@ -1,9 +1,6 @@
 """The README and the site under docs/: complete, linked, and loading nothing from outside."""
 
-import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,8 +9,8 @@ import pytest
 
 import backstay
 from backstay.cli import main
+from tests.support.processes import ROOT, run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OUTSIDE = re.compile(r"\s*(?:https?:)?//")
 LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
@@ -22,13 +19,8 @@ LOADING = {"script": "src", "link": "href", "img": "src", "iframe": "src", "sour
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": "platform"},
+    done = run_python(
+        *("-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder), cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     return folder

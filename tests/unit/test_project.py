@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 import backstay
+from tests.support.processes import ROOT, environment, run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
 JOBS = sorted(path for path in (ROOT / "jobs").glob("*.py") if not path.name.startswith("_"))
 
@@ -25,14 +25,7 @@ def project() -> dict:
 
 
 def python(*arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+    return run_python(*arguments, cwd=ROOT, env=environment(PYTHONPATH=path))
 
 
 @pytest.mark.parametrize("folder", ["platform", "jobs", "serve"])
@@ -129,7 +122,7 @@ def test_everything_the_package_imports_is_a_requirement_of_its_own():
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported.add(node.module.partition(".")[0])
-    foreign = imported - set(sys.stdlib_module_names) - {"backstay"}
+    foreign = imported - set(sys.stdlib_module_names) - {"backstay", "_typeshed"}  # types only
     named = {re.match(r"[\w.-]+", text)[0] for text in project()["dependencies"]}
     other_names = {"mimeparse": "python-mimeparse", "yaml": "pyyaml"}
     assert {other_names.get(name, name.lower().replace("_", "-")) for name in foreign} <= named

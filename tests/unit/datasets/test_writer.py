@@ -1,9 +1,6 @@
-import os
 import signal
 import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import backstay
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.writer import interaction_schema, item_schema, write_dataset
 from backstay.errors import BackstayError, InputError, UsageError
 from backstay.storage.folders import remove_abandoned
+from tests.support.processes import start_python
 
 SCHEMA = interaction_schema()
 ROWS = [("b", "y", 4.0, 9), ("a", "x", 3.0, 2), ("b", "x", 1.0, 2), ("c", "z", 5.0, 9)]
@@ -224,12 +221,7 @@ write_dataset(Path(sys.argv[1]), name="x", source={}, interactions=rows(), items
 
 def test_a_killed_writer_leaves_no_dataset_and_the_next_one_clears_up(tmp_path):
     out = tmp_path / "out"
-    path = str(Path(backstay.__file__).parents[1])
-    with subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(out)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-    ) as writer:
+    with start_python("-c", KILLED, out, stdout=subprocess.PIPE) as writer:
         assert writer.stdout.readline() == b"half-way\n"
         [staging] = tmp_path.glob(".out.*.partial")
         remove_abandoned(tmp_path)

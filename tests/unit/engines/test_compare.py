@@ -4,12 +4,12 @@ import logging
 from contextlib import contextmanager
 
 import pytest
-from tests.unit.evaluation.comparison.small_comparison import Breaking
 
 from backstay.engines import compare as module
 from backstay.engines.compare import compare
 from backstay.errors import InputError, TrainingError
 from backstay.evaluation.comparison.results import Results
+from tests.support.small_comparison import Breaking
 
 SMALL = {
     "methods": ("fix-m0", "no-bc"),

@@ -1,9 +1,6 @@
 """Updates fitted in this process: what is published, and what a crash leaves."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +14,10 @@ from backstay.datasets.timeline import step
 from backstay.engines.update import update
 from backstay.engines.update_config import UpdateConfig
 from backstay.errors import NotFoundError, UsageError
-from backstay.models.trained import TrainedModel
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
+from tests.support.builders import model_of
+from tests.support.processes import run_python, start_python
 
 
 @pytest.fixture
@@ -34,11 +32,6 @@ def config(dataset, tmp_path):
         evaluate_every=2,
         workers=0,
     )
-
-
-def model_of(space, version):
-    stored = space.model(version)
-    return TrainedModel.from_parts(stored.config, stored.weights, stored.vocabulary)
 
 
 def publish(config, *untils, **changes):
@@ -175,14 +168,12 @@ def test_what_cannot_be_meant_is_refused_by_name(config, change, words):
 
 
 def test_a_job_killed_in_training_leaves_nothing_visible_and_resumes(config, tmp_path):
-    command = [sys.executable, "-m", "backstay", "update", "--registry", config.registry]
+    command = ["-m", "backstay", "update", "--registry", config.registry]
     command += ["--space", "market", "--dataset", str(config.dataset), "--until", "0.5"]
     command += ["--dim", "8", "--epochs", "200", "--workers", "0"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "platform")}
-    environment |= {"OMP_NUM_THREADS": "1"}
     log = tmp_path / "log"
     with log.open("wb") as stderr:
-        job = subprocess.Popen(command, env=environment, stdout=stderr, stderr=stderr)
+        job = start_python(*command, stdout=stderr, stderr=stderr)
         while not list(Path(config.registry).glob("market/runs/*/state.pt")):
             assert job.poll() is None, log.read_text()
             time.sleep(0.02)
@@ -190,9 +181,7 @@ def test_a_job_killed_in_training_leaves_nothing_visible_and_resumes(config, tmp
         assert job.wait() == -signal.SIGKILL
     space = Registry(config.registry).space("market")
     assert space.versions() == []
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True, timeout=300
-    )
+    done = run_python(*command, check=True, timeout=300)
     assert "resuming from the checkpoint" in done.stderr
     assert "epoch 1 of" not in done.stderr  # the first checkpoint's work is not done again
     assert space.versions() == [0]

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.engines.test_watch import events
 
 from backstay.engines import update as module
 from backstay.engines.update import update
@@ -13,6 +12,7 @@ from backstay.engines.update_config import UpdateConfig
 from backstay.errors import UsageError
 from backstay.registry.store import Registry
 from backstay.training.config import FAST, PAPER
+from tests.unit.engines.test_watch import events
 
 
 @pytest.fixture

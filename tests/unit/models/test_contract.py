@@ -6,13 +6,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load, save
-from tests.unit.models.snapshots import (
-    edges_of,
-    kind_of,
-    planted_snapshot,
-    random_snapshot,
-    step_of,
-)
 
 from backstay.datasets.csr import Csr
 from backstay.datasets.dataset import Attributes
@@ -23,6 +16,13 @@ from backstay.models.inference import embed
 from backstay.models.neighbours import NeighbourSampler
 from backstay.models.protocol import EmbeddingModel, ModelConfig
 from backstay.models.snapshot import Snapshot
+from tests.support.snapshots import (
+    edges_of,
+    kind_of,
+    planted_snapshot,
+    random_snapshot,
+    step_of,
+)
 
 DIM = 6
 

@@ -3,12 +3,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.models import dense
-from tests.unit.models.snapshots import kind_of, random_snapshot, step_of
 
 from backstay.datasets.dataset import Attributes
 from backstay.models.graph import Graph, SparseMatrix, dst_of, full_graph
 from backstay.models.snapshot import Snapshot
+from tests.support import dense
+from tests.support.snapshots import kind_of, random_snapshot, step_of
 
 NORMALISATIONS = pytest.mark.parametrize("normalisation", ["mean", "symmetric"])
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from tests.unit.models.snapshots import random_snapshot, step_of
 
 from backstay.datasets.dataset import Attributes
 from backstay.models import inference
@@ -9,6 +8,7 @@ from backstay.models.graph import full_graph
 from backstay.models.inference import embed
 from backstay.models.protocol import ModelConfig
 from backstay.models.snapshot import Snapshot
+from tests.support.snapshots import random_snapshot, step_of
 
 
 @pytest.fixture(params=sorted(ARCHITECTURES))

@@ -3,13 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.unit.models import dense
-from tests.unit.models.snapshots import kind_of, random_snapshot, step_of
 
 from backstay.datasets.dataset import Attributes
 from backstay.models.architectures import build_model
 from backstay.models.graph import Graph
 from backstay.models.protocol import ModelConfig
+from tests.support import dense
+from tests.support.snapshots import kind_of, random_snapshot, step_of
 
 
 def model_of(attributes, *, layers=2, dim=6):

@@ -6,13 +6,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from tests.unit.models import dense
-from tests.unit.models.snapshots import kind_of, random_snapshot, step_of
 
 from backstay.datasets.dataset import Attributes
 from backstay.models.graph import dst_of, full_graph
 from backstay.models.neighbours import NeighbourSampler
 from backstay.models.snapshot import Snapshot
+from tests.support import dense
+from tests.support.snapshots import kind_of, random_snapshot, step_of
 
 NORMALISATIONS = pytest.mark.parametrize("normalisation", ["mean", "symmetric"])
 

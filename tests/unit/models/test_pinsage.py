@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from tests.unit.models import dense
-from tests.unit.models.snapshots import random_snapshot
 
 from backstay.models.architectures import build_model, model_weights
 from backstay.models.graph import Graph
 from backstay.models.protocol import ModelConfig
+from tests.support import dense
+from tests.support.snapshots import random_snapshot
 
 
 def slow_pinsage(weights, step, attributes, *, layers, training):

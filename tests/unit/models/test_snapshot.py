@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.models import dense
-from tests.unit.models.snapshots import kind_of, random_snapshot, step_of
 
 from backstay.datasets.csr import Csr, ranges
 from backstay.datasets.dataset import Attributes
 from backstay.models.snapshot import Snapshot
+from tests.support import dense
+from tests.support.snapshots import kind_of, random_snapshot, step_of
 
 
 @pytest.fixture(params=range(3))

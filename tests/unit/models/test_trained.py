@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tests.unit.models.snapshots import random_snapshot
 
 from backstay.errors import CorruptError
 from backstay.models.architectures import build_model, model_weights
@@ -11,6 +10,7 @@ from backstay.models.protocol import ModelConfig
 from backstay.models.snapshot import Snapshot
 from backstay.models.trained import TrainedModel
 from backstay.registry.tensors import StoredModel, decode_model, encode_model
+from tests.support.snapshots import random_snapshot
 
 STEP, ATTRIBUTES = random_snapshot()
 NODES = STEP.n_users + STEP.n_items

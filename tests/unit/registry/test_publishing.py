@@ -2,20 +2,15 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
-
-PUBLISHER = Path(__file__).with_name("publisher.py")
-PLATFORM = Path(__file__).parents[3] / "platform"
+from tests.support.processes import start_python
 
 
 def _start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, PUBLISHER, *map(str, arguments)],
-        env={"PYTHONPATH": str(PLATFORM), "OMP_NUM_THREADS": "1"},
+    return start_python(
+        *("-m", "tests.support.publisher", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -42,7 +37,7 @@ def test_of_two_racing_processes_exactly_one_publishes(tmp_path):
         assert space.metrics(0) == {"recall50": len(winner)}
         assert verify(space, 0) == []
         assert [draft.run_id for draft in space.drafts()] == [loser]
-        assert len(space.draft(0, run_id=loser).staged) == 5
+        assert len(space.draft(0, run_id=loser).staged) == 6
 
 
 def test_a_publisher_killed_anywhere_leaves_no_half_and_finishes_when_run_again(tmp_path):

@@ -22,6 +22,7 @@ from backstay.errors import (
 )
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
+from tests.support.builders import fill, publish, stage
 
 
 def test_an_empty_registry_has_nothing_and_says_what_to_do(registry):
@@ -31,7 +32,7 @@ def test_an_empty_registry_has_nothing_and_says_what_to_do(registry):
         registry.space("movies").latest()
 
 
-def test_what_is_published_comes_back(registry, fill):
+def test_what_is_published_comes_back(registry):
     space = registry.space("movies")
     fill(space, 4, 6)
 
@@ -51,7 +52,7 @@ def test_what_is_published_comes_back(registry, fill):
     assert verify(space, 0) == verify(space, 1) == []
 
 
-def test_a_model_comes_back_bit_for_bit(space, publish):
+def test_a_model_comes_back_bit_for_bit(space):
     weights = {
         "rows": np.arange(6, dtype=np.float32).reshape(2, 3),
         "transposed": np.arange(6, dtype=np.float64).reshape(2, 3).T,
@@ -73,7 +74,7 @@ def test_a_model_comes_back_bit_for_bit(space, publish):
 
 
 @pytest.mark.parametrize("ids", [["é", "日本", "", "a/b", "🎸"], [3, -1, 2**62, 0, 7]])
-def test_a_table_comes_back_in_order(space, publish, ids):
+def test_a_table_comes_back_in_order(space, ids):
     values = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     draft = space.draft(0, run_id="r")
     draft.write_table("user", [(pa.array(ids), values)], part_rows=2)
@@ -89,7 +90,7 @@ def test_a_table_comes_back_in_order(space, publish, ids):
     assert [len(ids) for ids, _ in table.batches(1)] == [1] * 5
 
 
-def test_two_readers_of_a_table_do_not_disturb_each_other(space, fill):
+def test_two_readers_of_a_table_do_not_disturb_each_other(space):
     fill(space, 4)
     table = space.table(0, "item")
     for (ids, values), (other_ids, other_values) in zip(
@@ -99,7 +100,7 @@ def test_two_readers_of_a_table_do_not_disturb_each_other(space, fill):
         np.testing.assert_array_equal(values, other_values)
 
 
-def test_an_empty_table_is_a_table(space, publish):
+def test_an_empty_table_is_a_table(space):
     draft = space.draft(0, run_id="r")
     draft.write_table("item", [(pa.array([], pa.string()), np.zeros((0, 5), np.float32))])
     publish(draft)
@@ -109,7 +110,7 @@ def test_an_empty_table_is_a_table(space, publish):
     assert verify(space, 0) == []
 
 
-def test_asking_for_what_is_not_there_says_what_is(space, fill, publish):
+def test_asking_for_what_is_not_there_says_what_is(space):
     fill(space, 4)
     draft = space.draft(1, run_id="bare")
     draft.write_table("item", [(pa.array([1]), np.ones((1, 4), np.float32))])
@@ -139,7 +140,7 @@ def test_a_name_that_cannot_be_a_folder_is_refused(registry, name):
         registry.space("movies").draft(0, run_id="r").write_table(name, [])
 
 
-def test_a_space_and_its_tables_can_be_pickled(local_space, fill):
+def test_a_space_and_its_tables_can_be_pickled(local_space):
     fill(local_space, 4)
     copy = pickle.loads(pickle.dumps(local_space))
     table = pickle.loads(pickle.dumps(local_space.table(0, "item")))
@@ -150,7 +151,7 @@ def test_a_space_and_its_tables_can_be_pickled(local_space, fill):
 # --- chains
 
 
-def test_a_chain_is_the_product_a_slow_loop_takes(space, fill):
+def test_a_chain_is_the_product_a_slow_loop_takes(space):
     fill(space, 3, 4, 5, 6)
     expected = space.backward_map(1).matrix.astype(np.float64).tolist()
     for k in (2, 3):
@@ -164,7 +165,7 @@ def test_a_chain_is_the_product_a_slow_loop_takes(space, fill):
     np.testing.assert_array_equal(chain.matrix, np.array(expected).astype(np.float32))
 
 
-def test_the_chain_to_itself_changes_nothing(space, fill):
+def test_the_chain_to_itself_changes_nothing(space):
     fill(space, 3, 4)
     vectors = space.table(1, "item").vectors()
     np.testing.assert_array_equal(
@@ -172,7 +173,7 @@ def test_the_chain_to_itself_changes_nothing(space, fill):
     )
 
 
-def test_no_chain_leads_to_a_newer_version(space, fill):
+def test_no_chain_leads_to_a_newer_version(space):
     fill(space, 3, 4)
     with pytest.raises(MapMismatchError, match="newer versions to older ones; found 0 → 1"):
         space.chain(0, 1)
@@ -180,7 +181,7 @@ def test_no_chain_leads_to_a_newer_version(space, fill):
 
 @settings(max_examples=15, deadline=None)
 @given(dims=st.lists(st.integers(1, 6), min_size=3, max_size=5), data=st.data())
-def test_chains_compose_wherever_they_are_cut(fill, dims, data):
+def test_chains_compose_wherever_they_are_cut(dims, data):
     registry = Registry("memory://associative")
     space = registry.space("s")
     try:
@@ -197,7 +198,7 @@ def test_chains_compose_wherever_they_are_cut(fill, dims, data):
 # --- what may be published
 
 
-def test_versions_come_one_after_the_other(space, fill, stage, publish):
+def test_versions_come_one_after_the_other(space):
     draft = space.draft(1, run_id="early")
     stage(draft)
     with pytest.raises(
@@ -210,7 +211,7 @@ def test_versions_come_one_after_the_other(space, fill, stage, publish):
     assert publish(draft).version == 1
 
 
-def test_a_map_of_another_space_or_version_is_refused(space, fill):
+def test_a_map_of_another_space_or_version_is_refused(space):
     fill(space, 4)
     draft = space.draft(1, run_id="r")
     matrix = np.eye(4, dtype=np.float32)
@@ -226,7 +227,7 @@ def test_a_map_that_is_not_float32_is_refused(space):
         draft.write_backward(BackwardMap("movies", 1, 0, np.eye(4)))
 
 
-def test_a_map_of_the_wrong_shape_is_refused(space, fill, stage, publish):
+def test_a_map_of_the_wrong_shape_is_refused(space):
     fill(space, 4)
     draft = space.draft(1, run_id="r")
     stage(draft, dim=6, previous_dim=5)
@@ -235,7 +236,7 @@ def test_a_map_of_the_wrong_shape_is_refused(space, fill, stage, publish):
     assert space.versions() == [0]
 
 
-def test_a_version_has_one_dimension(space, stage, publish):
+def test_a_version_has_one_dimension(space):
     draft = space.draft(0, run_id="r")
     stage(draft, dim=4)
     draft.write_table("shop", [(pa.array([1]), np.ones((1, 5), np.float32))])
@@ -247,14 +248,14 @@ def test_a_version_has_one_dimension(space, stage, publish):
     assert publish(draft).dim == 4
 
 
-def test_a_version_of_nothing_is_refused(space, publish):
+def test_a_version_of_nothing_is_refused(space):
     draft = space.draft(0, run_id="r")
     draft.write_metrics({})
     with pytest.raises(RegistryError, match="neither a model nor a table"):
         publish(draft, dim=3)
 
 
-def test_a_config_that_is_no_json_is_refused(space, stage, publish):
+def test_a_config_that_is_no_json_is_refused(space):
     draft = space.draft(0, run_id="r")
     stage(draft)
     with pytest.raises(InputError, match="must be JSON"):
@@ -266,7 +267,7 @@ def test_a_config_that_is_no_json_is_refused(space, stage, publish):
 # --- drafts and claims
 
 
-def test_nothing_of_a_draft_is_seen_before_it_is_published(registry, stage):
+def test_nothing_of_a_draft_is_seen_before_it_is_published(registry):
     stage(registry.space("movies").draft(0, run_id="r"))
     assert registry.spaces() == []
     (draft,) = registry.space("movies").drafts()
@@ -274,7 +275,7 @@ def test_nothing_of_a_draft_is_seen_before_it_is_published(registry, stage):
     assert draft.size > 0
 
 
-def test_a_draft_opened_again_goes_on(space, stage, publish):
+def test_a_draft_opened_again_goes_on(space):
     stage(space.draft(0, run_id="r"))
     again = space.draft(0, run_id="r")
     assert "model.safetensors" in again.staged
@@ -283,7 +284,7 @@ def test_a_draft_opened_again_goes_on(space, stage, publish):
     assert space.drafts() == []
 
 
-def test_writing_again_replaces_what_was_staged(space, publish):
+def test_writing_again_replaces_what_was_staged(space):
     draft = space.draft(0, run_id="r")
     for rows in (9, 2):
         ids = pa.array(range(rows))
@@ -303,13 +304,13 @@ def test_a_table_that_fails_half_way_leaves_nothing_staged(space):
     assert not space.files.find("")
 
 
-def test_a_run_stages_one_version(space, stage):
+def test_a_run_stages_one_version(space):
     stage(space.draft(0, run_id="r"))
     with pytest.raises(RegistryError, match="has staged version 0"):
         space.draft(1, run_id="r")
 
 
-def test_the_second_publisher_is_refused_and_keeps_its_files(space, stage, publish):
+def test_the_second_publisher_is_refused_and_keeps_its_files(space):
     first, second = space.draft(0, run_id="first"), space.draft(0, run_id="second")
     stage(first, seed=1)
     stage(second, seed=2)
@@ -324,7 +325,7 @@ def test_the_second_publisher_is_refused_and_keeps_its_files(space, stage, publi
     assert space.drafts() == []
 
 
-def test_publishing_twice_is_publishing_once(space, stage, publish):
+def test_publishing_twice_is_publishing_once(space):
     draft = space.draft(0, run_id="r")
     stage(draft)
     first = publish(draft)
@@ -338,7 +339,7 @@ def test_publishing_twice_is_publishing_once(space, stage, publish):
         publish(other)
 
 
-def test_of_many_threads_one_publishes(space, stage, publish):
+def test_of_many_threads_one_publishes(space):
     drafts = [space.draft(0, run_id=f"r{n}") for n in range(8)]
     for n, draft in enumerate(drafts):
         stage(draft, seed=n)
@@ -362,7 +363,7 @@ def _claim(space, **changes):
     space.files.write(space.path(0, "claim.json"), json.dumps({**claim, **changes}).encode())
 
 
-def test_a_dead_publishers_claim_is_named_and_can_be_released(space, stage, publish):
+def test_a_dead_publishers_claim_is_named_and_can_be_released(space):
     _claim(space)
     space.files.write(space.path(0, "model.safetensors"), b"half of a model")
     draft = space.draft(0, run_id="mine")
@@ -381,7 +382,7 @@ def test_a_dead_publishers_claim_is_named_and_can_be_released(space, stage, publ
         space.release_claim(0)
 
 
-def test_a_live_publishers_claim_is_not_released(space, stage, publish):
+def test_a_live_publishers_claim_is_not_released(space):
     import os  # noqa: PLC0415
 
     from backstay.storage.processes import started, this_process  # noqa: PLC0415
@@ -398,7 +399,7 @@ def test_a_live_publishers_claim_is_not_released(space, stage, publish):
     assert space.claim(0) is None
 
 
-def test_files_of_a_dead_attempt_do_not_stay(space, stage, publish):
+def test_files_of_a_dead_attempt_do_not_stay(space):
     _claim(space, run_id="r")
     space.files.write(space.path(0, "tables/item/part-00099.parquet"), b"left over")
     draft = space.draft(0, run_id="r")
@@ -417,7 +418,7 @@ def test_a_store_without_exclusive_create_is_refused(space):
 # --- retiring
 
 
-def test_a_retired_version_lives_on_through_the_chain(space, fill):
+def test_a_retired_version_lives_on_through_the_chain(space):
     fill(space, 3, 4, 5)
     before = space.chain(2, 0).matrix
     retirement = space.retire(1, reason="storage")
@@ -435,13 +436,13 @@ def test_a_retired_version_lives_on_through_the_chain(space, fill):
     assert space.retire(1, reason="again").reason == "storage"
 
 
-def test_the_latest_version_cannot_be_retired(space, fill):
+def test_the_latest_version_cannot_be_retired(space):
     fill(space, 3)
     with pytest.raises(RegistryError, match="is the latest"):
         space.retire(0)
 
 
-def test_a_version_that_no_chain_reaches_is_retired_only_by_force(space, fill, stage, publish):
+def test_a_version_that_no_chain_reaches_is_retired_only_by_force(space):
     fill(space, 3)
     draft = space.draft(1, run_id="bare")
     stage(draft)
@@ -454,9 +455,7 @@ def test_a_version_that_no_chain_reaches_is_retired_only_by_force(space, fill, s
         space.table(0, "item")
 
 
-def test_a_rival_that_publishes_between_two_looks_is_met_as_a_rival(
-    space, stage, publish, monkeypatch
-):
+def test_a_rival_that_publishes_between_two_looks_is_met_as_a_rival(space, monkeypatch):
     rival, late = (space.draft(0, run_id=run) for run in ("rival", "late"))
     stage(rival)
     stage(late)

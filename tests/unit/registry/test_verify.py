@@ -6,12 +6,13 @@ import pytest
 
 from backstay.errors import CorruptError, NotFoundError
 from backstay.registry.verify import verify
+from tests.support.builders import fill
 
 PART = "tables/item/part-00001.parquet"
 
 
 @pytest.fixture
-def published(space, fill):
+def published(space):
     fill(space, 3, 4)
     return space
 
@@ -58,7 +59,7 @@ def _edit(space, version, **changes):
     )
 
 
-def test_a_parent_that_was_changed_is_found_by_its_children(published, fill):
+def test_a_parent_that_was_changed_is_found_by_its_children(published):
     fill(published, 5)
     _edit(published, 0, method="another")
     assert _found(published, 0) == set()

@@ -11,14 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from tests.unit.serving import worlds
-from tests.unit.serving.conftest import listening
-from tests.unit.serving.worlds import DIMS, ITEMS, SPACE, USERS, slowly
 
 from backstay.errors import UsageError
 from backstay.serving import wire
 from backstay.serving.app import build_app
 from backstay.serving.lookup import Lookup
+from tests.support import served
+from tests.support.served import DIMS, ITEMS, SPACE, USERS, listening, slowly
 
 LOOKUP = f"/v1/spaces/{SPACE}/user/lookup"
 
@@ -50,7 +49,7 @@ def problem_of(response, status):
 @pytest.mark.parametrize("version", [0, 1, 2, "latest"])
 @pytest.mark.parametrize("entity", ["user", "item"])
 def test_many_vectors_in_every_form_are_what_the_slow_loop_gives(http, entity, version, media_type):
-    ids = worlds.ENTITIES[entity].to_pylist()[::-1]
+    ids = served.ENTITIES[entity].to_pylist()[::-1]
     response = http.post(
         f"/v1/spaces/{SPACE}/{entity}/lookup",
         json={"ids": ids, "version": version},
@@ -304,13 +303,13 @@ def test_answers_to_many_at_once_do_not_mix(http):
 
 
 def test_a_version_published_meanwhile_answers_from_then_on(tmp_path):
-    registry = worlds.build(tmp_path / "registry", versions=1)
+    registry = served.build(tmp_path / "registry", versions=1)
     with (
         Lookup(registry, cache=tmp_path / "cache") as lookup,
         listening(build_app(lookup)) as url,
     ):
         before = httpx.post(url + LOOKUP, json={"ids": [5], "version": 0})
-        worlds.publish(registry, 1)
+        served.publish(registry, 1)
         lookup.refresh()
         after = httpx.post(url + LOOKUP, json={"ids": [5], "version": 0})
     assert before.headers[wire.SOURCE_VERSION] == "0"

@@ -1,20 +1,17 @@
-import subprocess
-import sys
 from itertools import chain, repeat
 
 import httpx
 import numpy as np
 import pytest
-from tests.unit.serving import worlds
-from tests.unit.serving.conftest import listening
-from tests.unit.serving.worlds import DIMS, ITEMS, SPACE, USERS, slowly
 
-import backstay
 from backstay.errors import NotFoundError, ServiceError, UsageError
 from backstay.serving import wire
 from backstay.serving.app import build_app
 from backstay.serving.client import Client
 from backstay.serving.lookup import Lookup
+from tests.support import served
+from tests.support.processes import run_python
+from tests.support.served import DIMS, ITEMS, SPACE, USERS, listening, slowly
 
 
 @pytest.fixture
@@ -111,7 +108,7 @@ def test_what_the_service_refuses_is_passed_on(client, url):
 
 
 def test_latest_is_one_version_also_where_another_is_published_meanwhile(tmp_path):
-    registry = worlds.build(tmp_path / "registry", versions=1)
+    registry = served.build(tmp_path / "registry", versions=1)
     with (
         Lookup(registry, cache=tmp_path / "cache") as lookup,
         listening(build_app(lookup)) as url,
@@ -120,7 +117,7 @@ def test_latest_is_one_version_also_where_another_is_published_meanwhile(tmp_pat
 
         def publish_after_the_first(done, _total):
             if done == 2:
-                worlds.publish(registry, 1)
+                served.publish(registry, 1)
                 lookup.refresh()
 
         _, values = client.lookup(SPACE, "user", USERS, "latest", progress=publish_after_the_first)
@@ -210,11 +207,5 @@ def test_options_that_can_not_be_meant_are_refused(options):
 
 def test_the_client_loads_neither_ray_nor_torch():
     code = "import sys, backstay; backstay.Client; print({'ray', 'torch'} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(next(iter(backstay.__path__))) + "/.."},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_python("-c", code, check=True)
     assert done.stdout == "set()\n"

@@ -4,18 +4,18 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.unit.serving import worlds
-from tests.unit.serving.worlds import ITEMS, SPACE, USERS, publish, slowly
 
 from backstay.errors import MissingMapError, NotFoundError, UsageError
 from backstay.registry.store import Registry
 from backstay.serving.lookup import Lookup
+from tests.support import served
+from tests.support.served import ITEMS, SPACE, USERS, publish, slowly
 
 
 @pytest.mark.parametrize("entity", ["user", "item"])
 @pytest.mark.parametrize("version", [0, 1, 2, None])
 def test_vectors_are_what_the_slow_loop_gives(lookup, entity, version):
-    ids = worlds.ENTITIES[entity].to_pylist()
+    ids = served.ENTITIES[entity].to_pylist()
     asked = [ids[3], ids[0], ids[3], *ids]
     found = lookup.vectors(SPACE, entity, asked, version=version)
     assert (found.version, found.source_version) == (2 if version is None else version, 2)
@@ -29,11 +29,11 @@ def test_unknown_ids_are_missing_and_have_no_row(lookup):
     assert found.found.tolist() == [True, False, True, False]
     assert found.missing.to_pylist() == [41, 42]
     assert found.found_ids.to_pylist() == [40, 5]
-    assert found.values.shape == (2, worlds.DIMS[0])
+    assert found.values.shape == (2, served.DIMS[0])
 
 
 def test_no_ids_give_no_rows(lookup):
-    assert lookup.vectors(SPACE, "item", [], version=1).values.shape == (0, worlds.DIMS[1])
+    assert lookup.vectors(SPACE, "item", [], version=1).values.shape == (0, served.DIMS[1])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_broken_chain_names_the_version_without_a_map(tmp_path):
     publish(registry, 1, with_map=False)
     publish(registry, 2)
     with Lookup(registry, cache=tmp_path / "cache") as lookup:
-        assert lookup.vectors(SPACE, "user", [5], version=1).values.shape == (1, worlds.DIMS[1])
+        assert lookup.vectors(SPACE, "user", [5], version=1).values.shape == (1, served.DIMS[1])
         with pytest.raises(MissingMapError, match="version 1 has no backward map"):
             lookup.vectors(SPACE, "user", [5], version=0)
         assert lookup.describe(SPACE)["entities"]["user"]["versions"] == [1, 2]
@@ -70,7 +70,7 @@ def test_a_broken_chain_names_the_version_without_a_map(tmp_path):
 def test_the_description_says_what_is_there(lookup):
     described = lookup.describe(SPACE)
     assert described["latest"] == 2
-    assert [v["dim"] for v in described["versions"]] == list(worlds.DIMS)
+    assert [v["dim"] for v in described["versions"]] == list(served.DIMS)
     assert described["entities"]["item"] == {
         "rows": len(ITEMS),
         "id_type": "string",
@@ -80,7 +80,7 @@ def test_the_description_says_what_is_there(lookup):
 
 
 def test_retired_versions_stay_readable(tmp_path):
-    registry = worlds.build(tmp_path / "registry")
+    registry = served.build(tmp_path / "registry")
     registry.space(SPACE).retire(0)
     with Lookup(registry, cache=tmp_path / "cache") as lookup:
         found = lookup.vectors(SPACE, "user", USERS.tolist(), version=0)
@@ -89,8 +89,8 @@ def test_retired_versions_stay_readable(tmp_path):
 
 
 def test_an_entity_that_a_newer_version_lacks_is_answered_from_its_own_newest(tmp_path):
-    registry = worlds.build(tmp_path / "registry", versions=2)
-    publish(registry, 2, tables={"user": worlds.tables_of(2)["user"]})
+    registry = served.build(tmp_path / "registry", versions=2)
+    publish(registry, 2, tables={"user": served.tables_of(2)["user"]})
     with Lookup(registry, cache=tmp_path / "cache") as lookup:
         assert lookup.vectors(SPACE, "user", [5]).source_version == 2
         found = lookup.vectors(SPACE, "item", ["tt1"])
@@ -98,7 +98,7 @@ def test_an_entity_that_a_newer_version_lacks_is_answered_from_its_own_newest(tm
 
 
 def test_a_version_published_meanwhile_is_taken_up(tmp_path):
-    registry = worlds.build(tmp_path / "registry", versions=1)
+    registry = served.build(tmp_path / "registry", versions=1)
     with Lookup(registry, cache=tmp_path / "cache") as lookup:
         assert lookup.refresh() == []
         publish(registry, 1)
@@ -115,7 +115,7 @@ def test_a_version_published_meanwhile_is_taken_up(tmp_path):
 def test_a_watcher_takes_versions_up_by_itself_and_survives_an_unreadable_registry(
     tmp_path, monkeypatch
 ):
-    registry = worlds.build(tmp_path / "registry", versions=1)
+    registry = served.build(tmp_path / "registry", versions=1)
     with Lookup(registry, cache=tmp_path / "cache") as lookup:
         failed = threading.Event()
         spaces = registry.spaces
@@ -138,7 +138,7 @@ def test_a_watcher_takes_versions_up_by_itself_and_survives_an_unreadable_regist
 
 
 def test_a_version_that_can_not_be_served_leaves_the_one_before_at_work(tmp_path):
-    registry = worlds.build(tmp_path / "registry", versions=1)
+    registry = served.build(tmp_path / "registry", versions=1)
     with Lookup(registry, cache=tmp_path / "cache") as lookup:
         publish(registry, 1)
         part = next((tmp_path / "registry").glob("*/versions/1/tables/user/*.parquet"))
@@ -149,7 +149,7 @@ def test_a_version_that_can_not_be_served_leaves_the_one_before_at_work(tmp_path
 
 
 def test_answers_stay_whole_while_versions_come_and_go(tmp_path):
-    registry = worlds.build(tmp_path / "registry", versions=1)
+    registry = served.build(tmp_path / "registry", versions=1)
     expected = {k: slowly("user", USERS.tolist(), version=0, source=k) for k in range(3)}
     seen, stop = [], threading.Event()
 
@@ -175,7 +175,7 @@ def test_answers_stay_whole_while_versions_come_and_go(tmp_path):
 
 
 def test_two_registries_with_a_space_of_one_name_share_a_cache_without_mixing(tmp_path):
-    worlds.build(tmp_path / "a", versions=1)
+    served.build(tmp_path / "a", versions=1)
     other = Registry(tmp_path / "b")
     publish(other, 0, tables={"user": np.zeros((len(USERS), 3), np.float32)})
     with (

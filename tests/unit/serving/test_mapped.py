@@ -1,7 +1,5 @@
-import os
 import signal
 import subprocess
-import sys
 import textwrap
 import threading
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from backstay.errors import CorruptError
 from backstay.serving import mapped
 from backstay.serving.mapped import open_cached
+from tests.support.processes import start_python
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 STRINGS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -152,13 +151,11 @@ open_cached(Table(), folder=Path(sys.argv[1]), version=0, manifest_hash="a" * 64
 
 
 def test_a_copier_killed_half_way_leaves_nothing_that_is_taken_for_a_copy(tmp_path):
-    copier = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(KILLED_HALF_WAY), str(tmp_path)],
+    with start_python(
+        *("-c", textwrap.dedent(KILLED_HALF_WAY), tmp_path),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    with copier:
+    ) as copier:
         assert copier.stdout.readline() == b"half\n"
         assert list(tmp_path.glob(f".*.partial/content/{mapped._VECTORS}"))
         copier.send_signal(signal.SIGKILL)

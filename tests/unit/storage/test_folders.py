@@ -4,15 +4,14 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import backstay
 from backstay.errors import InputError
 from backstay.storage.files import open_files
 from backstay.storage.folders import MARKER, new_folder, remove_abandoned
+from tests.support.processes import start_python
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -107,11 +106,7 @@ with new_folder(sys.argv[1]) as new:
 
 
 def test_the_folder_of_a_killed_writer_goes_a_living_one_s_stays(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path / "out[1]")],
-        stdout=subprocess.PIPE,
-        env={"PYTHONPATH": str(Path(backstay.__file__).parents[1])},
-    ) as writer:
+    with start_python("-c", KILLED, tmp_path / "out[1]", stdout=subprocess.PIPE) as writer:
         assert writer.stdout.readline() == b"half-way\n"
         remove_abandoned(tmp_path)
         [hidden] = tmp_path.iterdir()

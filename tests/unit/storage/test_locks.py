@@ -1,13 +1,11 @@
 import signal
 import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
-import backstay
 from backstay.storage.locks import LockedError, locked
+from tests.support.processes import start_python
 
 HOLDER = """
 import sys, time
@@ -21,11 +19,7 @@ with locked(Path(sys.argv[1])):
 
 def test_a_lock_ends_with_its_process_however_it_dies(tmp_path):
     path = tmp_path / "lock"
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)],
-        stdout=subprocess.PIPE,
-        env={"PYTHONPATH": str(Path(backstay.__file__).parents[1])},
-    ) as holder:
+    with start_python("-c", HOLDER, path, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(LockedError, match="another writer"), locked(path, wait=False):
             pass

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tests.unit.training.planted import NODES, alignment_of, random
 
 from backstay.compat.losses import multi_step, single_step
 from backstay.training import alignment as module
 from backstay.training.alignment import Alignment, alignment_residual, fresh_map
+from tests.support.planted import NODES, alignment_of, random
 
 
 @pytest.mark.parametrize("loss", ["single", "multi"])

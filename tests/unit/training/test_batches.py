@@ -5,7 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from tests.unit.training.planted import (
+
+from backstay.models.architectures import ARCHITECTURES
+from backstay.training.batches import SampledGroups, WholeGraph
+from backstay.training.config import FitConfig
+from backstay.training.phase_timer import PhaseTimer
+from backstay.training.workers import ALONE, Workers
+from tests.support.planted import (
     CPU,
     EVERYONE,
     GRAPH,
@@ -15,12 +21,6 @@ from tests.unit.training.planted import (
     pinsage,
     vectors,
 )
-
-from backstay.models.architectures import ARCHITECTURES
-from backstay.training.batches import SampledGroups, WholeGraph
-from backstay.training.config import FitConfig
-from backstay.training.phase_timer import PhaseTimer
-from backstay.training.workers import ALONE, Workers
 
 BATCH = 61  # workers can't share it evenly
 

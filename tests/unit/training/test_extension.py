@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from tests.unit.training.planted import random
 
 from backstay.training import extension as module
 from backstay.training.extension import RATE, STRETCH, Extension, inverse_map
+from tests.support.planted import random
 
 KNOWN, NEW = 5, 3
 

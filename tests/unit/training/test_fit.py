@@ -6,23 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from tests.unit.models.snapshots import planted_snapshot
-from tests.unit.training.planted import (
-    EDGES,
-    NODES,
-    SAMPLED,
-    SNAPSHOT,
-    STEP,
-    WHOLE,
-    OutOfTouch,
-    aligned,
-    extended,
-    pinsage,
-    random,
-    recall,
-    run,
-    vectors,
-)
 from torch import nn
 
 from backstay.compat.losses import multi_step, single_step
@@ -41,6 +24,23 @@ from backstay.training.learner import Networks, ranking_loss
 from backstay.training.sampling import TripleSampler
 from backstay.training.teacher import Teacher
 from backstay.training.workers import Workers
+from tests.support.planted import (
+    EDGES,
+    NODES,
+    SAMPLED,
+    SNAPSHOT,
+    STEP,
+    WHOLE,
+    OutOfTouch,
+    aligned,
+    extended,
+    pinsage,
+    random,
+    recall,
+    run,
+    vectors,
+)
+from tests.support.snapshots import planted_snapshot
 
 STEPS = -(-EDGES // 64)  # of an epoch
 

@@ -5,7 +5,18 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tests.unit.training.planted import (
+from torch.nn import functional
+
+from backstay.models.architectures import ARCHITECTURES, model_weights
+from backstay.models.protocol import ModelConfig
+from backstay.models.trained import TrainedModel
+from backstay.training.batches import SampledGroups
+from backstay.training.config import FitConfig
+from backstay.training.learner import ranking_loss
+from backstay.training.phase_timer import PhaseTimer
+from backstay.training.teacher import Teacher
+from backstay.training.workers import ALONE
+from tests.support.planted import (
     ATTRIBUTES,
     CPU,
     GRAPH,
@@ -22,17 +33,6 @@ from tests.unit.training.planted import (
     random,
     vectors,
 )
-from torch.nn import functional
-
-from backstay.models.architectures import ARCHITECTURES, model_weights
-from backstay.models.protocol import ModelConfig
-from backstay.models.trained import TrainedModel
-from backstay.training.batches import SampledGroups
-from backstay.training.config import FitConfig
-from backstay.training.learner import ranking_loss
-from backstay.training.phase_timer import PhaseTimer
-from backstay.training.teacher import Teacher
-from backstay.training.workers import ALONE
 
 MODES = [WHOLE, SAMPLED]
 NAMES = ["whole", "sampled"]

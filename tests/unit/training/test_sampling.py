@@ -3,12 +3,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from tests.unit.models.snapshots import random_snapshot, step_of
 
 from backstay.datasets.dataset import Attributes
 from backstay.errors import TrainingError
 from backstay.models.snapshot import Snapshot
 from backstay.training.sampling import TripleSampler
+from tests.support.snapshots import random_snapshot, step_of
 
 DRAWS = 60_000
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.unit.training.planted import ATTRIBUTES, CPU, EVERYONE, NODES, SNAPSHOT, STEP, random
 
 from backstay.models.architectures import ARCHITECTURES, build_model, model_weights
 from backstay.models.neighbours import NeighbourSampler
@@ -11,6 +10,7 @@ from backstay.models.protocol import ModelConfig
 from backstay.models.snapshot import Snapshot
 from backstay.models.trained import TrainedModel
 from backstay.training.teacher import Teacher
+from tests.support.planted import ATTRIBUTES, CPU, EVERYONE, NODES, SNAPSHOT, STEP, random
 
 SOME = np.array([0, 3, 4, NODES - 2, NODES - 1])
 

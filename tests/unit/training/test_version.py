@@ -7,12 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.unit.training.planted import taken
 
 from backstay.compat.methods import METHODS
 from backstay.datasets.dataset import Dataset
-from backstay.datasets.marketplace import generate
-from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.datasets.timeline import steps
 from backstay.errors import MapMismatchError, UsageError
 from backstay.evaluation.metrics.ranking import RankingTask
@@ -22,15 +19,14 @@ from backstay.training.prepared import prepare as prepare_request
 from backstay.training.request import FitRequest, Predecessor, VersionPlan
 from backstay.training.version import VersionCallbacks
 from backstay.training.version import fit_version as fit_request
+from tests.support.planted import taken
 
 FIT = FitConfig(epochs=4, evaluate_every=2)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    out = tmp_path_factory.mktemp("market") / "dataset"
-    generate(MarketplaceConfig(interactions=3_000), out)
-    opened = Dataset.open(out)
+def world(dataset):
+    opened = Dataset.open(dataset)
     interactions = opened.interactions()
     return steps(interactions), opened.attributes(interactions.item_ids)
 

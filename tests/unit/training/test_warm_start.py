@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.unit.models.snapshots import random_snapshot
 from torch import nn
 
 from backstay.datasets.csr import Csr
@@ -18,6 +17,7 @@ from backstay.training.config import FitConfig
 from backstay.training.fit import fit
 from backstay.training.learner import Networks
 from backstay.training.warm_start import inherit, keep_first
+from tests.support.snapshots import random_snapshot
 
 STEP, RAW = random_snapshot()
 DIM = 6

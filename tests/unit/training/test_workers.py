@@ -1,17 +1,11 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from tests.unit.training.planted import pinsage, vectors
-from tests.unit.training.worker import CASES, CUT_OFF, fit_case
 
 from backstay.training.workers import ALONE, Workers, current_workers
-
-ROOT = Path(__file__).parents[3]
+from tests.support.planted import pinsage, vectors
+from tests.support.processes import start_python
+from tests.support.training_worker import CASES, CUT_OFF, fit_case
 
 
 def test_without_a_process_group_a_process_is_alone():
@@ -92,12 +86,8 @@ def together(request, alone, tmp_path_factory):
     size, folder = request.param, tmp_path_factory.mktemp("together")
     for state in alone[1].glob("*.pt"):
         (folder / state.name).symlink_to(state)
-    command = [sys.executable, "-m", "tests.unit.training.worker", str(folder)]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
-    workers = [
-        subprocess.Popen([*command, str(rank), str(size)], env=os.environ | {"PYTHONPATH": path})
-        for rank in range(size)
-    ]
+    command = ("-m", "tests.support.training_worker", folder)
+    workers = [start_python(*command, rank, size) for rank in range(size)]
     try:
         assert [worker.wait(timeout=240) for worker in workers] == [0] * size
     finally:

@@ -7,6 +7,7 @@ from backstay.evaluation.analysis.codes import TOLERATED
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.analysis.summary import summarise
 from backstay.evaluation.comparison.results import Failure
+from tests.support.made_up_results import made_up_results
 
 FEW = ("fix-m0", "no-bc", "posthoc-linear-single", "bc-aligner")
 
@@ -68,9 +69,9 @@ def test_equal_methods_are_not_ranked(results):
     assert (first.value, first.interval) == (second.value, second.interval)
 
 
-def test_where_the_first_model_is_best_nothing_is_shipped(make_results):
+def test_where_the_first_model_is_best_nothing_is_shipped():
     """Never updating has the best Recall@50 of all."""
-    made = decision(make_results(methods=FEW, costs={"fix-m0": (0.1, 0.0, 0.0)}))
+    made = decision(made_up_results(methods=FEW, costs={"fix-m0": (0.1, 0.0, 0.0)}))
     assert (made.code, made.cause, made.ship) == ("do-not-ship", "no-gain", False)
     assert made.methods == ()
     assert codes(made) == ["recommends-worse", "without-compatibility", "keep-version"]
@@ -79,15 +80,15 @@ def test_where_the_first_model_is_best_nothing_is_shipped(make_results):
 
 
 @pytest.mark.parametrize(("better", "code"), [(0.0005, "do-not-ship"), (0.05, "ship")])
-def test_noise_is_no_gain(make_results, better, code):
+def test_noise_is_no_gain(better, code):
     flat = dict.fromkeys(FEW, (better, 0.0, 0.1)) | {"fix-m0": (0.0, 0.0, 0.0)}
-    made = decision(make_results(methods=FEW, costs=flat))
+    made = decision(made_up_results(methods=FEW, costs=flat))
     assert made.code == code
     assert codes(made)[0] == ("gain" if code == "ship" else "gain-not-significant")
 
 
-def test_what_costs_consumers_too_much_is_not_shipped(make_results):
-    made = decision(make_results(methods=FEW[:3]))
+def test_what_costs_consumers_too_much_is_not_shipped():
+    made = decision(made_up_results(methods=FEW[:3]))
     assert (made.code, made.cause) == ("do-not-ship", "too-costly")
     (least,) = reason(made, "loss-too-great").figures
     assert least.method == "posthoc-linear-single"
@@ -105,8 +106,8 @@ def test_what_costs_consumers_too_much_is_not_shipped(make_results):
         (-0.018, 1e-6, "ship", "proven"),
     ],
 )
-def test_the_whole_interval_has_to_be_tolerated(make_results, loss, spread, code, cause):
-    results = make_results(methods=FEW, spread=spread, costs={"bc-aligner": (-0.05, loss, 0.9)})
+def test_the_whole_interval_has_to_be_tolerated(loss, spread, code, cause):
+    results = made_up_results(methods=FEW, spread=spread, costs={"bc-aligner": (-0.05, loss, 0.9)})
     made = decision(results)
     assert (made.code, made.cause) == (code, cause)
     if code == "undecided":
@@ -116,8 +117,8 @@ def test_the_whole_interval_has_to_be_tolerated(make_results, loss, spread, code
         assert codes(made) == ["gain", "loss-uncertain", "without-compatibility", "measure-more"]
 
 
-def test_a_better_sum_that_costs_too_much_is_explained(make_results):
-    made = decision(make_results(methods=FEW, costs={"bc-aligner": (-0.15, -0.005, 0.9)}))
+def test_a_better_sum_that_costs_too_much_is_explained():
+    made = decision(made_up_results(methods=FEW, costs={"bc-aligner": (-0.15, -0.005, 0.9)}))
     assert made.methods == ("bc-aligner",)
     rejected = reason(made, "better-sum-rejected")
     (better,) = rejected.figures
@@ -141,9 +142,9 @@ def test_the_consumer_that_loses_most_is_named(results):
     assert reason(decision(results), "loss-tolerated").hardest_hit == ()  # all lose the same
 
 
-def test_failed_methods_are_left_out_and_named(make_results):
+def test_failed_methods_are_left_out_and_named():
     failure = Failure(cell="fit version 3", message="boom", method="backstay", version=3)
-    results = make_results(without=[("backstay", 3), ("backstay", 4)], failures=[failure])
+    results = made_up_results(without=[("backstay", 3), ("backstay", 4)], failures=[failure])
     made = decision(results)
     assert made.code == "ship"
     assert "backstay" not in made.methods
@@ -151,15 +152,15 @@ def test_failed_methods_are_left_out_and_named(make_results):
     assert (made.reasons[-1].count, made.reasons[-1].methods) == (1, ("backstay",))
 
 
-def test_a_failed_baseline_leaves_nothing_to_compare(make_results):
+def test_a_failed_baseline_leaves_nothing_to_compare():
     failure = Failure(cell="fit version 3", message="boom", method="no-bc", version=3)
-    made = decision(make_results(without=[("no-bc", 3)], failures=[failure]))
+    made = decision(made_up_results(without=[("no-bc", 3)], failures=[failure]))
     assert (made.code, made.cause) == ("undecided", "nothing-to-compare")
     assert reason(made, "baseline-failed").methods == ("no-bc",)
 
 
-def test_without_baselines_there_is_no_verdict(make_results):
-    made = decision(make_results(methods=("bc-aligner",)))
+def test_without_baselines_there_is_no_verdict():
+    made = decision(made_up_results(methods=("bc-aligner",)))
     assert (made.code, made.methods) == ("undecided", ())
     assert codes(made) == ["baseline-missing"]
     assert made.reasons[0].methods == ("no-bc", "fix-m0")
@@ -171,10 +172,10 @@ def test_without_replicates_there_is_no_verdict(results):
     assert codes(made) == ["no-replicates"]
 
 
-def test_nothing_but_baselines_can_still_be_judged(make_results):
+def test_nothing_but_baselines_can_still_be_judged():
     """Shipping without compatibility is a way to ship: here it breaks every consumer."""
-    assert decision(make_results(methods=("fix-m0", "no-bc"))).code == "do-not-ship"
-    assert decision(make_results(methods=("fix-m0",))).code == "undecided"
+    assert decision(made_up_results(methods=("fix-m0", "no-bc"))).code == "do-not-ship"
+    assert decision(made_up_results(methods=("fix-m0",))).code == "undecided"
 
 
 def test_an_analysis_runs_the_pairwise_tests_once(results, monkeypatch):

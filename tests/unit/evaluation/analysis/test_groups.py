@@ -5,6 +5,7 @@ import pytest
 from backstay.evaluation.analysis.groups import Order, groups
 from backstay.evaluation.analysis.significance import pairs
 from backstay.evaluation.comparison.results import Replicates
+from tests.support.made_up_results import made_up_results
 
 
 def order_of(results):
@@ -42,10 +43,10 @@ def test_groups_are_ordered_and_their_methods_are_not(results):
             )
 
 
-def test_a_method_between_two_others_keeps_them_in_one_group(make_results):
+def test_a_method_between_two_others_keeps_them_in_one_group():
     """a and c differ significantly, b differs from neither: they stay in one group."""
     named = ("fix-m0", "no-bc", "posthoc-ridge", "bc-aligner", "backstay")
-    results = moved(make_results(methods=named), "bc-aligner", spread=1.0)
+    results = moved(made_up_results(methods=named), "bc-aligner", spread=1.0)
     group = groups(order_of(results))[0]
     assert {"posthoc-ridge", "bc-aligner", "backstay"} <= set(group.methods)
     assert ("backstay", "posthoc-ridge") in group.apart
@@ -59,5 +60,5 @@ def test_without_replicates_no_methods_differ(results):
 
 
 @pytest.mark.parametrize("methods", [("bc-aligner",), ("fix-m0", "bc-aligner")])
-def test_without_baselines_there_are_no_groups(make_results, methods):
-    assert groups(order_of(make_results(methods=methods))) == ()
+def test_without_baselines_there_are_no_groups(methods):
+    assert groups(order_of(made_up_results(methods=methods))) == ()

@@ -7,13 +7,13 @@ version 0, ranked there, and scored by a linear consumer.
 import numpy as np
 import pytest
 import torch
-from tests.unit.models.snapshots import step_of
 
 from backstay.compat.losses import multi_step, single_step
 from backstay.compat.maps import BackwardMap, Vectors, compose
 from backstay.evaluation.metrics.alignment import alignment_error
 from backstay.evaluation.metrics.ranking import recall_at_k
 from backstay.evaluation.metrics.roc_auc import roc_auc
+from tests.support.snapshots import step_of
 
 DIMS = (2, 3, 4)
 USERS, ITEMS = 4, 6

@@ -5,12 +5,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from tests.unit.evaluation.comparison.small_comparison import small_comparison, small_data
 
 from backstay.errors import CorruptError
 from backstay.evaluation.comparison.cell_store import CellStore
 from backstay.evaluation.comparison.keys import FitKey, JudgeKey, TrainKey
 from backstay.evaluation.comparison.values import Fitted, Judgement
+from tests.support.small_comparison import small_comparison, small_data
 
 KEYS = {
     "nested": FitKey(2, "backstay"),

@@ -6,12 +6,6 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from tests.unit.evaluation.comparison.small_comparison import (
-    small_comparison,
-    small_data,
-    small_plan,
-    tasks_of,
-)
 
 from backstay.evaluation.comparison import judging
 from backstay.evaluation.comparison.cells import JudgeCell, fit_cell, train_cell
@@ -22,6 +16,12 @@ from backstay.evaluation.comparison.runner import inputs_of, run_cell
 from backstay.evaluation.metrics.bootstrap import REPLICATES, defined_interval
 from backstay.evaluation.metrics.ranking import RankingTask, recall_at_k
 from backstay.evaluation.metrics.roc_auc import roc_auc
+from tests.support.small_comparison import (
+    small_comparison,
+    small_data,
+    small_plan,
+    tasks_of,
+)
 
 NEWEST = 2
 METHOD = "posthoc-low-rank"  # whose maps are one for users and another for items

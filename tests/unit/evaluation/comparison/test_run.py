@@ -6,17 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.evaluation.comparison.small_comparison import (
-    DIMS,
-    Breaking,
-    Changed,
-    Recorder,
-    compare,
-    small_comparison,
-    small_data,
-    small_plan,
-    values,
-)
 
 from backstay.compat.methods import METHODS
 from backstay.errors import TrainingError, UsageError
@@ -28,6 +17,17 @@ from backstay.evaluation.comparison.run import SharedInputs, prepare_shared_inpu
 from backstay.evaluation.consumers.labels import TASKS
 from backstay.evaluation.metrics.compatibility import SLICES_OF_ENTITIES
 from backstay.evaluation.metrics.ranking import recall_at_k
+from tests.support.small_comparison import (
+    DIMS,
+    Breaking,
+    Changed,
+    Recorder,
+    compare,
+    small_comparison,
+    small_data,
+    small_plan,
+    values,
+)
 
 VERSIONS = range(len(DIMS))
 FEW = ("fix-m0", "no-bc", "posthoc-ridge")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.models.snapshots import step_of
 
 from backstay.errors import UsageError
 from backstay.evaluation.metrics.alignment import distances
@@ -15,6 +14,7 @@ from backstay.evaluation.metrics.compatibility import (
     retention,
     spectrum,
 )
+from tests.support.snapshots import step_of
 
 
 @given(st.lists(st.tuples(st.integers(-2, 2), st.integers(-2, 2), st.booleans()), min_size=1))

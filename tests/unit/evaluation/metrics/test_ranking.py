@@ -3,10 +3,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.models.snapshots import step_of
 
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.metrics.ranking import RankingTask, recall_at_k
+from tests.support.snapshots import step_of
 
 
 def random_step(rng, *, n_users=40, n_items=30):

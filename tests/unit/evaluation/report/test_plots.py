@@ -16,6 +16,7 @@ from backstay.evaluation.report.plots import (
     panels,
     styles,
 )
+from tests.support.made_up_results import made_up_results
 
 
 def drawn(panel):
@@ -123,8 +124,8 @@ def test_both_costs_of_a_method_over_time(results):
     assert len(limits) == 1
 
 
-def test_without_fix_m0_consumers_are_drawn_as_they_score(make_results):
-    lone = make_results(methods=("bc-aligner",))
+def test_without_fix_m0_consumers_are_drawn_as_they_score():
+    lone = made_up_results(methods=("bc-aligner",))
     figures = [panel.figure for panel in panels(Analysis.of(lone))]
     assert figures == ["versions"] * 3 + ["tasks"] * 5 + ["chain"] * 3
     axes = drawn(of(lone, "versions")[1])

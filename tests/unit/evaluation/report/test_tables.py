@@ -6,6 +6,7 @@ from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.comparison.results import Failure
 from backstay.evaluation.report.table import cost_shade, heat
 from backstay.evaluation.report.tables import tables
+from tests.support.made_up_results import made_up_results
 
 
 def cells(table, method):
@@ -93,9 +94,9 @@ def test_flips_slices_and_maps(made):
     assert cells(made["maps"], "posthoc-low-rank")[0].small == ("κ ∞",)
 
 
-def test_a_method_that_failed_has_dashes(make_results):
+def test_a_method_that_failed_has_dashes():
     failure = Failure(cell="fit", message="boom", method="backstay", version=3)
-    results = make_results(without=[("backstay", 3)], failures=[failure])
+    results = made_up_results(without=[("backstay", 3)], failures=[failure])
     row = next(row for row in results.summary if row.method == "backstay")
     assert row.intended_recall50 is not None  # over fewer versions than the others'
     analysis = Analysis.of(results)
@@ -110,8 +111,8 @@ def test_a_method_that_failed_has_dashes(make_results):
         assert "–" not in {cell.text for cell in cells(made[name], "bc-aligner")}
 
 
-def test_tables_without_content_are_left_out(make_results):
-    lone = make_results(methods=("bc-aligner",))
+def test_tables_without_content_are_left_out():
+    lone = made_up_results(methods=("bc-aligner",))
     bare = replace(lone, maps=(), records=())
     assert list(tables(Analysis.of(bare))) == ["comparison"]
     alone = tables(Analysis.of(lone))["consumers"]  # no fix-m0: there's nothing to compare with

@@ -5,6 +5,7 @@ import pytest
 from backstay.evaluation.analysis.codes import Cause, Decision, MethodFigure, Reason, ReasonCode
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.report.verdict import HEADLINES, SENTENCES, verdict
+from tests.support.made_up_results import made_up_results
 
 A, B = (
     MethodFigure(method=name, value=value, interval=(value - 1, value + 1))
@@ -49,6 +50,6 @@ def test_several_methods_are_named_with_their_figures():
     assert "+2.5 % (+1.5 to +3.5) with a, −3.0 % (−4.0 to −2.0) with b" in made.reasons[0].answer
 
 
-def test_missing_baselines_are_named(make_results):
-    made = verdict(Analysis.of(make_results(methods=("bc-aligner",))).decision)
+def test_missing_baselines_are_named():
+    made = verdict(Analysis.of(made_up_results(methods=("bc-aligner",))).decision)
     assert "Run again with no-bc and fix-m0 among --methods." in made.reasons[0].answer

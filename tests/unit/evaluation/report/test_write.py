@@ -1,22 +1,20 @@
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from itertools import pairwise
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from rich.console import Console
 
-import backstay
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.comparison.results import Failure
 from backstay.evaluation.report.terminal_table import terminal_table
 from backstay.evaluation.report.write import write_report
+from tests.support.made_up_results import made_up_results
+from tests.support.processes import run_python
 
 
 class Page(HTMLParser):
@@ -156,9 +154,9 @@ def test_names_are_text_and_never_markup(html):
     assert "&lt;b&gt;R&amp;D" in html
 
 
-def test_methods_with_equal_vectors_are_not_ranked(make_results, tmp_path):
+def test_methods_with_equal_vectors_are_not_ranked(tmp_path):
     named = ("fix-m0", "no-bc", "bc-aligner", "backstay")
-    results = make_results(methods=named)
+    results = made_up_results(methods=named)
     equal = replace(
         results,
         summary=(
@@ -189,8 +187,8 @@ def test_methods_with_equal_vectors_are_not_ranked(make_results, tmp_path):
     assert document["groups"][0] == {"methods": ["bc-aligner", "backstay"], "apart": []}
 
 
-def test_where_the_first_model_is_best_the_report_advises_not_to_ship(make_results, tmp_path):
-    best = make_results(
+def test_where_the_first_model_is_best_the_report_advises_not_to_ship(tmp_path):
+    best = made_up_results(
         methods=("fix-m0", "no-bc", "bc-aligner"), costs={"fix-m0": (0.1, 0.0, 0.0)}
     )
     text = write_report(Analysis.of(best), tmp_path).read_text(encoding="utf-8")
@@ -199,14 +197,14 @@ def test_where_the_first_model_is_best_the_report_advises_not_to_ship(make_resul
     assert "**Do not ship this update" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_failed_cells_are_listed_at_the_top(make_results, tmp_path):
+def test_failed_cells_are_listed_at_the_top(tmp_path):
     failure = Failure(
         cell="fit version 3 by bc-aligner",
         message="the loss isn't <finite>\nat step 120",
         method="bc-aligner",
         version=3,
     )
-    broken = make_results(
+    broken = made_up_results(
         methods=("fix-m0", "no-bc", "bc-aligner", "backstay"),
         without=[("bc-aligner", 3), ("bc-aligner", 4)],
         failures=[failure],
@@ -220,8 +218,8 @@ def test_failed_cells_are_listed_at_the_top(make_results, tmp_path):
     assert "Not judged: bc-aligner." in text
 
 
-def test_a_comparison_without_baselines_or_consumers_has_a_report(make_results, tmp_path):
-    lone = make_results(methods=("bc-aligner",))
+def test_a_comparison_without_baselines_or_consumers_has_a_report(tmp_path):
+    lone = made_up_results(methods=("bc-aligner",))
     bare = replace(
         lone,
         records=tuple(record for record in lone.records if record.metric == "recall@50"),
@@ -259,8 +257,5 @@ def test_a_report_needs_neither_torch_nor_ray_and_plots_only_when_written():
         "import sys, backstay.evaluation.report.write as r; "
         "print({'torch', 'ray', 'matplotlib'} & set(sys.modules))"
     )
-    home = Path(backstay.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=True
-    )
+    done = run_python("-c", code, check=True)
     assert done.stdout.strip() == "set()"

@@ -5,11 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.builders import vector_column
+
 
 def column(vectors, kind="fixed"):
     if kind == "fixed":
-        flat = pa.array(vectors.astype(np.float32).reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+        return vector_column(vectors.astype(np.float32))
     return pa.array(vectors.tolist(), pa.list_(kind))
 
 

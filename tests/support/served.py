@@ -1,10 +1,16 @@
-"""Small registries to serve from, and a slow reference for the answers of look-ups."""
+"""A registry to serve from, a slow reference for the answers of look-ups, and an HTTP server."""
+
+import socket
+import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
+import uvicorn
 
 from backstay.compat.maps import BackwardMap
 from backstay.registry.store import Registry
+from tests.support import builders
 
 SPACE = "movies"
 DIMS = (3, 4, 6)
@@ -37,12 +43,7 @@ def publish(registry, version, *, space=SPACE, tables=None, with_map=True, entit
     if version and with_map:
         map_ = map_of(version)
         draft.write_backward(BackwardMap(space, version, version - 1, map_.matrix))
-    draft.publish(
-        parent=version - 1 if version else None,
-        method="bc-aligner" if with_map else "no-bc",
-        config={},
-        dataset_fingerprint="none",
-    )
+    builders.publish(draft, method="bc-aligner" if with_map else "no-bc")
 
 
 def build(root, *, versions=3):
@@ -69,3 +70,18 @@ def slowly(entity, ids, *, version, source):
             ]
         answer.append(vector)
     return np.array(answer).reshape(-1, DIMS[version])
+
+
+@contextmanager
+def listening(app):
+    """Serve an ASGI application on a free port, and give its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

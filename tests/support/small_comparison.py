@@ -6,8 +6,6 @@ from functools import cache
 from pathlib import Path
 
 from backstay.datasets.dataset import Dataset
-from backstay.datasets.marketplace import generate
-from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.datasets.timeline import steps
 from backstay.evaluation.analysis.summary import with_summary
 from backstay.evaluation.comparison.keys import CellKey, FitKey, Outputs, TrainKey
@@ -17,6 +15,7 @@ from backstay.evaluation.comparison.run import compare_methods
 from backstay.evaluation.comparison.runner import Cell, InProcess
 from backstay.evaluation.comparison.values import Data
 from backstay.evaluation.consumers.labels import consumer_tasks
+from tests.support.builders import marketplace
 
 DIMS = (8, 12, 16)
 
@@ -96,9 +95,7 @@ class Comparison:
 def small_data():
     """Three versions of a marketplace."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "dataset"
-        generate(MarketplaceConfig(interactions=3_000), out)
-        opened = Dataset.open(out)
+        opened = Dataset.open(marketplace(Path(folder)))
         interactions = opened.interactions()
         timeline = steps(interactions, (0.5, 0.6, 0.7, 0.8))
         return Data(tuple(timeline), opened.attributes(interactions.item_ids))

@@ -8,12 +8,36 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+PLATFORM = ROOT / "platform"
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Variables for a process that imports this checkout and joins no Ray that already runs."""
+    given = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return given | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, PLATFORM)))} | changes
+
+
+def start_python(*arguments: object, **options) -> subprocess.Popen:
+    """Start Python; `options` are those of `Popen`, and replace its environment."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)], **({"env": environment()} | options)
+    )
+
+
+def run_python(*arguments: object, check=False, **options) -> subprocess.CompletedProcess[str]:
+    """Run Python to its end and keep what it prints; `check` asserts that it succeeds."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        check=False,
+        **({"env": environment(), "capture_output": True, "text": True} | options),
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
 
 
 def pids_of(folder: str | Path) -> list[int]:
-    """Every process but this one whose Ray lives in a folder: they all carry it in their
-    environment."""
+    """Every other process with this RAY_TMPDIR in its environment."""
     mark = f"RAY_TMPDIR={folder}\0".encode()
     found = []
     for process in Path("/proc").iterdir():
@@ -25,7 +49,7 @@ def pids_of(folder: str | Path) -> list[int]:
 
 
 def kill_all(folder: str | Path) -> None:
-    """Kill every process whose Ray lives in a folder."""
+    """Kill every process with this RAY_TMPDIR."""
     while pids := pids_of(folder):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -34,16 +58,14 @@ def kill_all(folder: str | Path) -> None:
 
 
 class Job:
-    """A `backstay` command in a process of its own, with a Ray of its own in `folder`."""
+    """A `backstay` command in its own process; its Ray writes to `folder`."""
 
     def __init__(self, *command: str, log: Path, folder: str) -> None:
         self.log, self.folder = log, folder
-        given = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        path = {"PYTHONPATH": str(ROOT / "platform"), "RAY_TMPDIR": folder}
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "backstay", *command],
-                env=given | path | {"OMP_NUM_THREADS": "1"},
+            self.process = start_python(
+                *("-m", "backstay", *command),
+                env=environment(RAY_TMPDIR=folder),
                 stdout=output,
                 stderr=output,
             )
@@ -52,16 +74,16 @@ class Job:
         return self
 
     def __exit__(self, *_error) -> None:
-        """Kill the driver and what there is of its Ray, as when a machine goes down."""
+        """Kill the driver and its Ray, as when a machine goes down."""
         kill_all(self.folder)
         self.process.wait()
 
     def finish(self) -> None:
-        """Wait for its end."""
+        """Wait for its success."""
         assert self.process.wait(timeout=300) == 0, self.log.read_text()
 
     def wait_until(self, condition):
-        """What the condition gives once it gives anything."""
+        """Wait until the condition is true, and return its value."""
         for _ in range(3000):
             if found := condition():
                 return found
@@ -70,7 +92,7 @@ class Job:
         raise AssertionError(self.log.read_text())
 
     def workers(self, name: str) -> list[int]:
-        """The processes below it that Ray calls so."""
+        """The pids of its Ray processes with this name."""
         found = []
         for pid in pids_of(self.folder):
             with contextlib.suppress(OSError):

@@ -1,4 +1,6 @@
-"""One worker of a data-parallel fit: `python -m tests.unit.training.worker FOLDER RANK SIZE`.
+"""One worker of a data-parallel fit.
+
+Run as `python -m tests.support.training_worker FOLDER RANK SIZE`.
 
 The workers find each other through a file in FOLDER and use the loopback interface. Each fits every
 case, and writes its results to FOLDER.
@@ -11,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from tests.unit.training.planted import SAMPLED, WHOLE, aligned, pinsage, recall, run, vectors
 
 from backstay.training.fit import FitState
 from backstay.training.workers import current_workers
+from tests.support.planted import SAMPLED, WHOLE, aligned, pinsage, recall, run, vectors
 
 COMMON = {
     "epochs": 3,

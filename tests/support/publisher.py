@@ -1,6 +1,6 @@
-"""Publishers in processes of their own, for test_publishing: racing, and killed.
+"""A process that publishes while others do, or is killed while it publishes.
 
-Not a test: run as `python publisher.py race ROOT RUN RIVAL ROUNDS` or `… kill ROOT`.
+Run as `python -m tests.support.publisher race ROOT RUN RIVAL ROUNDS` or `… kill ROOT`.
 """
 
 import functools
@@ -12,29 +12,19 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
-from backstay.compat.maps import BackwardMap
 from backstay.errors import VersionExistsError
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
 from backstay.storage import files
+from tests.support import builders
 
 
-def publish(space, version, run_id, *, fill=1.0, before=lambda: None):
-    """Stage and publish a version; the same arguments give the same bytes."""
+def publish(space, version, run_id, *, recall=0.25, before=lambda: None):
+    """Stage a version, call `before`, and publish the version."""
     draft = space.draft(version, run_id=run_id)
-    values = np.full((9, 3), fill, np.float32)
-    draft.write_model({}, {"w": values}, {"genre": ("a",)})
-    draft.write_table("item", [(pa.array(range(9)), values)], part_rows=4)
-    if version:
-        eye = np.eye(3, dtype=np.float32)
-        draft.write_backward(BackwardMap(space.name, version, version - 1, eye))
-    draft.write_metrics({"recall50": fill})
+    builders.stage(draft, previous_dim=4 if version else None, recall=recall)
     before()
-    parent = version - 1 if version else None
-    draft.publish(parent=parent, method="m", config={}, dataset_fingerprint="f")
+    builders.publish(draft)
 
 
 def race(root, run_id, rival, rounds):
@@ -49,7 +39,7 @@ def race(root, run_id, rival, rounds):
                 time.sleep(0)
 
         try:
-            publish(registry.space(f"space-{n}"), 0, run_id, fill=len(run_id), before=meet)
+            publish(registry.space(f"space-{n}"), 0, run_id, recall=len(run_id), before=meet)
             won.append(True)
         except VersionExistsError:
             won.append(False)

@@ -1,7 +1,6 @@
 """The data that tests of the loop train on, and short ways to call a fit."""
 
 import torch
-from tests.unit.models.snapshots import planted_snapshot
 
 from backstay.evaluation.metrics.ranking import RankingTask
 from backstay.models.architectures import build_model
@@ -17,6 +16,7 @@ from backstay.training.learner import Learner, Networks
 from backstay.training.phase_timer import PhaseTimer
 from backstay.training.teacher import Teacher
 from backstay.training.workers import Workers
+from tests.support.snapshots import planted_snapshot
 
 STEP, ATTRIBUTES = planted_snapshot()
 SNAPSHOT = Snapshot.of(STEP, ATTRIBUTES)
