@@ -150,7 +150,7 @@ def test_a_trial_in_which_a_fit_fails_fails(here, monkeypatch):
     failed = replace(here, failures=(Failure(cell="fit version 1", message="no luck"),))
     monkeypatch.setattr(search_module, "compare_methods", lambda *_, **__: failed)
     with pytest.raises(TrainingError, match="fit version 1 failed: no luck"):
-        search_module._trial(
+        search_module.run_trial(
             {"weight": 1.0},
             data=None,
             plan=ComparePlan.of("fast"),

@@ -72,7 +72,7 @@ def test_workers_are_told_where_the_code_is(monkeypatch, job, expected):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": job}))
     told = json.loads(json.dumps(expected).replace("{root}", str(root)))
-    assert session._runtime_env() == told
+    assert session.runtime_env() == told
 
 
 def environments():

@@ -18,8 +18,8 @@ ItemRow = tuple[str | int, Sequence[Sequence[str]]]
 
 T = TypeVar("T")
 
-_BLOCK = 8 << 20  # bytes of text handled at a time
-_LONGEST_LINE = 64 << 20  # bytes; more without a line break is no text file
+BLOCK_BYTES = 8 << 20  # bytes of text handled at a time
+LONGEST_LINE = 64 << 20  # bytes; more without a line break is no text file
 _QUOTE_SEARCH = 1 << 20  # bytes at a block's end that are searched for an open quote
 _LONGEST_RECORD = 1000  # lines of the longest quoted field
 _PACKED = {b"PK\x03\x04": "a zip archive", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z"}
@@ -83,8 +83,8 @@ def blocks(
             data = rest + chunk
             cut = _cut(data, quoted=quoted) if chunk else len(data)
             if cut == 0:
-                if len(data) > _LONGEST_LINE:
-                    _refuse_binary(path, line, f"no line break in {_LONGEST_LINE >> 20} MB")
+                if len(data) > LONGEST_LINE:
+                    _refuse_binary(path, line, f"no line break in {LONGEST_LINE >> 20} MB")
                 rest = data
                 continue
             text, rest = _text(path, line, data[:cut], latin1=latin1), data[cut:]
@@ -233,7 +233,7 @@ def _open(path: Path) -> IO[bytes]:
 
 def _read(file: IO[bytes], path: Path, line: int) -> bytes:
     try:
-        chunk = file.read(_BLOCK)
+        chunk = file.read(BLOCK_BYTES)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
             f"{path} breaks off or is damaged after line {line} ({error}); download it anew."

@@ -41,7 +41,7 @@ FIELDS = "wrong number of fields"
 _SCALE = 5.0  # of every dataset folder
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _LAST_SECOND = 1e11  # in the year 5138
-_SMALL = 1 << 16  # bytes; blocks up to this size are not halved
+SMALL_BLOCK = 1 << 16  # bytes; blocks up to this size are not halved
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -234,7 +234,7 @@ def _parse(block: Block, parser: Parser, skipped: SkippedRows) -> Iterator[pa.Re
     if plain:
         yield batch
         return
-    halves = block.halves(quoted=parser.quoted) if len(block.data) > _SMALL else (block,)
+    halves = block.halves(quoted=parser.quoted) if len(block.data) > SMALL_BLOCK else (block,)
     if len(halves) > 1:
         for half in halves:
             yield from _parse(half, parser, skipped)

@@ -8,7 +8,7 @@ from backstay.errors import InputError
 
 logger = logging.getLogger("backstay.datasets")
 
-_PROGRESS_SECONDS = 5.0
+PROGRESS_SECONDS = 5.0
 _SHOWN = 60  # characters of a broken line that a message quotes
 
 
@@ -28,7 +28,7 @@ class SkippedRows:
         self._strict = strict
         self._first: dict[str, str] = {}
         self._rows = self._bytes = 0
-        self._next_report = time.monotonic() + _PROGRESS_SECONDS
+        self._next_report = time.monotonic() + PROGRESS_SECONDS
 
     def add(self, path: Path, place: str, reason: str, *, text: str = "", rows: int = 1) -> None:
         """Count rows as left out; `place`, such as "line 7", is that of the first.
@@ -50,7 +50,7 @@ class SkippedRows:
         self._rows += rows
         self._bytes += size
         if time.monotonic() >= self._next_report:
-            self._next_report = time.monotonic() + _PROGRESS_SECONDS
+            self._next_report = time.monotonic() + PROGRESS_SECONDS
             logger.info(
                 "read %s rows, %s MB, now in %s",
                 f"{self._rows:,}",

@@ -63,7 +63,7 @@ def fit_here(request: FitRequest, run: FitRun) -> FittedVersion:
     files, path = run.files, f"{run.folder}/{STATE_FILE}"
     states = _load(BytesIO(files.read(path))) if files.exists(path) else None
     if states:
-        log.info("%s, in %s", _begin(1, states), files.full(run.folder))
+        log.info("%s, in %s", start_message(1, states), files.full(run.folder))
 
     def checkpoint(states: dict[str, FitState]) -> None:
         buffer = BytesIO()
@@ -131,7 +131,7 @@ def fit_on_ray(
                 name=run.folder,
                 storage_path=run.files.root,
                 # Ray's own file systems support fewer URLs, and read other credentials.
-                storage_filesystem=None if run.files.is_local else _filesystem(run.files),
+                storage_filesystem=None if run.files.is_local else arrow_filesystem(run.files),
                 failure_config=FailureConfig(max_failures=RESTARTS),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
@@ -141,7 +141,7 @@ def fit_on_ray(
         try:
             fitted: FittedVersion | BackstayError = trainer.fit().return_value
         except ray.train.TrainingFailedError as error:
-            raise _failure(error) from error
+            raise failure_of(error) from error
         if isinstance(fitted, BackstayError):
             raise fitted
         return fitted
@@ -151,14 +151,15 @@ def _prepare(request: FitRequest, *, gpu: bool) -> Prepared:
     return prepare(request, device=_device(gpu=gpu))
 
 
-def _filesystem(files: Files) -> "PyFileSystem":
+def arrow_filesystem(files: Files) -> "PyFileSystem":
+    """The file system of `files` as Ray Train takes it."""
     from pyarrow.fs import FSSpecHandler, PyFileSystem  # noqa: PLC0415
 
     return PyFileSystem(FSSpecHandler(files.fs))
 
 
-def _failure(error: Exception) -> TrainingError:
-    """The error of the first worker that failed, as one line."""
+def failure_of(error: Exception) -> TrainingError:
+    """The error to raise when Ray Train gives up; it names the first worker's error."""
     failures = list(getattr(error, "worker_failures", {}).values())
     cause = failures[0] if failures else getattr(error, "controller_failure", error)
     cause = getattr(cause, "_base_exc", cause)  # Ray Train's wrapper for what workers raise
@@ -194,7 +195,7 @@ def _work(config: _WorkerConfig) -> FittedVersion | BackstayError:
         with found.as_directory() as folder, (Path(folder) / STATE_FILE).open("rb") as file:
             states = _load(file)
     if inbox and workers.leads:
-        inbox.line.remote(_begin(workers.size, states))
+        inbox.line.remote(start_message(workers.size, states))
     reported = -math.inf
 
     def checkpoint(states: dict[str, FitState]) -> None:
@@ -234,7 +235,8 @@ def _work(config: _WorkerConfig) -> FittedVersion | BackstayError:
         return error
 
 
-def _begin(size: int, states: dict[str, FitState] | None) -> str:
+def start_message(size: int, states: dict[str, FitState] | None) -> str:
+    """The log line of workers that start: how many, and after which step they resume."""
     who = "1 worker" if size == 1 else f"{size} workers"
     if not states:
         return f"{who}: starting"

@@ -102,7 +102,7 @@ def search(
         shared, baseline = _prepare(data, plan, asdict(opened.info))
         trainable = tune.with_resources(
             tune.with_parameters(
-                _trial, data=data, plan=plan, method=method, shared=shared, baseline=baseline
+                run_trial, data=data, plan=plan, method=method, shared=shared, baseline=baseline
             ),
             {"cpu": 1},
         )
@@ -126,7 +126,7 @@ def search(
     merged = _merge(baseline, parts)
     merged.write(out / _RESULTS_FILE)
     write_report(Analysis.of(merged), out)
-    return _report(merged, parts, method=method, out=out)
+    return report_of(merged, parts, method=method, out=out)
 
 
 def _prepare(
@@ -171,7 +171,7 @@ def _tuner(
     )
 
 
-def _trial(
+def run_trial(
     config: dict[str, float],
     *,
     data: Data,
@@ -226,7 +226,8 @@ def _merge(baseline: Results, parts: Sequence[Results]) -> Results:
     return with_summary(merged)
 
 
-def _report(merged: Results, parts: Sequence[Results], *, method: str, out: Path) -> SearchReport:
+def report_of(merged: Results, parts: Sequence[Results], *, method: str, out: Path) -> SearchReport:
+    """The trials with their costs, the Pareto front and the weight with the best total."""
     rows = merged.summary[len(BASELINES) :]
     front = pareto_front(rows)
     trials = tuple(

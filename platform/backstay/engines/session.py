@@ -55,7 +55,7 @@ def ray_session(*, cpus: int | None = None, gpus: int = 0) -> Iterator[None]:
         _log.info("joining the Ray cluster at %s", address)
         ray.init(
             address="auto" if "://" not in address else address,
-            runtime_env=_runtime_env(),
+            runtime_env=runtime_env(),
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
@@ -114,7 +114,7 @@ def _start(folder: Path, *, cpus: int | None, gpus: int) -> None:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
 
 
-def _runtime_env() -> dict[str, dict[str, str]]:
+def runtime_env() -> dict[str, dict[str, str]]:
     """The settings that workers of a cluster need to import Backstay, beyond those of the job."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
     if "PYTHONPATH" in job.get("env_vars", {}):  # Ray refuses a second value

@@ -16,7 +16,7 @@ RATE = 0.1
 STRETCH = 10.0
 """The most that B_k may stretch a vector: 1 / the least singular value of W."""
 
-_BLOCK_ROWS = 1 << 16
+BLOCK_ROWS = 1 << 16
 
 
 class Extension(nn.Module):
@@ -42,7 +42,7 @@ class Extension(nn.Module):
         """`forward` in blocks of rows, for tables in CPU or mapped memory; returns CPU memory."""
         z = torch.empty(len(new), len(self.change))
         device = self.change.device
-        for rows in torch.split(torch.arange(len(new)), _BLOCK_ROWS):
+        for rows in torch.split(torch.arange(len(new)), BLOCK_ROWS):
             block = slice(int(rows[0]), int(rows[-1]) + 1)
             z[block] = self(older[block].to(device), new[block].to(device)).cpu()
         return z

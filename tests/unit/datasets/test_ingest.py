@@ -472,7 +472,7 @@ def test_fast_and_slow_parsing_agree_whatever_is_broken(case, data, tmp_path_fac
     folder = tmp_path_factory.mktemp("in")
     case.write(folder, text=case.text(ROWS) + "".join(line + "\n" for line in lines))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows_module, "_SMALL", 16)  # bytes: halve down to single lines
+        patch.setattr(rows_module, "SMALL_BLOCK", 16)  # bytes: halve down to single lines
         fast, fast_skipped = case.stream(folder)
         for parser in (Delimited, Reviews):
             patch.setattr(parser, "fast", lambda *_: pa.array(["no number"], pa.int64()))

@@ -24,7 +24,7 @@ def test_blocks_hold_every_line_once_under_its_number(pieces, skip, size, quoted
     text = "".join(pieces)
     path.write_text(text, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_BLOCK", size)
+        patch.setattr(reading, "BLOCK_BYTES", size)
         got = list(blocks(path, skip_lines=skip, quoted=quoted))
     expected = text.encode().split(b"\n")
     assert b"".join(block.data for block in got) == b"\n".join(expected[skip:])
@@ -66,8 +66,8 @@ def test_an_open_quote_breaks_its_own_line_only():
 
 
 def test_a_line_without_end_is_no_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_BLOCK", 100)
-    monkeypatch.setattr(reading, "_LONGEST_LINE", 1000)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(reading, "LONGEST_LINE", 1000)
     (tmp_path / "x").write_bytes(b"a\n" + b"x" * 5000)
     with pytest.raises(InputError, match=r"x, line 2: expected text, found no line break"):
         list(blocks(tmp_path / "x"))
@@ -97,7 +97,7 @@ def test_a_folder_cannot_be_read_as_a_file(tmp_path):
 
 
 def test_progress_is_logged_from_time_to_time(monkeypatch, caplog):
-    monkeypatch.setattr(skipped_rows, "_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(skipped_rows, "PROGRESS_SECONDS", 0.0)
     with caplog.at_level(logging.INFO, "backstay.datasets"):
         SkippedRows().advance(Path("a/b.csv"), rows=1200, size=3_000_000)
     assert caplog.messages == ["read 1,200 rows, 3 MB, now in b.csv"]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from backstay.engines.fit import _begin, _failure, _filesystem
+from backstay.engines.fit import arrow_filesystem, failure_of, start_message
 from backstay.storage.files import open_files
 from backstay.training.fit import FitState
 
@@ -28,14 +28,14 @@ class FailedError(Exception):
     ids=["worker", "wrapped", "controller"],
 )
 def test_a_failure_names_its_first_cause_and_what_to_do(error):
-    words = str(_failure(error))
+    words = str(failure_of(error))
     assert "ValueError: no luck. Once" in words
     assert "resumes from the last checkpoint" in words
     assert "Traceback" not in words
 
 
 def test_a_failure_without_a_cause_is_told_as_it_is():
-    assert "FailedError: Training failed" in str(_failure(FailedError()))
+    assert "FailedError: Training failed" in str(failure_of(FailedError()))
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_a_failure_without_a_cause_is_told_as_it_is():
     ],
 )
 def test_workers_say_where_they_begin(size, states, words):
-    assert _begin(size, states) == words
+    assert start_message(size, states) == words
 
 
 def test_ray_writes_through_the_same_file_system_as_everything_else():
     files = open_files("memory://checkpoints-of-a-test")
-    with _filesystem(files).open_output_stream(files.full("state.pt")) as file:
+    with arrow_filesystem(files).open_output_stream(files.full("state.pt")) as file:
         file.write(b"state")
     assert files.read("state.pt") == b"state"
     MemoryFileSystem().rm(files.root, recursive=True)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from backstay.engines.search import BASELINES, _report
+from backstay.engines.search import BASELINES, report_of
 from backstay.evaluation.comparison.results import Summary
 
 
@@ -28,7 +28,7 @@ def report(*costs):
     parts = [
         SimpleNamespace(protocol={"fit": {"weight": float(n)}}) for n in range(1, len(costs) + 1)
     ]
-    return _report(merged, parts, method="bc-aligner", out="out")
+    return report_of(merged, parts, method="bc-aligner", out="out")
 
 
 @pytest.mark.parametrize("order", [1, -1])

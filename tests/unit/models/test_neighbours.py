@@ -72,14 +72,14 @@ def test_a_node_has_no_more_neighbours_than_the_fan_out_and_only_its_neighbours(
     others = dense.neighbours_of(step)
     users = np.arange(step.n_users)
     for seed in range(10):
-        sampler = sampler_of(snapshot)
-        links = sampler._links(
-            sampler._sample_layer(users, users, np.random.default_rng(seed)), len(users)
-        )
-        assert links.counts.tolist() == [min(len(others[user]), 3) for user in users]
-        for user, source in zip(np.repeat(users, links.counts), links.src, strict=True):
+        rng = np.random.default_rng(seed)
+        (layer,) = sampler_of(snapshot).sample(users, rng, n_layers=1)
+        assert layer.counts.tolist() == [min(len(others[user]), 3) for user in users]
+        dst = np.repeat(users, layer.counts)
+        for user, source in zip(dst, layer.src, strict=True):
             assert source in others[user]
-        assert np.bincount(np.repeat(users, links.counts), links.weights) == pytest.approx(
+        weights = snapshot.weights(layer.dst, layer.counts, layer.src, "mean")
+        assert np.bincount(dst, weights) == pytest.approx(
             [1.0] * (step.n_users - 1)  # the last user has no edge
         )
 
@@ -92,7 +92,8 @@ def test_every_neighbour_is_drawn_equally_often():
     drawn = Counter()
     draws = 5000
     for _ in range(draws):
-        drawn.update(sampler._sample_layer(np.array([0]), np.array([0]), rng).src.tolist())
+        (layer,) = sampler.sample(np.array([0]), rng, n_layers=1)
+        drawn.update(layer.src.tolist())
     expected = draws * 4 / 10
     chi_squared = sum((drawn[node] - expected) ** 2 / expected for node in range(1, 11))
     assert sum(drawn.values()) == draws * 4

@@ -6,17 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from backstay.models.architectures import ARCHITECTURES
+from backstay.models.architectures import ARCHITECTURES, model_weights
+from backstay.models.protocol import ModelConfig
+from backstay.models.trained import TrainedModel
 from backstay.training.batches import SampledGroups, WholeGraph
 from backstay.training.config import FitConfig
 from backstay.training.phase_timer import PhaseTimer
+from backstay.training.teacher import Teacher
 from backstay.training.workers import ALONE, Workers
 from tests.support.planted import (
+    ATTRIBUTES,
     CPU,
     EVERYONE,
     GRAPH,
     SAMPLED,
     SNAPSHOT,
+    STEP,
+    VALUES,
     WHOLE,
     pinsage,
     vectors,
@@ -25,9 +31,9 @@ from tests.support.planted import (
 BATCH = 61  # workers can't share it evenly
 
 
-def batches(model=None, *, fixed=False, timer=None, **options):
+def batches(model=None, *, fixed=False, teacher=None, timer=None, **options):
     config = FitConfig(**({"batch_size": BATCH} | options))
-    on = {"device": CPU, "timer": timer or PhaseTimer()}
+    on = {"teacher": teacher, "device": CPU, "timer": timer or PhaseTimer()}
     if config.sampling == "neighbours":
         return SampledGroups(SNAPSHOT, model or pinsage(), config, **on)
     return WholeGraph(SNAPSHOT, model or pinsage(), config, fixed=fixed, **on)
@@ -108,6 +114,26 @@ def test_the_rows_of_a_part_are_the_vectors_of_its_nodes(mode, negatives, archit
     for part in source.parts(0, ALONE):
         assert part.nodes.tolist() == part.batch.nodes(SNAPSHOT.n_users).tolist()
         torch.testing.assert_close(model(part.graph)[part.rows], z[part.nodes])
+
+
+def test_on_a_sample_the_teacher_embeds_that_sample():
+    """Not over all neighbours, among them the item that is to be recommended."""
+    config = ModelConfig(dim=6, values=VALUES)
+    before = TrainedModel(
+        config,
+        model_weights(pinsage(6)),
+        {kind.name: tuple(kind.values) for kind in ATTRIBUTES.kinds},
+    )
+    table = torch.tensor(before.embed(STEP, ATTRIBUTES))
+    teacher = Teacher(table, before, [SNAPSHOT])
+    network = before.load()
+    for part in batches(pinsage(6), teacher=teacher, **SAMPLED).parts(0, ALONE):
+        with torch.no_grad():
+            expected = network(part.graph)[part.rows]
+        assert torch.equal(part.teacher, expected)
+        assert not torch.allclose(part.teacher, table[part.nodes], atol=1e-3)
+    for part in batches(pinsage(6), teacher=teacher, **WHOLE).parts(0, ALONE):
+        assert torch.equal(part.teacher, table[part.nodes])
 
 
 def test_a_part_of_fixed_vectors_has_no_graph_to_run():

@@ -56,7 +56,7 @@ def test_the_basis_moves_at_a_rate_of_its_own():
 def test_whole_tables_come_out_the_same_however_many_rows_are_held_at_once(
     extension, rows, monkeypatch
 ):
-    monkeypatch.setattr(module, "_BLOCK_ROWS", rows)
+    monkeypatch.setattr(module, "BLOCK_ROWS", rows)
     known, new = random(10, KNOWN, seed=1), random(10, NEW, seed=2)
     found = extension.whole(known, new)
     assert not found.requires_grad

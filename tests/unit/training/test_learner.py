@@ -7,23 +7,17 @@ import pytest
 import torch
 from torch.nn import functional
 
-from backstay.models.architectures import ARCHITECTURES, model_weights
-from backstay.models.protocol import ModelConfig
-from backstay.models.trained import TrainedModel
+from backstay.models.architectures import ARCHITECTURES
 from backstay.training.batches import SampledGroups
 from backstay.training.config import FitConfig
 from backstay.training.learner import ranking_loss
 from backstay.training.phase_timer import PhaseTimer
-from backstay.training.teacher import Teacher
 from backstay.training.workers import ALONE
 from tests.support.planted import (
-    ATTRIBUTES,
     CPU,
     GRAPH,
     SAMPLED,
     SNAPSHOT,
-    STEP,
-    VALUES,
     WHOLE,
     OutOfTouch,
     aligned,
@@ -266,28 +260,6 @@ def test_an_extended_model_is_judged_by_the_vectors_it_would_end_with(mode, aver
     joined = torch.cat([options["teacher"].table, vectors(model)], dim=1)
     expected = joined @ options["extension"].basis.detach().T
     torch.testing.assert_close(shown[0], expected, atol=1e-5, rtol=1e-5)
-
-
-def test_on_a_sample_the_teacher_embeds_that_sample():
-    """Not over all neighbours, among them the item that is to be recommended."""
-    config = ModelConfig(dim=6, values=VALUES)
-    before = TrainedModel(
-        config,
-        model_weights(pinsage(6)),
-        {kind.name: tuple(kind.values) for kind in ATTRIBUTES.kinds},
-    )
-    table = torch.tensor(before.embed(STEP, ATTRIBUTES))
-    teacher = Teacher(table, before, [SNAPSHOT])
-    learner = learner_of(pinsage(6), teacher=teacher, **SAMPLED)
-    network = before.load()
-    for part in learner._batches.parts(0, ALONE):
-        with torch.no_grad():
-            expected = network(part.graph)[part.rows]
-        assert torch.equal(part.teacher, expected)
-        assert not torch.allclose(part.teacher, table[part.nodes], atol=1e-3)
-    learner = learner_of(pinsage(6), teacher=teacher, **WHOLE)
-    for part in learner._batches.parts(0, ALONE):
-        assert torch.equal(part.teacher, table[part.nodes])
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

@@ -10,7 +10,6 @@ from torch import nn
 from backstay.datasets.csr import Csr
 from backstay.models.architectures import ARCHITECTURES, build_model, model_weights
 from backstay.models.inference import embed
-from backstay.models.pinsage import _restore
 from backstay.models.protocol import ModelConfig
 from backstay.models.snapshot import Snapshot
 from backstay.training.config import FitConfig
@@ -169,13 +168,16 @@ SCALES = torch.tensor([1.0, 0.3, -0.7, 2.0, 0.5])
 SHIFTS = torch.tensor([0.0, 0.5, 0.2, -1.0, -0.4])
 
 
-def restored():
-    before, norm = nn.BatchNorm1d(5), nn.BatchNorm1d(7)
+def restored(scales=SCALES, shifts=SHIFTS):
+    """The batch norm of a layer inserted behind one whose batch norm has these parameters."""
+    vocabulary = vocabulary_of(RAW)
+    older = model_of(vocabulary, dim=len(scales), layers=2)
     with torch.no_grad():
-        before.weight.copy_(SCALES)
-        before.bias.copy_(SHIFTS)
-        _restore(norm, before)
-    return norm
+        older.norm(0).weight.copy_(scales)
+        older.norm(0).bias.copy_(shifts)
+    model = model_of(vocabulary, dim=len(scales) + 2, layers=3, seed=1)
+    assert inherit(model, older, vocabulary=vocabulary, older_vocabulary=vocabulary)
+    return model.norm(1)
 
 
 def test_its_moments_are_those_of_a_rectified_normal():
@@ -207,13 +209,9 @@ def test_it_changes_little_in_training_where_activations_are_normal():
 
 
 def test_what_never_fires_is_no_reason_to_divide_by_nothing():
-    before, norm = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    with torch.no_grad():
-        before.weight.copy_(torch.tensor([0.0, 0.1]))
-        before.bias.copy_(torch.tensor([0.5, -9.0]))
-        _restore(norm, before)
+    norm = restored(torch.tensor([0.0, 0.1]), torch.tensor([0.5, -9.0]))
     assert all(value.isfinite().all() for value in norm.state_dict().values())
-    assert norm.bias.tolist() == pytest.approx([0.5, 0.0])
+    assert norm.bias[:2].tolist() == pytest.approx([0.5, 0.0])
 
 
 # The map

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from backstay.errors import UsageError
 
-_BLOCK_ROWS = 1 << 15  # rows of float64 differences held at once
+BLOCK_ROWS = 1 << 15  # rows of float64 differences held at once
 
 Floats32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -26,8 +26,8 @@ def distances(found: Floats32, reference: Floats32) -> Floats:
             "both cover every entity of one step, in the older version's dimension."
         )
     norms = np.empty(len(found))
-    for start in range(0, len(found), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
+    for start in range(0, len(found), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
         gap = found[rows].astype(np.float64) - reference[rows]
         np.sqrt(np.einsum("nd,nd->n", gap, gap), out=norms[rows])
     return norms

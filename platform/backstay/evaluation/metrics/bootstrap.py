@@ -34,7 +34,7 @@ Interval = tuple[float, float]
 
 UnitKind = Literal["user", "item"]
 
-_BLOCK_COUNTS = 1 << 20  # counts held at once: replicates × examples
+BLOCK_COUNTS = 1 << 20  # counts held at once: replicates × examples
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Resamples:
     def blocks(self, units: Units) -> Iterator[tuple[slice, npt.NDArray[np.uint8]]]:
         """Blocks of replicates: which ones, and how often each draws each example, (b, n) uint8."""
         drawn = int(units.index.max(initial=-1)) + 1
-        rows = max(1, _BLOCK_COUNTS // max(drawn, len(units.index), 1))
+        rows = max(1, BLOCK_COUNTS // max(drawn, len(units.index), 1))
         for start in range(0, self.count, rows):
             block = range(start, min(start + rows, self.count))
             counts = np.stack([self._counts(units.kind, b, drawn) for b in block])

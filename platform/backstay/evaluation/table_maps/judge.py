@@ -15,7 +15,7 @@ Float64 = npt.NDArray[np.float64]
 NEIGHBOURS = 10
 _Key = TypeVar("_Key")
 
-_BLOCK = 256  # queries compared with the gallery at once
+BLOCK_QUERIES = 256  # queries compared with the gallery at once
 _TIE = 1e-6  # cosines closer than this are equal: rounding error of a float32 dot product
 
 
@@ -59,8 +59,8 @@ def judge(
     found = {name: np.zeros(len(older)) for name in maps}
     permitted = np.zeros(len(older))
     k = min(NEIGHBOURS, len(gallery) - 1)
-    for start in range(0, len(older), _BLOCK):
-        block = slice(start, min(start + _BLOCK, len(older)))
+    for start in range(0, len(older), BLOCK_QUERIES):
+        block = slice(start, min(start + BLOCK_QUERIES, len(older)))
         own = np.arange(block.stop - start), np.arange(start, block.stop)
         scores = units[block] @ units.T
         permitted[block] = _found(scores, own, k=k)

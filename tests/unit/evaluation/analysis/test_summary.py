@@ -13,7 +13,7 @@ def record(method, version, task, value, *, seed=0):
 
 
 def test_alignment_error_is_the_mean_distance(monkeypatch):
-    monkeypatch.setattr("backstay.evaluation.metrics.alignment._BLOCK_ROWS", 3)
+    monkeypatch.setattr("backstay.evaluation.metrics.alignment.BLOCK_ROWS", 3)
     rng = np.random.default_rng(0)
     users, items, users_0, items_0 = (
         rng.normal(size=(n, 5)).astype(np.float32) for n in (7, 4, 7, 4)
@@ -36,7 +36,7 @@ def test_alignment_error_is_the_mean_distance(monkeypatch):
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_distances_are_those_of_each_row_in_blocks_of_any_size(rows, monkeypatch):
-    monkeypatch.setattr("backstay.evaluation.metrics.alignment._BLOCK_ROWS", rows)
+    monkeypatch.setattr("backstay.evaluation.metrics.alignment.BLOCK_ROWS", rows)
     rng = np.random.default_rng(1)
     found, reference = (rng.normal(size=(7, 5)).astype(np.float32) for _ in range(2))
     got = distances(found, reference)

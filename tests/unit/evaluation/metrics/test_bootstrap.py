@@ -36,7 +36,7 @@ def drawn(units, resamples=FEW):
 def _block(request):
     """Every test runs with several block sizes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backstay.evaluation.metrics.bootstrap._BLOCK_COUNTS", request.param)
+        patch.setattr("backstay.evaluation.metrics.bootstrap.BLOCK_COUNTS", request.param)
         yield
 
 
@@ -93,13 +93,19 @@ def test_roc_auc_is_that_of_the_examples_repeated_as_drawn(rows):
         assert value == pytest.approx(won / len(positive) / len(negative), abs=1e-12)
 
 
-def test_roc_auc_of_examples_drawn_once_each_is_the_figure_itself(monkeypatch):
-    monkeypatch.setattr(
-        "backstay.evaluation.metrics.bootstrap._POISSON", np.ones(1 << 16, np.uint8)
-    )
+class DrawnOnce(Resamples):
+    """Draws every example once in every replicate."""
+
+    def blocks(self, units):
+        yield slice(0, self.count), np.ones((self.count, len(units.index)), np.uint8)
+
+
+def test_roc_auc_of_examples_drawn_once_each_is_the_figure_itself():
     rng = np.random.default_rng(0)
     scores, labels = rng.normal(size=300).round(1), rng.random(300) < 0.3
-    found = auc_replicates(scores, labels, Units("user", rng.integers(0, 40, 300)), FEW)
+    found = auc_replicates(
+        scores, labels, Units("user", rng.integers(0, 40, 300)), DrawnOnce(count=12)
+    )
     assert found == pytest.approx(np.full(12, roc_auc(scores, labels)), abs=1e-12)
 
 

@@ -29,7 +29,7 @@ def slowly(map_, newer, older, gallery):
 
 
 def test_a_map_is_judged_as_slow_loops_do(rng, monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK", 7)
+    monkeypatch.setattr(module, "BLOCK_QUERIES", 7)
     gallery = rng.standard_normal((60, 4)).astype(np.float32)
     older, newer = gallery[:20], rng.standard_normal((20, 5)).astype(np.float32)
     newer[:, :4] += 2 * older
