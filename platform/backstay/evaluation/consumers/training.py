@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from backstay.checks import AtLeastOne, check_fields
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.consumers.inputs import Inputs, StepVectors
 from backstay.evaluation.consumers.labels import ConsumerTask
@@ -26,40 +30,27 @@ log = logging.getLogger("backstay.evaluation")
 class ConsumerConfig:
     """How consumers are trained: a preset, or `replace(FAST, seeds=5)`."""
 
-    widths: tuple[int, ...]
+    widths: Annotated[tuple[AtLeastOne, ...], Field(min_length=1)]
     """Candidate widths of the hidden layers; the best on validation AUC is chosen."""
-    dropouts: tuple[float, ...]
-    """Candidate dropout probabilities in [0, 1), chosen together with the width."""
-    seeds: int
-    """Number of consumers trained with the chosen width and dropout: seeds 0 … seeds - 1."""
-    epochs: int
+    dropouts: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)]
+    """Candidate dropout probabilities, chosen together with the width."""
+    seeds: AtLeastOne  # consumers trained with the chosen width and dropout: seeds 0 … seeds - 1
+    epochs: AtLeastOne
     """Most passes over the training examples; the best on validation AUC is selected."""
-    patience: int | None = None
+    patience: AtLeastOne | None = None
     """Training ends after this many epochs without a better validation AUC; None: never early."""
     epoch_examples: int | None = None
     """Most training examples per epoch, drawn again for each; None: all of them."""
-    batch: int = 2048
-    """Examples per step."""
-    learning_rate: float = 1e-3
-    """Adam's step size."""
+    batch: Annotated[int, Field(ge=2)] = 2048  # examples per step; batch norm needs two rows
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3  # Adam's step size
 
     def __post_init__(self) -> None:
-        checks = {
-            "widths": bool(self.widths) and min(self.widths) >= 1,
-            "dropouts": bool(self.dropouts) and all(0 <= p < 1 for p in self.dropouts),
-            "seeds": self.seeds >= 1,
-            "epochs": self.epochs >= 1,
-            "patience": self.patience is None or self.patience >= 1,
-            "epoch_examples": self.epoch_examples is None or self.epoch_examples >= self.batch,
-            "batch": self.batch >= 2,  # noqa: PLR2004 - batch norm needs two rows
-            "learning_rate": self.learning_rate > 0,
-        }
-        for field, fine in checks.items():
-            if not fine:
-                raise UsageError(
-                    f"{field} of a ConsumerConfig is out of range: {getattr(self, field)!r}; "
-                    "see the line under the field."
-                )
+        check_fields(self)
+        if self.epoch_examples is not None and self.epoch_examples < self.batch:
+            raise UsageError(
+                f"epoch_examples must be at least one batch ({self.batch}), found "
+                f"{self.epoch_examples}."
+            )
 
 
 PAPER = ConsumerConfig(
@@ -96,34 +87,17 @@ def train_consumers(
     Returns:
         One consumer per seed, in the order of the seeds, on the vectors' device.
     """
+    fit = partial(train_consumer, task, train, early_stop, config=config)
     candidates = [
-        train_consumer(task, train, early_stop, width=width, dropout=dropout, seed=0, config=config)
+        fit(width=width, dropout=dropout, seed=0)
         for dropout, width in product(config.dropouts, config.widths)
     ]
     best = max(candidates, key=lambda consumer: consumer.validation_auc)  # the first on a tie
-    log.info(
-        "%s: width %d, dropout %g (validation AUC %.4f, best epoch %d)",
-        task.name,
-        best.width,
-        best.dropout,
-        best.validation_auc,
-        best.epoch,
-    )
-    return [
-        best,
-        *(
-            train_consumer(
-                task,
-                train,
-                early_stop,
-                width=best.width,
-                dropout=best.dropout,
-                seed=seed,
-                config=config,
-            )
-            for seed in range(1, config.seeds)
-        ),
-    ]
+    chosen = f"width {best.width}, dropout {best.dropout:g}"
+    found = f"validation AUC {best.validation_auc:.4f}, best epoch {best.epoch}"
+    log.info("%s: %s (%s)", task.name, chosen, found)
+    further = range(1, config.seeds)
+    return [best, *(fit(width=best.width, dropout=best.dropout, seed=seed) for seed in further)]
 
 
 def train_consumer(
