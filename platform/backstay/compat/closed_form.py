@@ -33,8 +33,8 @@ def ridge(moments: Moments, *, penalty: float = 1e-4, intercept: bool = True) ->
     check_any(moments)
     if not 0 <= penalty < float("inf"):
         raise UsageError(f"expected a penalty of at least 0, found {penalty}.")
-    mean_x, mean_y = moments.x / moments.weight, moments.y / moments.weight
-    xx, xy = moments.xx / moments.weight, moments.xy / moments.weight
+    mean_x, mean_y = moments.x / moments.rows, moments.y / moments.rows
+    xx, xy = moments.xx / moments.rows, moments.xy / moments.rows
     # Variances below this are rounding errors of the sums.
     floor = _EPS * len(xx) * float(np.trace(xx))
     if intercept:
@@ -68,10 +68,10 @@ def similarity(moments: Moments) -> AffineMap:
     Unlike the rotation, it fits versions with another mean or scale.
     """
     check_any(moments)
-    mean_x, mean_y = moments.x / moments.weight, moments.y / moments.weight
-    cross = moments.xy / moments.weight - np.outer(mean_x, mean_y)
+    mean_x, mean_y = moments.x / moments.rows, moments.y / moments.rows
+    cross = moments.xy / moments.rows - np.outer(mean_x, mean_y)
     rotation = _rotation(cross)
-    spread = np.sum(rotation @ (moments.xx / moments.weight) * rotation)
+    spread = np.sum(rotation @ (moments.xx / moments.rows) * rotation)
     around = spread - np.sum((rotation @ mean_x) ** 2)
     varies = around > _EPS * len(mean_x) * spread  # what rounding leaves is no spread
     scale = np.sum(rotation.T * cross) / around if varies else 0.0

@@ -130,10 +130,6 @@ class AffineMap:
             )
         return x @ self.matrix.T + self.offset
 
-    def after(self, newer: "AffineMap") -> "AffineMap":
-        """The composition: `newer` first, then this map."""
-        return chain_affine([self, newer])
-
 
 @dataclass(frozen=True, kw_only=True)
 class EntityMaps:
