@@ -55,21 +55,29 @@ LAYOUTS = (
 
 def open_movielens(paths: Sequence[Path], skipped: SkippedRows) -> Tables:
     """Find the ratings and films of a MovieLens release among files or in a folder."""
-    layout, ratings, movies = find_films(paths, LAYOUTS)
-    parser = Delimited(separator=layout.separator, row_format=_FORMAT)
+    return open_films(paths, skipped, LAYOUTS, _FORMAT, latin1=True)  # 100K and 1M: before UTF-8
+
+
+def open_films(
+    paths: Sequence[Path],
+    skipped: SkippedRows,
+    layouts: Sequence[Layout],
+    row_format: RowFormat,
+    *,
+    latin1: bool = False,
+) -> Tables:
+    """Find ratings and films in one of the layouts; `latin1`: films may be in Latin-1."""
+    layout, ratings, movies = find_films(paths, layouts)
+    parser = Delimited(separator=layout.separator, row_format=row_format)
     check_header(ratings, layout.header)
-    items = item_batches((), (), item_id=pa.int64())
+    item_id = row_format.schema.field("item_id").type
+    items = item_batches((), (), item_id=item_id)
     if movies:
         check_header(movies, layout.movies_header)
-        rows = read_items(
-            movies,
-            _film_parser(layout, movies),
-            skipped,
-            skip_lines=bool(layout.movies_header),
-            quoted=bool(layout.movies_header),
-            latin1=True,  # 100K and 1M are from before UTF-8
-        )
-        items = item_batches(rows, MOVIE_KINDS, item_id=pa.int64())
+        headed = bool(layout.movies_header)
+        parse = _film_parser(layout, movies, integer_ids=item_id == pa.int64())
+        rows = read_items(movies, parse, skipped, skip_lines=headed, quoted=headed, latin1=latin1)
+        items = item_batches(rows, MOVIE_KINDS, item_id=item_id)
     return Tables(
         files=(ratings, movies) if movies else (ratings,),
         interactions=read_rows(ratings, parser, skipped, skip_lines=bool(layout.header)),
@@ -107,12 +115,7 @@ def check_header(path: Path, header: str) -> None:
         )
 
 
-def dat_film(line: bytes, *, integer_ids: bool) -> ItemRow:
-    """A line of `movies.dat`: id::title (year)::genres between bars."""
-    return _film(split(line, "::", quoted=False), integer_ids=integer_ids)
-
-
-def _film(fields: Sequence[str], *, integer_ids: bool = True) -> ItemRow:
+def _film(fields: Sequence[str], *, integer_ids: bool) -> ItemRow:
     if len(fields) != 3:  # noqa: PLR2004 - id, title and genres
         raise BrokenRowError(FIELDS)
     movie_id, title, genres = fields
@@ -121,12 +124,13 @@ def _film(fields: Sequence[str], *, integer_ids: bool = True) -> ItemRow:
     )
 
 
-def _film_parser(layout: Layout, movies: Path) -> Callable[[bytes], ItemRow]:
-    if layout.movies_header:
-        return lambda line: _film(split(line, ",", quoted=True))
+def _film_parser(layout: Layout, movies: Path, *, integer_ids: bool) -> Callable[[bytes], ItemRow]:
     if layout.movies == "u.item":
         return partial(_flagged_film, genres=list(_genres(movies)))
-    return partial(dat_film, integer_ids=True)
+    # id, title (year), genres between bars
+    return lambda line: _film(
+        split(line, layout.separator, quoted=bool(layout.movies_header)), integer_ids=integer_ids
+    )
 
 
 def _flagged_film(line: bytes, *, genres: Sequence[str]) -> ItemRow:
