@@ -70,14 +70,9 @@ def open_table(
     rating_scale: float | None = None,
     time_unit: TimeUnit = "auto",
 ) -> Tables:
-    """Find tables among files or anywhere below folders.
+    """Find Parquet, CSV or TSV files (text gzipped or not), also anywhere below folders.
 
-    Args:
-        paths: Parquet, CSV or TSV files (text gzipped or not), or folders of them.
-        skipped: Counts broken rows.
-        columns: The names of the columns.
-        rating_scale: The greatest rating possible. By default 5, and greater ones are refused.
-        time_unit: Of timestamps that are numbers.
+    For `rating_scale` and `time_unit` see `ingest`.
     """
     described_in = [columns.items] if columns.items else []
     files = [path for path in _tables(paths) if path not in described_in]

@@ -39,25 +39,21 @@ def ingest(
 ) -> DatasetInfo:
     """Read files of a public format into the dataset folder `out`, in bounded memory.
 
-    A row that can't be read is left out and counted under its reason (`skipped` of the result);
-    a file that can't be read is refused, and then nothing is left behind.
+    A row that can't be read is left out and counted under its reason (`skipped` of the result). A
+    file that can't be read raises InputError with the line, and nothing is written.
 
     Args:
         paths: Files, or the folder that holds them.
         format: The format of the files.
-        out: The folder to make; refused if there is something in it.
-        name: What reports call the data set; the folder's name if left out.
-        strict: Refuse the first row that can't be read.
+        out: A new or empty folder.
+        name: Name of the dataset in reports; by default that of the folder.
+        strict: Raise InputError at the first row that can't be read.
         columns: The names of the columns (table only).
-        rating_scale: The greatest rating possible (recbole and table only); ratings are brought
-            to a scale of 5. Left out, it is 5, and a greater rating is refused.
-        time_unit: The unit of timestamps that are numbers (recbole and table only). "auto" goes by
-            size: below 1e11 they are seconds, below 1e14 milliseconds, and so on.
+        rating_scale: The greatest possible rating (recbole and table only), brought to a scale of
+            5. By default 5, and a greater rating is refused.
+        time_unit: Unit of numeric timestamps (recbole and table only). "auto": by size, below 1e11
+            seconds, below 1e14 milliseconds, and so on.
         memory_limit: Memory for sorting, such as "1GB"; beyond it, sorting spills to disk.
-
-    Raises:
-        InputError: Files that are missing or break their format; the message gives the line.
-        UsageError: Options that exclude each other, or an `out` that isn't empty.
     """
     paths, out = [Path(path) for path in paths], Path(out)
     _check(paths, format, columns, rating_scale, time_unit)

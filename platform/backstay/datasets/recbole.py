@@ -37,13 +37,9 @@ def open_recbole(
     rating_scale: float | None = None,
     time_unit: TimeUnit = "auto",
 ) -> Tables:
-    """Find the atomic files of a data set among files or in a folder.
+    """Find `.inter` files and at most one `.item` file, among files or in a folder.
 
-    Args:
-        paths: `.inter` files with at most one `.item` file, or the folder that holds them.
-        skipped: Counts broken lines.
-        rating_scale: The greatest rating possible. By default 5, and greater ones are refused.
-        time_unit: Of the timestamps.
+    For `rating_scale` and `time_unit` see `ingest`.
     """
     files = expand(paths)
     inter = [path for path in files if plain_name(path).endswith(".inter")]

@@ -17,24 +17,19 @@ class BrokenRowError(Exception):
 
 
 class SkippedRows:
-    """Counts the rows that a reader leaves out, by reason, and logs its progress.
-
-    Attributes:
-        counts: Reason -> rows left out so far.
-    """
+    """Counts the rows that a reader leaves out, by reason, and logs its progress."""
 
     def __init__(self, *, strict: bool = False) -> None:
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}  # reason -> rows left out so far
         self._strict = strict
         self._first: dict[str, str] = {}
         self._rows = self._bytes = 0
         self._next_report = time.monotonic() + PROGRESS_SECONDS
 
     def add(self, path: Path, place: str, reason: str, *, text: str = "", rows: int = 1) -> None:
-        """Count rows as left out; `place`, such as "line 7", is that of the first.
+        """Count rows as left out, or raise InputError if `strict`.
 
-        Raises:
-            InputError: No row may be left out (`strict`).
+        `place`, such as "line 7", is that of the first row.
         """
         if self._strict:
             shown = f" ({text[:_SHOWN]!r})" if text else ""

@@ -66,8 +66,8 @@ def write_dataset(
     """Write the dataset folder `out`; it exists whole or not at all, and is never overwritten.
 
     Args:
-        out: The folder to make. Its parents are made too; it may be there if it is empty.
-        name: What reports call the data set.
+        out: A new or empty folder.
+        name: Name of the dataset in reports.
         source: Its origin, for `dataset.json`.
         interactions: Batches of `interaction_schema`, in any order of time. Ids are strings or
             int64 and stay what they are; ratings are on a scale of 5; timestamps are seconds.
@@ -80,10 +80,8 @@ def write_dataset(
         min_items: Attribute kind -> least number of items a value must occur in to be written.
         memory_limit: Memory of the sort, such as "1GB"; beyond it, it spills to disk.
 
-    Raises:
-        UsageError: `out` is not empty, or the batches break their schema.
-        InputError: There is no interaction.
-        BackstayError: Memory or disk space ran out.
+    Raises UsageError for batches that break their schema, InputError if there is no interaction,
+    BackstayError if memory or disk space ran out.
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow a link in place of out
     check_target(out)

@@ -39,9 +39,7 @@ def ray_session(*, cpus: int | None = None, gpus: int = 0) -> Iterator[None]:
     Workers import this same copy of Backstay, installed or not: from its own path, or from the
     working directory that came with the job.
 
-    Args:
-        cpus: CPUs of a private Ray; by default all cores. A cluster has its own number.
-        gpus: GPUs of a private Ray.
+    `cpus` (by default all cores) and `gpus` are those of a private Ray.
     """
     if ray.is_initialized():
         yield

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
@@ -72,12 +71,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -117,20 +111,16 @@ class Client:
         version, even if another is published meanwhile.
 
         Args:
-            space: The space.
+            space: Name of the space.
             entity: The entity that the ids belong to.
             ids: All integers or all strings, like the table's.
             version: Version whose space the vectors are in: the one your consumer was trained on.
             missing: Whether an id that the table does not hold is an error, or is left out.
             progress: Called with the number of ids answered so far, and the total.
 
-        Returns:
-            The ids found, in the order of `ids`, int64 or str (object), and their vectors
-            (n, D_version) float32, one row per id. With `missing="raise"` that is all ids.
-
-        Raises:
-            NotFoundError: There is no such id, space, entity or version.
-            ServiceError: The service refused the request or cannot be reached.
+        Returns the ids found, in the order of `ids`, int64 or str (object), and their vectors
+        (n, D_version) float32. Raises NotFoundError for an unknown id, space, entity or version,
+        ServiceError if the service refuses the request or cannot be reached.
         """
         asked = _as_array(ids)
         path = f"/v1/spaces/{_segment(space)}/{_segment(entity)}/lookup"

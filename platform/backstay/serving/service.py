@@ -13,9 +13,8 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Self
 
 import ray
 from anyio import to_thread
@@ -102,15 +101,12 @@ def application(args: dict[str, object] | None = None) -> object:
     return LookupService.options(user_config=config).bind()
 
 
-class Service:
+class Service(AbstractContextManager["Service"]):
     """A running service. `stop`, or the end of a `with`, stops it."""
 
     def __init__(self, url: str, stack: ExitStack) -> None:
         self.url = url
         self._stack = stack
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -149,10 +145,7 @@ def run(
             as soon as the service is ready. Only the main thread may block.
         on_ready: Called with the service's URL when it is ready.
 
-    Raises:
-        UsageError: An argument is invalid.
-        ServiceError: The port is taken, or Ray Serve already runs on the cluster.
-        RegistryError: There is no such registry.
+    Raises ServiceError if the port is taken or Ray Serve already runs on the cluster.
     """
     uri = _absolute(registry_uri)
     config = ServiceConfig.parse(

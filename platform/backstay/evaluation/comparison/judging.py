@@ -50,15 +50,9 @@ def judge_version(
     examples: Mapping[TaskName, Examples],
     consumers: Mapping[TaskName, Sequence[Consumer]],
 ) -> Judgement:
-    """Judge the newest of a method's versions.
+    """Judge the newest of a method's versions 0 … k, whose fits had this `seed`.
 
-    Args:
-        data: the data set.
-        versions: the method's versions 0 … k.
-        method: its name.
-        seed: the seed of its fits.
-        examples: of version k, per task.
-        consumers: one per seed, per task. A task without consumers is left out.
+    `examples` are those of version k. A task without consumers, one per seed, is left out.
     """
     newest, first = versions[-1], versions[0]
     step = data.steps[newest.version]

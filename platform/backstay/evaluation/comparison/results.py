@@ -161,11 +161,7 @@ class Results:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Parse the text of results.json; unknown fields are ignored.
-
-        Raises:
-            InputError: the text is no such document; the message names the place.
-        """
+        """Parse results.json and ignore unknown fields; InputError names the first wrong field."""
         try:
             return cast("Self", _results.validate_json(text, strict=True))
         except (ValueError, UsageError) as error:

@@ -81,12 +81,8 @@ def compare_methods(
         shared: from an earlier comparison by the same plan; by default made here.
         store: cells that an earlier run finished, and those that this one finishes.
 
-    Returns:
-        Results whose summary holds only costs. Failed cells are listed; the figures are made of
-        the others.
-
-    Raises:
-        TrainingError: version 0 fails, so there is nothing to compare.
+    The summary of the results holds only costs. Failed cells are listed; the figures are made of
+    the others. Raises TrainingError if version 0 fails.
     """
     if len(data.steps) != len(plan.dims):
         raise UsageError(f"{len(plan.dims)} versions planned, {len(data.steps)} steps found.")

@@ -45,10 +45,7 @@ class Runner(Protocol):
     ) -> Iterator[tuple[CellKey[object], object]]:
         """Run cells, and yield each one's key and output (or Failure) as it finishes.
 
-        Args:
-            cells: each one after the cells that it needs and uses.
-            data: what all cells read.
-            known: outputs of cells that finished before.
+        Each cell comes after those that it needs and uses, unless their outputs are `known`.
         """
 
 

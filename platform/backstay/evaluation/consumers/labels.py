@@ -94,11 +94,7 @@ class SkippedTask:
 
 
 def consumer_tasks(steps: Sequence[Step]) -> tuple[list[ConsumerTask], list[SkippedTask]]:
-    """The unintended tasks of a timeline, and the skipped ones with the reason.
-
-    Args:
-        steps: from step 0 on; step k belongs to version k.
-    """
+    """The unintended tasks of a timeline from step 0 on, and the skipped ones with the reason."""
     if [step.index for step in steps] != list(range(len(steps))) or not steps:
         raise UsageError(
             "expected the steps of a timeline from step 0 on, without gaps; "

@@ -87,11 +87,7 @@ class Consumer:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a consumer that `save` wrote. Nothing is unpickled.
-
-        Raises:
-            InputError: the file is missing, damaged or holds something else.
-        """
+        """Read a consumer that `save` wrote, without unpickling; InputError if that fails."""
         try:
             with safe_open(path, framework="pt") as file:
                 about = dict(file.metadata() or {})

@@ -76,16 +76,10 @@ def train_consumers(
     *,
     config: ConsumerConfig = FAST,
 ) -> list[Consumer]:
-    """Choose width and dropout on seed 0, then train `config.seeds` consumers with them.
+    """Choose width and dropout on seed 0, then train one consumer per seed with them.
 
-    Args:
-        task: examples to learn and to stop early on.
-        train: M_0's vectors of step 0.
-        early_stop: M_0's vectors of step `task.early_stop_step`.
-        config: see ConsumerConfig.
-
-    Returns:
-        One consumer per seed, in the order of the seeds, on the vectors' device.
+    `train` are M_0's vectors of step 0, `early_stop` those of step `task.early_stop_step`. The
+    consumers are on the vectors' device.
     """
     fit = partial(train_consumer, task, train, early_stop, config=config)
     candidates = [

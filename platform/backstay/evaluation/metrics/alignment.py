@@ -16,9 +16,8 @@ Floats = npt.NDArray[np.float64]
 def distances(found: Floats32, reference: Floats32) -> Floats:
     """‖z̃ − z*‖₂ of each entity: (n,) float64.
 
-    Args:
-        found: z̃, (n, D) float32, vectors converted to an older version.
-        reference: z*, (n, D) float32, that version's own vectors of the same entities.
+    `found`, z̃ (n, D), are vectors converted to an older version; `reference`, z* (n, D), are that
+    version's own vectors of the same entities.
     """
     if found.shape != reference.shape:
         raise UsageError(
@@ -34,12 +33,7 @@ def distances(found: Floats32, reference: Floats32) -> Floats:
 
 
 def alignment_error(found: Sequence[Floats32], reference: Sequence[Floats32]) -> float:
-    """Mean over entities of ‖z̃_0 − z_0*‖₂.
-
-    Args:
-        found: z̃_0, the version-0-compatible vectors, one (n, D_0) float32 table per entity kind.
-        reference: z_0*, M_0 run on the same snapshot: tables of the same shapes.
-    """
+    """The mean of `distances` over the entities of several tables, one per kind."""
     if len(found) != len(reference) or not sum(len(table) for table in found):
         raise UsageError(
             f"expected {len(reference)} tables with every entity of one step, "

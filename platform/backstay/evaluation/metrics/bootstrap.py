@@ -87,13 +87,7 @@ _POISSON = _poisson_table()
 
 
 def mean_replicates(values: Floats, units: Units, resamples: Resamples) -> Floats:
-    """The mean of `values` in every replicate: (B,), NaN in a replicate that draws none of them.
-
-    Args:
-        values: (n,) such as the recall of each user.
-        units: the unit of each value.
-        resamples: what to draw.
-    """
+    """The mean of `values` (n,) in every replicate: (B,), NaN where it draws none of them."""
     if values.shape != units.index.shape:
         raise UsageError(f"expected one unit a value, found {len(units.index)} and {len(values)}.")
     found = np.empty(resamples.count)
@@ -110,19 +104,10 @@ def auc_replicates(
     units: Units,
     resamples: Resamples,
 ) -> Floats:
-    """ROC-AUC in every replicate: (B,), equal to `roc_auc` of the examples repeated as drawn.
-
-    Args:
-        scores: (n,) higher means more likely positive; ties count half.
-        labels: (n,) with at least one of each class.
-        units: the unit of each example.
-        resamples: what to draw.
+    """`roc_auc` in every replicate, of the examples (n,) repeated as drawn: (B,).
 
     A replicate that draws one class only has no ROC-AUC: NaN. It is the same replicates for every
     method, which share labels and units. Sorts once, then takes O(n) per replicate.
-
-    Raises:
-        UsageError, TrainingError: as `roc_auc`.
     """
     scores, labels = checked(scores, labels)
     if scores.shape != units.index.shape:

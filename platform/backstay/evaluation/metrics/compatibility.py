@@ -30,10 +30,8 @@ def flip_rates(
 ) -> FlipRates:
     """How often one consumer's decisions changed (arXiv 2011.09161).
 
-    Args:
-        old: (n,) logits on the vectors it was trained for; a logit above 0 predicts a positive.
-        new: (n,) logits on the vectors that replace those.
-        labels: (n,) true classes.
+    `old` and `new` are its logits (n,) on the vectors it was trained for and on their replacements;
+    a logit above 0 predicts a positive.
     """
     if not old.shape == new.shape == labels.shape or not len(labels):
         raise UsageError(
@@ -77,11 +75,8 @@ def error_by_slice(
 ) -> dict[str, float]:
     """The mean distance in each slice of `SLICES_OF_ENTITIES` that has entities.
 
-    Args:
-        distances: (n_users + n_items,) per entity of the step, see `alignment.distances`.
-        step: its training edges decide which items are head and which are tail.
-        known_users: number of users version 0 was trained on: `n_known_users` of step 0.
-        known_items: the same for items.
+    `distances` (n_users + n_items,) are those of the step's entities; `known_users` and
+    `known_items` are the numbers of users and items that version 0 was trained on.
     """
     if len(distances) != step.n_users + step.n_items:
         raise UsageError(

@@ -84,13 +84,10 @@ class RankingTask:
         k: int = K,
         block_scores: int = BLOCK_SCORES,
     ) -> RecallResult:
-        """Rank all items for each judged user by dot product, and count the hits.
+        """Rank all items by dot product for each judged user, and count the hits among the top k.
 
-        Args:
-            users_z: (n_users, D) float32, on any device.
-            items_z: (n_items, D) float32, on the same device.
-            k: number of items recommended.
-            block_scores: most scores held at once.
+        `users_z` (n_users, D) and `items_z` (n_items, D) are float32 on one device. At most
+        `block_scores` scores are held at once.
 
         The denominator is the number of a user's distinct validation items. A validation item that
         is also a training item is never a hit. Items that tie at rank k share the remaining places

@@ -9,13 +9,7 @@ from backstay.errors import TrainingError, UsageError
 def roc_auc(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.bool_]) -> float:
     """The probability that a positive scores above a negative; ties count half.
 
-    Args:
-        scores: (n,) higher means more likely positive.
-        labels: (n,) with at least one of each class.
-
-    Raises:
-        UsageError: all labels are of one class, so the figure is undefined.
-        TrainingError: a score is NaN.
+    Raises UsageError if all labels (n,) are of one class, TrainingError if a score (n,) is NaN.
     """
     scores, labels = checked(scores, labels)
     positives = int(labels.sum())

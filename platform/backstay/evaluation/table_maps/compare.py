@@ -68,9 +68,7 @@ def compare_tables(
         sample: Greatest number of ids that a map is fitted on.
         seed: Seed of the bootstrap.
 
-    Raises:
-        UsageError: there are fewer than two tables, a method is unknown, or `sample` is below 1.
-        InputError: a table breaks the format, or two of them have too few ids in common.
+    Raises InputError if a table breaks the format or two have too few ids in common.
     """
     if len(paths) < 2:  # noqa: PLR2004
         raise UsageError(f"expected two tables or more, oldest first; found {len(paths)}.")

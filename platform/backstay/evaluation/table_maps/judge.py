@@ -46,11 +46,8 @@ def judge(
     tenth place all count as neighbours. If a mapped vector is as close to copies of its own older
     vector as to that vector, the places are shared evenly.
 
-    Args:
-        maps: Each from the newer to the older space.
-        newer: (n, D_s) newer vectors of the judged ids.
-        older: (n, D_t) older vectors of the same ids.
-        gallery: (m, D_t) older vectors to search among; the first n are `older`.
+    `newer` (n, D_s) and `older` (n, D_t) are the vectors of the judged ids. `gallery` (m, D_t) are
+    the older vectors to search among; the first n are `older`.
     """
     units = _units(gallery)
     mapped = {name: map_.apply(newer) for name, map_ in maps.items()}

@@ -92,9 +92,7 @@ class OutsideTable:
 def open_outside_table(path: str | Path) -> OutsideTable:
     """Open a table, a Parquet file or a folder of them, by path or URL; read its ids.
 
-    Raises:
-        InputError: the path is missing, a column is missing or of another type, an id is null or
-            not unique, or there are no rows.
+    Raises InputError if the table breaks the format or has no rows.
     """
     files = open_files(path)
     parts = _parts(files, str(path))
@@ -136,9 +134,7 @@ def open_outside_table(path: str | Path) -> OutsideTable:
 def open_outside_tables(paths: Sequence[str | Path]) -> tuple[OutsideTable, ...]:
     """Open tables in version order, oldest first.
 
-    Raises:
-        InputError: a table breaks the format, id types differ, or the versions that tables from a
-            registry carry are out of order.
+    Raises InputError if id types differ, or if tables from a registry are out of order.
     """
     tables = tuple(open_outside_table(path) for path in paths)
     for table in tables[1:]:

@@ -69,8 +69,7 @@ def shared_ids(
 ) -> dict[tuple[int, int], Shared]:
     """Every pair (newer, older) of versions; the steps between two versions come before the pair.
 
-    Raises:
-        InputError: too few ids are in both tables of a step from one version to the next.
+    Raises InputError if consecutive tables have too few ids in common.
     """
     pairs = [(newer, older) for newer in range(1, len(tables)) for older in reversed(range(newer))]
     found = {pair: Shared.of(tables, pair, fit=fit, judge=judge) for pair in pairs}
