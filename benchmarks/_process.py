@@ -39,18 +39,18 @@ def _start(threads: int) -> None:
 
 
 def mark(config: FitConfig) -> str:
-    """Tells results of one recipe from those of another in a file's name."""
+    """A short hash of a recipe, for the names of files with its results."""
     return hashlib.sha256(repr(config).encode()).hexdigest()[:8]
 
 
-def kept(path: Path, measure: Callable[[], T]) -> T:
-    """What `path` keeps of an earlier run, or else what `measure` gives, kept there from now on."""
+def cached(path: Path, measure: Callable[[], T]) -> T:
+    """The stored result of an earlier run in `path`; else measure now, and store it there."""
     if path.exists():
-        tell(f"{path.stem}: kept from an earlier run")
+        log(f"{path.stem}: reused from an earlier run")
         with path.open("rb") as file:
             found: T = pickle.load(file)  # noqa: S301  (our own file, in the user's own folder)
             return found
-    tell(path.stem)
+    log(path.stem)
     measured = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
@@ -59,6 +59,6 @@ def kept(path: Path, measure: Callable[[], T]) -> T:
     return measured
 
 
-def tell(*words: object) -> None:
-    """Progress goes to stderr; stdout holds the results."""
+def log(*words: object) -> None:
+    """Print progress to stderr; stdout holds the results."""
     print(*words, file=sys.stderr, flush=True)

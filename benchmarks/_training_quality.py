@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from _process import in_fresh_process, kept, mark, tell
+from _process import cached, in_fresh_process, log, mark
 
 from backstay.compat.maps import chain_matrix
 from backstay.compat.methods import find_method
@@ -133,7 +133,7 @@ def fit_once(
 
     def watch(phase: str, progress: Progress) -> None:
         seconds = time.perf_counter() - wall
-        tell(f"  {phase}, {progress}")
+        log(f"  {phase}, {progress}")
         if progress.score is not None:
             curve.append(Point(progress.epoch, seconds, progress.score))
 
@@ -203,7 +203,7 @@ def cases(
             / f"quality-{shape}"
             / f"{dataset}-v{version}-{name}-{mark(configs[recipe])}.pickle"
         )
-        return kept(path, partial(in_fresh_process, fit, threads=threads))
+        return cached(path, partial(in_fresh_process, fit, threads=threads))
 
     for version in range(max(versions) + 1):
         before = run("fast", version, "fast-before")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from _process import in_fresh_process, in_fresh_processes, kept, mark, tell
+from _process import cached, in_fresh_process, in_fresh_processes, log, mark
 
 from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Attributes, Dataset, Interactions
@@ -89,7 +89,7 @@ class Timer:
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started
-        tell(f"  {name}: {self.seconds[name]:.1f} s")
+        log(f"  {name}: {self.seconds[name]:.1f} s")
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def measure(folder: Path, mode: Mode, *, steps: int, device: str) -> Cost:
         busy = time.process_time()
         taken = [update.take(WARM_UP + number) for number in range(steps)]
         step_cpu = (time.process_time() - busy) / steps
-        tell(f"  a step: {statistics.median(taken):.3f} s, {step_cpu:.3f} s of the processor")
+        log(f"  a step: {statistics.median(taken):.3f} s, {step_cpu:.3f} s of the processor")
         score = recall_score(slice_)
         with timer("refresh"):
             learner.refresh_batch_norm()
@@ -226,7 +226,7 @@ def market(work: Path, interactions: int) -> Path:
     """The marketplace's folder, made if it isn't there."""
     folder = work / "datasets" / f"marketplace-{interactions}"
     if not folder.exists():
-        tell(f"{folder.name}: made")
+        log(f"{folder.name}: made")
         config = MarketplaceConfig(
             interactions=interactions,
             users=interactions // USER_SHARE,
@@ -249,7 +249,7 @@ def costs(
             call = partial(measure, folder, mode, steps=steps, device=device)
             name = f"scaling-{interactions}-{mode}-{steps}-steps-{threads}-threads-{device}"
             run = partial(in_fresh_process, call, threads=threads)
-            yield interactions, mode, kept(work / f"{name}-{mark(FAST)}.pickle", run)
+            yield interactions, mode, cached(work / f"{name}-{mark(FAST)}.pickle", run)
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ def paces(interactions: int, *, work: Path, steps: int, repeats: int) -> dict[in
         for size, runs in found.items():
             name = f"workers-{interactions}-{steps}-steps-{size}-turn-{turn}"
             run = partial(together, folder, size=size, steps=steps)
-            runs.append(kept(work / f"{name}-{mark(FAST)}.pickle", run))
+            runs.append(cached(work / f"{name}-{mark(FAST)}.pickle", run))
     return found
 
 

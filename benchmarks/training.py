@@ -20,7 +20,7 @@ in turn, start-up aside.
 
 Every measurement has a process of its own. WORK keeps what was measured, so that an interrupted run
 goes on, and parts that were measured one by one come together; empty it when the code
-has changed (another recipe is measured anew by itself).
+has changed (another recipe is measured again by itself).
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from _machine import header, machine
-from _process import tell
+from _process import log
 from _training_quality import DIMS, FORMATS, HEAD, VERSIONS, Case, cases, row
 from _training_scaling import cost_record, costs, pace_record, paces
 from platformdirs import user_cache_path
@@ -174,7 +174,7 @@ def main() -> None:
     sizes = scaling(options) if "scaling" in options.parts else []
     if "workers" in options.parts:
         if about["usable_cores"] == 1:
-            tell("two workers share one core here: their pace cannot be compared")
+            log("two workers share one core here: their pace cannot be compared")
         sizes += workers(options)
     if options.json:
         settings = {"threads": options.threads, "device": options.device}
@@ -184,13 +184,13 @@ def main() -> None:
             "scaling": sizes,
         }
         options.json.write_text(json.dumps(report, indent=2), encoding="utf-8")
-        tell(f"wrote {options.json}")
+        log(f"wrote {options.json}")
     if options.picture and found:
         # The processes that measure import this module, and need no matplotlib.
         from _training_picture import draw  # noqa: PLC0415
 
         draw(found, options.picture)
-        tell(f"wrote {options.picture}")
+        log(f"wrote {options.picture}")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Command(click.Command):
             with _log_on_stderr(debug=debug), contextlib.redirect_stdout(sys.stderr):
                 answer = super().invoke(ctx)
             if answer is not None:
-                output.tell(answer)
+                output.show(answer)
         except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
             raise
         except KeyboardInterrupt as error:
@@ -108,7 +108,7 @@ class Output:
     stream: TextIO
     as_json: bool
 
-    def tell(self, answer: object, *, picture: "RenderableType | None" = None) -> None:
+    def show(self, answer: object, *, picture: "RenderableType | None" = None) -> None:
         """Print an answer at once: as JSON with --json, else as `picture`, if given."""
         if self.as_json:
             text = json.dumps(plain(answer), indent=2, ensure_ascii=False, allow_nan=False)

@@ -86,20 +86,20 @@ def test_a_killed_worker_and_a_killed_driver_cost_nothing_but_time(
     def run(log):
         return Job("compare", str(dataset), f"--out={out}", *options, log=log, folder=short_folder)
 
-    def kept():
+    def stored():
         return list(out.glob("cells/*/cell.json"))
 
     with run(logs[0]) as job:
         kill_one(job)
-        assert kept() == []  # so that it was one of the first fits, which all else waits for
-        job.wait_until(kept)
-    before = len(kept())
+        assert stored() == []  # so that it was one of the first fits, which all else waits for
+        job.wait_until(stored)
+    before = len(stored())
     assert not (out / "results.json").exists()
     with run(logs[1]) as job:
         job.finish()
     first, second = (log.read_text() for log in logs)
-    assert second.count("kept from an earlier run") == before
-    assert " failed: " not in first + second  # as we tell of cells that do
+    assert second.count("reused from an earlier run") == before
+    assert " failed: " not in first + second  # the message of a failed cell
     check_same(Results.load(out / "results.json"), here)
 
 

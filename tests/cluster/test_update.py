@@ -34,7 +34,7 @@ def update(registry: Path, dataset: Path, log: Path, folder: str, *options: str)
 
 
 def checkpoints(registry: Path) -> set[str]:
-    """The names of those that Ray Train has heard of; what it hasn't is lost with its worker."""
+    """The names of checkpoints reported to Ray Train; all others are lost with their worker."""
     (*found,) = registry.glob("market/runs/*/checkpoint_manager_snapshot.json")
     return {
         name for path in found for name in re.findall(r"checkpoint_2[\d._-]+", path.read_text())

@@ -144,6 +144,6 @@ def test_growth_is_told_per_interaction(load):
 def test_what_was_measured_is_kept(load, tmp_path):
     process, numbers = load("_process"), itertools.count()
     path = tmp_path / "made" / "number.pickle"
-    assert [process.kept(path, lambda: next(numbers)) for _ in range(2)] == [0, 0]
+    assert [process.cached(path, lambda: next(numbers)) for _ in range(2)] == [0, 0]
     assert next(numbers) == 1
     assert [file.name for file in path.parent.iterdir()] == ["number.pickle"]

@@ -47,7 +47,7 @@ def compare(
 
     dataset = options.DATASET.convert(paths[0], None, ctx)
     analysis = run(dataset, out=out, **options.given(settings))
-    ctx.obj.tell(analysis.results, picture=terminal_table(analysis))
+    ctx.obj.show(analysis.results, picture=terminal_table(analysis))
 
 
 def _refuse_misplaced(ctx: click.Context, *, tables: bool) -> None:
@@ -83,7 +83,7 @@ def _refuse_misplaced(ctx: click.Context, *, tables: bool) -> None:
 def compare_tables(
     output: Output, /, tables: tuple[str, ...], out: Path, **settings: object
 ) -> None:
-    """Find the map that leads from one embedding table back to another.
+    """Find the best map from one embedding table back to another.
 
     T0 T1 … are two tables or more, oldest first: Parquet files, or folders of them, with the
     columns id and embedding. Maps are fitted on a sample of the shared ids and judged on other ids.
@@ -101,7 +101,7 @@ def _compare_tables(
 
     found = compare_tables(tables, out=out, **options.given(settings))
     write_comparison(found, out)
-    output.tell(document(found), picture=terminal_picture(found))
+    output.show(document(found), picture=terminal_picture(found))
 
 
 @click.command(

@@ -20,7 +20,7 @@ def demo(output: Output, /, out: Path) -> None:
     from backstay import demo as package
 
     report, analysis = package.run(out=out)
-    output.tell(report, picture=package.picture(report, analysis))
+    output.show(report, picture=package.picture(report, analysis))
 
 
 COMMANDS = (demo,)

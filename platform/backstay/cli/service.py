@@ -34,7 +34,7 @@ def serve(output: Output, /, registry: str, **settings: object) -> None:
     """
     from backstay.serving.service import run
 
-    run(registry, on_ready=lambda url: output.tell({"url": url}), **options.given(settings))
+    run(registry, on_ready=lambda url: output.show({"url": url}), **options.given(settings))
 
 
 COMMANDS = (serve,)

@@ -134,7 +134,7 @@ def verify(output: Output, /, registry: str, space: str, version: int | None) ->
         for number in chosen
         for defect in checks.verify(opened, number)
     ]
-    output.tell({"space": space, "verified": chosen, "problems": problems})
+    output.show({"space": space, "verified": chosen, "problems": problems})
     if problems:
         raise CorruptError(
             f"{len(problems)} files of {space} differ from what was published; the list names "

@@ -44,7 +44,7 @@ class BackwardMap:
     def __post_init__(self) -> None:
         if not 0 <= self.target <= self.source:
             raise MapMismatchError(
-                "a backward map leads from a newer version to an older one; "
+                "expected a map from a newer version to an older one; "
                 f"found {self.source} → {self.target}."
             )
         if self.matrix.ndim != 2 or not np.isfinite(self.matrix).all():  # noqa: PLR2004

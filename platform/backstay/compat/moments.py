@@ -48,7 +48,7 @@ class Moments:
             if not np.isfinite(values).all():
                 raise InputError(
                     f"expected finite vectors, found NaN or infinity among the {name} ones; "
-                    "leave those rows out or look into the model."
+                    "leave those rows out or check the model."
                 )
         ones = np.ones(len(x))
         x64, y64 = np.asarray(x, np.float64), np.asarray(y, np.float64)

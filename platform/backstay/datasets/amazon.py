@@ -1,6 +1,6 @@
 """Amazon Reviews 2014, 2018 and 2023: JSON lines, gzipped or not, reviews and metadata.
 
-The fields of a file's first record tell reviews from metadata, whatever its name. Ids stay strings.
+The fields of a file's first record decide whether it holds reviews or metadata. Ids stay strings.
 In 2023 an item is a `parent_asin`, and times are in milliseconds. The metadata of 2014 are Python
 literals instead of JSON.
 """

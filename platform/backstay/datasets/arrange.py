@@ -113,7 +113,7 @@ def join_items(
     )
     columns = "".join(f", coalesce({_quoted(kind)}, []) AS {_quoted(kind)}" for kind in kinds)
     database.execute(
-        f"CREATE TEMP TABLE kept AS SELECT rated.item_id, position{columns} FROM rated"  # noqa: S608
+        f"CREATE TEMP TABLE joined AS SELECT rated.item_id, position{columns} FROM rated"  # noqa: S608
         " LEFT JOIN described USING (item_id)"
         " LEFT JOIN read_parquet(?, file_row_number = true) AS raw ON raw.file_row_number = row",
         paths[1:],
@@ -128,7 +128,7 @@ def join_items(
         for kind, least in min_items.items()
         if kind in kinds
     }
-    rows = database.sql("SELECT * EXCLUDE (position) FROM kept ORDER BY position")
+    rows = database.sql("SELECT * EXCLUDE (position) FROM joined ORDER BY position")
     bare = _Bare()
     filtered = (
         _only_common(batch, common) for batch in _cast(rows.to_arrow_reader(_BATCH), schema)
@@ -175,7 +175,7 @@ def _cast(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.R
 
 def _common_values(database: duckdb.DuckDBPyConnection, kind: str, least: int) -> pa.Array:
     query = (
-        f"SELECT value FROM (SELECT unnest(list_distinct({_quoted(kind)})) AS value FROM kept)"  # noqa: S608
+        f"SELECT value FROM (SELECT unnest(list_distinct({_quoted(kind)})) AS value FROM joined)"  # noqa: S608
         " GROUP BY value HAVING count(*) >= ?"
     )
     return pa.array([row[0] for row in database.execute(query, [least]).fetchall()], pa.string())

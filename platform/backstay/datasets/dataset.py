@@ -174,7 +174,7 @@ class Dataset:
             return cls(path, DatasetInfo.from_json(info_file.read_text(encoding="utf-8")))
         except (InputError, UnicodeDecodeError) as error:
             raise InputError(
-                f"{info_file} can't be read ({error}); write it anew with `backstay ingest`."
+                f"{info_file} can't be read ({error}); write it again with `backstay ingest`."
             ) from error
 
     def interactions(self) -> Interactions:
@@ -211,7 +211,7 @@ class Dataset:
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"{self.path / name} is missing or damaged ({error}); "
-                "write the dataset anew with `backstay ingest`."
+                "write the dataset again with `backstay ingest`."
             ) from error
 
 

@@ -82,7 +82,7 @@ def _open(path: Path, wanted: Sequence[str]) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no Parquet file ({error}); write it anew.") from error
+        raise InputError(f"{path} is no Parquet file ({error}); write it again.") from error
     names = file.schema_arrow.names
     missing = [name for name in wanted if name not in names]
     if missing:
@@ -97,7 +97,7 @@ def _batches(file: pq.ParquetFile, path: Path, wanted: Sequence[str]) -> Iterato
     try:
         yield from file.iter_batches(_BATCH, columns=list(dict.fromkeys(wanted)))
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); write it anew.") from error
+        raise InputError(f"{path} is damaged ({error}); write it again.") from error
 
 
 def _id_type(path: Path, field: pa.Field) -> pa.DataType:

@@ -101,7 +101,7 @@ def head(path: Path, *, lines: int = 1) -> list[str]:
     """The first lines of a text file, without their ends."""
     for block in blocks(path, latin1=True):
         return [line.decode() for line in block.lines()[:lines]]
-    raise InputError(f"{path} is empty; expected rows of data. Download or export it anew.")
+    raise InputError(f"{path} is empty; expected rows of data. Download or export it again.")
 
 
 def parsed(
@@ -236,7 +236,7 @@ def _read(file: IO[bytes], path: Path, line: int) -> bytes:
         chunk = file.read(BLOCK_BYTES)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
-            f"{path} breaks off or is damaged after line {line} ({error}); download it anew."
+            f"{path} breaks off or is damaged after line {line} ({error}); download it again."
         ) from error
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}.") from error

@@ -42,7 +42,7 @@ class NeighbourSampler:
         return self.graph(self.sample(nodes, rng, n_layers=self.n_layers))
 
     def sample(self, nodes: Integers, rng: np.random.Generator, *, n_layers: int) -> Sample:
-        """Sample `n_layers` layers that lead to `nodes`, ascending and distinct.
+        """Sample the `n_layers` layers that embed `nodes`, ascending and distinct.
 
         Neighbours are drawn uniformly with replacement. A node with at most `fan_out` neighbours
         gets all of them. So a mean over the sample is in expectation the mean over all neighbours.

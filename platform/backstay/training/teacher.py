@@ -75,7 +75,7 @@ class SampledTeacher:
 
     @torch.no_grad()
     def embed(self, sample: Sample) -> Tensor:
-        """The vectors of the nodes that a sample leads to: (n, D_{k-1})."""
+        """The vectors of the nodes that a sample is drawn for: (n, D_{k-1})."""
         z = torch.empty(0, device=self._device)
         for network, sampler, basis in zip(
             self._networks, self._samplers, self._bases, strict=True

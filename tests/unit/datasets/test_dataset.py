@@ -133,7 +133,7 @@ def test_info_survives_its_json(dataset):
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"name": "x"}', '{"time_span": 1}'])
 def test_a_damaged_description_is_refused(dataset, text):
     (dataset.path / "dataset.json").write_text(text)
-    with pytest.raises(InputError, match=r"can't be read .* write it anew"):
+    with pytest.raises(InputError, match=r"can't be read .* write it again"):
         Dataset.open(dataset.path)
 
 

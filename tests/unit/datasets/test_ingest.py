@@ -395,7 +395,7 @@ def test_a_truncated_archive_is_refused(case, tmp_path):
     folder = case.write(tmp_path / "in", rows=ROWS * 2000)
     path = folder / case.file
     path.write_bytes(gzip.compress(path.read_bytes())[:-20])
-    with pytest.raises(InputError, match=rf"{re.escape(case.file)} breaks off.*download it anew"):
+    with pytest.raises(InputError, match=rf"{re.escape(case.file)} breaks off.*download it again"):
         case.ingest(folder, tmp_path / "out")
     assert nothing_left(tmp_path)
 

@@ -85,8 +85,8 @@ def test_more_methods_may_be_asked_for(run, out, caplog):
     first = run()
     with caplog.at_level(logging.INFO, "backstay.compare"):
         second = run(methods=("fix-m0", "finetune", "no-bc"))
-    anew = [message for message in caplog.messages if "done: " in message]
-    assert [message.split("done: ")[1] for message in anew] == [
+    again = [message for message in caplog.messages if "done: " in message]
+    assert [message.split("done: ")[1] for message in again] == [
         "fit version 1 by finetune",
         "judge version 0 by finetune",
         "judge version 1 by finetune",
@@ -131,7 +131,9 @@ def test_a_stopped_run_leaves_no_results_and_goes_on(run, out, broken, caplog):
     assert not (out / "results.json").exists()
     with caplog.at_level(logging.INFO, "backstay.compare"):
         results = run()
-    kept = [message for message in caplog.messages if message.endswith("kept from an earlier run")]
+    kept = [
+        message for message in caplog.messages if message.endswith("reused from an earlier run")
+    ]
     assert len(kept) == 4 + 2 + 2  # version 0 and three tasks, both fits, fix-m0's judgements
     assert results.failures == ()
 

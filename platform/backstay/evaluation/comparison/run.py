@@ -136,7 +136,7 @@ def _run(
         if found is None:
             left.append(cell)
         else:
-            log.info("%s: kept from an earlier run", cell.key.label)
+            log.info("%s: reused from an earlier run", cell.key.label)
             known.add(cell.key, found)
     done = len(cells) - len(left)
     for key, output in runner.run(left, data, known):

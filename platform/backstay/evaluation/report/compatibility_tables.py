@@ -104,8 +104,8 @@ def slices(analysis: Analysis) -> Table:
         "slices",
         "Distance by slice of entities",
         "Mean distance between the vectors an old consumer gets and M_0's own vectors. Head: the "
-        "tenth of known items with the most interactions; tail: the half with the fewest; born "
-        "later: users and items that did not exist when version 0 was trained.",
+        "tenth of known items with the most interactions; tail: the half with the fewest; new: "
+        "users and items that did not exist when version 0 was trained.",
         tuple(words.SLICES[name] for name in names),
         rows(analysis.methods, names, cell),
     )

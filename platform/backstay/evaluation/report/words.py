@@ -8,7 +8,7 @@ from backstay.evaluation.comparison.results import RETRIEVAL
 from backstay.evaluation.metrics.bootstrap import Interval
 
 METHODS = {
-    "fix-m0": "Keeps the first model for ever: nothing breaks, and nothing improves.",
+    "fix-m0": "Never replaces the first model: nothing breaks, and nothing improves.",
     "finetune": "Trains the newest model further; old consumers read its vectors unchanged.",
     "no-bc": "Trains a new model each time; old consumers read the first dimensions of its "
     "vectors, which are unrelated to the old ones.",
@@ -68,7 +68,7 @@ SLICES = {
     "items": "items",
     "head_items": "head items",
     "tail_items": "tail items",
-    "new": "born later",
+    "new": "new since version 0",
 }
 """Slices of entities, as column headings."""
 

@@ -1,1 +1,1 @@
-"""Bring your own vectors: which map leads from one embedding table back to an older one."""
+"""Bring your own vectors: compares maps from one embedding table back to an older one."""

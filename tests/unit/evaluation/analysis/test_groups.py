@@ -13,7 +13,7 @@ def order_of(results):
 
 
 def moved(results, method, *, by=0.0, spread=None):
-    """The method's replicates scattered anew."""
+    """The method's replicates scattered again."""
     row = next(row for row in results.summary if row.method == method)
     count = len(results.replicates[0].recall)
     share = [by + (spread or 0.0) * (place / count - 0.5) for place in range(count)]

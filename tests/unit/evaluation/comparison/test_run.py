@@ -369,7 +369,7 @@ class Counted(Recorder):
 
 
 def same(ours, theirs):
-    """The same results, but for what fits took when they were made anew."""
+    """The same results, but for what fits took when they were made again."""
     assert ours.records == theirs.records
     assert ours.maps == theirs.maps
     assert ours.replicates == theirs.replicates
@@ -386,7 +386,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(data, results, tmp_path, cap
     second = Counted()
     with caplog.at_level(logging.INFO, "backstay.compare"):
         again = compare(data, plan, runner=second, store=store)
-    assert f"{first.ran[0]}: kept from an earlier run" in caplog.messages
+    assert f"{first.ran[0]}: reused from an earlier run" in caplog.messages
     assert not set(first.ran) & set(second.ran)
     third = Counted()
     whole = compare(data, plan, runner=third, store=store)

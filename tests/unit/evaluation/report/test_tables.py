@@ -84,7 +84,7 @@ def test_flips_slices_and_maps(made):
         "items",
         "head items",
         "tail items",
-        "born later",
+        "new since version 0",
     )
     assert cells(made["slices"], "backstay")[0].text == "0.240"
     assert made["maps"].columns == ("1→0", "2→1", "3→2", "4→3", "4→0")
