@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
 
+_COMMANDS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters but tab and newline, marks that reorder text, and halves of characters."""
+
 _PIPE_WIDTH = 200  # columns of output that does not go to a terminal
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
@@ -112,16 +117,27 @@ class Output:
         """Print an answer at once: as JSON with --json, else as `picture`, if given."""
         if self.as_json:
             text = json.dumps(plain(answer), indent=2, ensure_ascii=False, allow_nan=False)
-            click.echo(text, file=self.stream)
+            click.echo(printable(text, escape="\\u{:04x}"), file=self.stream)
             return
-        from rich.console import Console
-
         width = None if self.stream.isatty() else _PIPE_WIDTH
-        console = Console(file=self.stream, width=width, highlight=False, markup=False)
+        console = _console(file=self.stream, width=width, highlight=False, markup=False)
         if picture is not None:
             console.print(picture)
         else:
             _show(console, plain(answer))
+
+
+def _console(**options: Any) -> "Console":
+    """A console of rich that escapes what a terminal could take for a command."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class SafeConsole(Console):
+        def render(self, *args: Any, **kwargs: Any) -> Iterator[Segment]:
+            for part in super().render(*args, **kwargs):
+                yield part if part.control else Segment(printable(part.text), part.style)
+
+    return SafeConsole(**options)
 
 
 def plain(value: object) -> Json:
@@ -144,7 +160,7 @@ def _show(console: "Console", value: Json, *, title: str = "") -> None:
     from rich.table import Table
 
     if isinstance(value, Mapping):
-        scalars = dict(_flat(value))
+        scalars = {printable(key): item for key, item in _flat(value)}
         width = max(map(len, scalars), default=0)
         for key, item in scalars.items():
             console.print(f"{key:{width}}  {_cell(item)}", soft_wrap=True)
@@ -156,7 +172,9 @@ def _show(console: "Console", value: Json, *, title: str = "") -> None:
         table = Table(box=None, title=title or None, title_justify="left", header_style="bold")
         for column in columns:
             numbers = all(isinstance(row.get(column, 0), (int, float)) for row in value)
-            table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+            table.add_column(
+                printable(column), justify="right" if numbers else "left", overflow="fold"
+            )
         for row in value:
             table.add_row(*(_cell(row.get(column)) for column in columns))
         console.print(table)
@@ -184,7 +202,15 @@ def _cell(value: Json) -> str:
         return f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
     if isinstance(value, list):
         return ", ".join(map(_cell, value)) or "none"
-    return str(value)
+    return printable(str(value))
+
+
+def printable(text: str, *, escape: str = "\\x{:02x}") -> str:
+    """The text with every character escaped that a terminal could take for a command.
+
+    Names and metadata that come from files may hold such characters.
+    """
+    return _COMMANDS.sub(lambda match: escape.format(ord(match[0])), text)
 
 
 @contextlib.contextmanager
@@ -211,13 +237,21 @@ def _log_on_stderr(*, debug: bool) -> Iterator[None]:
 
 def _handler(*, debug: bool) -> logging.Handler:
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.logging import RichHandler
 
-        return RichHandler(console=Console(stderr=True), show_path=debug, show_level=debug)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler: logging.Handler = RichHandler(
+            console=_console(stderr=True), show_path=debug, show_level=debug
+        )
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(_make_printable)
     return handler
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -245,12 +279,14 @@ def _explain(error: BaseException) -> str:
     if isinstance(error, BackstayError):
         return _joined(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        return printable(
+            f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        )
     if isinstance(error, MemoryError):
         return "out of memory. Use less data, fewer workers or a smaller model."
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {first} (--debug shows where)"
+    return printable(f"{type(error).__name__}: {first} (--debug shows where)")
 
 
 def _joined(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backstay.cli import options
-from backstay.errors import CorruptError, InputError
+from backstay.errors import CorruptError, InputError, RegistryError
 from backstay.terminal import Command, Output
 
 if TYPE_CHECKING:
@@ -170,7 +170,10 @@ def _open(registry: str, space: str) -> "Space":
 
 
 def _summary(space: "Space", version: int) -> dict[str, object]:
-    manifest = space.manifest(version)
+    try:
+        manifest = space.manifest(version)
+    except RegistryError as error:
+        return {"version": version, "unreadable": str(error)}
     return {
         "version": version,
         "method": manifest.method,

@@ -18,8 +18,9 @@ from backstay.compat.maps import BackwardMap
 from backstay.engines.convert_part import Conversion, ConvertedPart, RowGroup, convert_part
 from backstay.errors import InputError
 from backstay.registry.store import Registry
+from backstay.registry.table_layout import table_schema
 from backstay.registry.table_writer import GROUP_BYTES
-from backstay.registry.tables import EmbeddingTable, open_table, table_schema
+from backstay.registry.tables import EmbeddingTable, open_table
 from backstay.storage.folders import new_folder
 from backstay.storage.parquet_parts import open_part
 

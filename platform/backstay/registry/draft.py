@@ -6,15 +6,18 @@ point, it leaves no version; the same run does it again from the start.
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 import backstay
 from backstay.compat.maps import BackwardMap
 from backstay.errors import InputError, MapMismatchError, RegistryError, VersionExistsError
+from backstay.registry.claims import Claim, is_claim, new_nonce
+from backstay.registry.dimension import one_dimension
+from backstay.registry.fingerprint import fingerprint
 from backstay.registry.manifest import (
     BACKWARD,
-    CLAIM,
     FIT_REPORT,
     MANIFEST,
     METRICS,
@@ -25,9 +28,8 @@ from backstay.registry.manifest import (
     check_name,
     now,
 )
-from backstay.registry.space_files import SpaceFiles, holder_name
+from backstay.registry.space_files import SpaceFiles
 from backstay.registry.staging import StagedFiles
-from backstay.registry.table_writer import write_parts
 from backstay.registry.tables import Batch, EmbeddingTable, open_parts
 from backstay.registry.tensors import Array, StoredModel, decode_map, encode_map, encode_model
 from backstay.storage.documents import canonical_json
@@ -48,6 +50,7 @@ class Draft:
         self.version = version
         self.run_id = check_name(run_id, what="a run")
         self._files = space.files
+        self._log = space.claims(version)
         self._staged = StagedFiles(space, version=version, run_id=run_id)
 
     @property
@@ -81,26 +84,13 @@ class Draft:
             )
         if backward.matrix.dtype != np.float32:
             raise InputError(f"{backward} must be float32; found {backward.matrix.dtype}.")
-        self._staged.write(BACKWARD, encode_map(backward))
+        self._staged.write(BACKWARD, encode_map(backward, fingerprints=self._map_ends(backward)))
 
     def write_table(
         self, entity: str, batches: Iterable[Batch], *, part_rows: int | None = None
     ) -> None:
         """Stage the table of an entity; `batches` and errors as in `write_table_parts`."""
-        folder = f"tables/{check_name(entity, what='an entity')}"
-        self._staged.forget(folder)
-        written = write_parts(
-            self._files,
-            self._staged.path(folder),
-            batches,
-            space=self.space.name,
-            entity=entity,
-            version=self.version,
-            part_rows=part_rows,
-        )
-        self._files.sync(self._staged.path(folder))
-        self._staged.record({f"{folder}/{name}": entry for name, entry in written.files.items()})
-        _log.info("staged %d rows of %s in %d parts", written.rows, entity, len(written.files))
+        self._staged.write_table(check_name(entity, what="an entity"), batches, part_rows=part_rows)
 
     def write_metrics(self, metrics: Mapping[str, object]) -> None:
         """Stage the metrics, a JSON object."""
@@ -146,7 +136,9 @@ class Draft:
             return published
         previous = self._previous(parent)
         tables = self._tables()
-        dim = self._dim(dim, tables=tables, previous=previous)
+        dim = one_dimension(
+            tables, self._map_shape(), dim=dim, version=self.version, previous=previous
+        )
         manifest = Manifest(
             space=self.space.name,
             version=self.version,
@@ -161,11 +153,14 @@ class Draft:
             files=self.staged,
             created=now(),
             backstay=backstay.__version__,
+            build=self._staged.build,
         )
-        data = manifest.to_json()
+        manifest.to_json()  # InputError where it has no JSON form, before the number is claimed
         claim = self._claim()
-        self._place()
-        if self._files.read(self._target(CLAIM)) != claim:
+        manifest = replace(manifest, claim=claim.nonce)
+        self._place(claim)
+        data = manifest.to_json()
+        if not self._log.commit(claim, data):
             raise VersionExistsError(self._lost("its claim was released while it was publishing"))
         if not self._files.create(self._target(MANIFEST), data):
             raise VersionExistsError(self._lost("another run has just published it"))
@@ -180,11 +175,19 @@ class Draft:
             self.space.release_claim(self.version, force=True)
         self._staged.clear()
 
+    def _map_ends(self, backward: BackwardMap) -> dict[str, str]:
+        """The fingerprints that a map carries: of its source, and of its target if published."""
+        dim = backward.matrix.shape[1]
+        own = fingerprint(self.space.name, None, self.version, dim, self._staged.build)
+        parent = self.space.find_manifest(backward.target)
+        return {"source": own} | ({"target": parent.fingerprint()} if parent else {})
+
     def _target(self, name: str) -> str:
         return self.space.path(self.version, name)
 
     def _published(self) -> Manifest | None:
         """The manifest if this run has published; VersionExistsError if another run has."""
+        self.space.finish_commit(self.version)
         if not self._files.exists(self._target(MANIFEST)):
             return None
         manifest = self.space.manifest(self.version)
@@ -245,48 +248,34 @@ class Draft:
             for entity in entities
         ]
 
-    def _dim(
-        self, dim: int | None, *, tables: list[EmbeddingTable], previous: Manifest | None
-    ) -> int:
-        """D_k; InputError unless the staged tables and map agree on it."""
-        dims = {f"table {table.entity}": table.dim for table in tables}
-        if BACKWARD in self._staged.complete and previous:
-            path = self._staged.path(BACKWARD)
-            shape = decode_map(self._files.read(path), path=path).matrix.shape
-            if shape[0] != previous.dim:
-                raise MapMismatchError(
-                    f"the backward map of version {self.version} must have {previous.dim} rows, "
-                    f"the dimension of version {previous.version}; found shape {shape}."
-                )
-            dims["backward map"] = shape[1]
-        if dim is not None:
-            dims["dim"] = dim
-        if len(set(dims.values())) != 1:
-            found = ", ".join(f"{what} {value}" for what, value in dims.items()) or "none"
-            raise InputError(
-                f"version {self.version} of {self.space.name} must have one dimension; "
-                f"found {found}."
-            )
-        return next(iter(dims.values()))
+    def _map_shape(self) -> tuple[int, ...] | None:
+        if BACKWARD not in self._staged.complete:
+            return None
+        path = self._staged.path(BACKWARD)
+        return decode_map(self._files.read(path), path=path)[0].matrix.shape
 
-    def _claim(self) -> bytes:
-        """Take the number for this run; the claim's bytes."""
-        claim = self.space.take_claim(self.version, run_id=self.run_id)
-        if isinstance(claim, bytes):
+    def _claim(self) -> Claim:
+        """Take the number for this run."""
+        nonce = new_nonce()
+        claim = self._log.take(self.run_id, nonce=nonce)
+        if claim.nonce == nonce:
             return claim
         self._published()  # the other run may have finished meanwhile
         raise VersionExistsError(
-            self._lost(f"{holder_name(claim)} claimed it at {claim.time} and has not finished")
-            + " If that run is dead, start it again to finish it, or free the number with "
-            f"Space.release_claim({self.version})."
+            self._lost(f"{claim.holder} claimed it at {claim.time} and has not finished")
+            + " If that run is dead, start it again on the same host to finish it, or free the "
+            f"number with Space.release_claim({self.version})."
         )
 
-    def _place(self) -> None:
+    def _place(self, claim: Claim) -> None:
+        """Put the staged files where readers look, as long as `claim` is in force."""
         folder = self._target("")
         for name in self._files.find(folder):
-            if name != CLAIM and name not in self._staged.complete:
+            if not is_claim(name) and name not in {MANIFEST, *self._staged.complete}:
                 self._files.remove(self._target(name))
         for name, entry in self._staged.complete.items():
+            if not self._log.holds(claim):
+                raise VersionExistsError(self._lost("its claim was released meanwhile"))
             self._files.place(self._staged.path(name), self._target(name))
             _log.debug("placed %s, %d bytes", name, entry.size)
         sizes = self._files.find(folder)

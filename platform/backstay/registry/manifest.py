@@ -1,6 +1,7 @@
 """The manifest: describes a published version, with size and hash of every file."""
 
 import hashlib
+import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -9,18 +10,36 @@ from typing import ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backstay.errors import CorruptError, RegistryError, UsageError
-from backstay.storage.documents import JsonObject, canonical_json, first_fault
+from backstay.registry.fingerprint import build_id, fingerprint
+from backstay.storage.documents import (
+    CHECKSUM,
+    JsonObject,
+    canonical_json,
+    first_fault,
+    parse_object,
+    seal,
+)
 from backstay.storage.files import FileDigest
 from backstay.storage.ids import IdType
 
-FORMAT = 1
-"""Of the manifest; a reader refuses a newer one."""
+FORMAT = 2
+"""Of the manifest; a reader refuses a newer one. Format 1 has no checksum, build or claim."""
 
-MANIFEST, CLAIM, RETIRED = "manifest.json", "claim.json", "retired.json"
+MANIFEST, RETIRED = "manifest.json", "retired.json"
 MODEL, BACKWARD = "model.safetensors", "backward.safetensors"
 METRICS, FIT_REPORT = "metrics.json", "fit_report.json"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name read from a file stays within the folder where it is used as a file's name."""
+    return (
+        bool(name)
+        and name.isprintable()
+        and not name.startswith(".")
+        and not {"/", "\\", ":"}.intersection(name)
+    )
 
 
 def check_name(name: str, *, what: str) -> str:
@@ -70,6 +89,8 @@ class Manifest:
     files: dict[str, FileDigest]  # path within the version's folder
     created: str  # UTC, ISO 8601
     backstay: str  # version of the package that published it
+    build: str | None = None  # see `fingerprint.build_id`; None in format 1
+    claim: str | None = None  # nonce of the claim under which it was published; None in format 1
 
     @property
     def dim(self) -> int:
@@ -81,6 +102,13 @@ class Manifest:
         """Of the file; the next version's manifest names it."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
+    def fingerprint(self, entity: str | None = None) -> str:
+        """The fingerprint of an entity's table, or of the version's space with None."""
+        build = self.build or build_id(
+            self.space, self.version, self.run_id, self.parent_manifest_sha256
+        )
+        return fingerprint(self.space, entity, self.version, self.dim, build)
+
     def parts(self, entity: str) -> tuple[str, ...]:
         """The files of an entity's table, in row order."""
         prefix = f"tables/{entity}/"
@@ -88,7 +116,11 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`: equal manifests give equal bytes."""
-        return canonical_json(asdict(self), what="a manifest")
+        fields = asdict(self)
+        if self.format == 1:
+            del fields["build"], fields["claim"]
+            return canonical_json(fields, what="a manifest")
+        return seal(fields, what="a manifest")
 
     @classmethod
     def from_json(cls, data: bytes, *, path: str = "manifest.json") -> "Manifest":
@@ -96,7 +128,8 @@ class Manifest:
 
         Raises:
             RegistryError: Its format is newer than this package.
-            CorruptError: It is no manifest: a field is missing, unknown or of another type.
+            CorruptError: It is no manifest: a field is missing, unknown or of another type, a name
+                in it is unsafe, or a byte was changed.
         """
         try:
             found = _header.validate_json(data).format
@@ -104,17 +137,42 @@ class Manifest:
                 raise RegistryError(
                     f"{path} has format {found}; this Backstay reads up to {FORMAT}. Upgrade it."
                 )
-            return _manifest.validate_json(data)
+            fields = parse_object(data, path=path)
+            if found > 1:
+                fields.pop(CHECKSUM, None)
+            manifest = _manifest.validate_json(json.dumps(fields))
         except ValidationError as error:
-            raise CorruptError(
-                f"{path} is no manifest ({first_fault(error)}). It was changed after publishing: "
-                "restore it from a copy."
-            ) from error
+            raise _corrupt(path, first_fault(error)) from error
+        fault = _fault(manifest)
+        if fault is None and found > 1 and manifest.to_json() != data:
+            fault = "it does not match its own checksum"
+        if fault:
+            raise _corrupt(path, fault)
+        return manifest
 
 
 @dataclass(frozen=True)
 class _Header:
     format: int
+
+
+def _fault(manifest: Manifest) -> str | None:
+    """What makes a manifest unusable though its fields have the right types; None if nothing."""
+    names = [manifest.space, *manifest.entities]
+    for name in (*names, *(part for path in manifest.files for part in path.split("/"))):
+        if not is_safe_name(name):
+            return f"expected names of files and folders, found {name!r:.60}"
+    if manifest.version not in manifest.dims or min(manifest.dims.values()) < 1:
+        return f"expected the dimension of version {manifest.version}, found {manifest.dims}"
+    if manifest.parent not in (None, manifest.version - 1):
+        return f"expected parent {manifest.version - 1}, found {manifest.parent}"
+    return None
+
+
+def _corrupt(path: str, fault: str) -> CorruptError:
+    return CorruptError(
+        f"{path} is no manifest ({fault}). It was changed after publishing: restore it from a copy."
+    )
 
 
 _header, _manifest = TypeAdapter(_Header), TypeAdapter(Manifest)

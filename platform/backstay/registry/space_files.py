@@ -1,32 +1,16 @@
 """Where a space keeps its files, and which of its versions are published.
 
 <root>/<space>/versions/<k>/manifest.json        the version exists when this does
-                            claim.json           which run published it, or is about to
+                            claim.json, …        which run published it, or is about to
 """
 
-import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
-from backstay.errors import NotFoundError, RegistryError
-from backstay.registry.manifest import CLAIM, MANIFEST, Manifest, now
-from backstay.storage.documents import canonical_json, parse_document
+from backstay.errors import CorruptError, NotFoundError, RegistryError
+from backstay.registry.claims import Claim, Claims
+from backstay.registry.manifest import MANIFEST, Manifest, is_safe_name
 from backstay.storage.files import Files
-from backstay.storage.processes import ProcessIdentity, is_running, this_process
-
-_log = logging.getLogger("backstay.registry")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim(ProcessIdentity):
-    """The content of `claim.json`: the process that publishes a version, and its run."""
-
-    run_id: str
-    time: str  # UTC, ISO 8601
-
-
-_claim = TypeAdapter(Claim)
+from backstay.storage.processes import is_running
 
 
 @dataclass(frozen=True)
@@ -43,13 +27,19 @@ class SpaceFiles:
 
     def versions(self) -> list[int]:
         """The published versions, ascending; retired ones too."""
-        found = [v for v in self.files.folders(f"{self.name}/versions") if v.isdecimal()]
-        return sorted(int(v) for v in found if self.files.exists(self.path(int(v), MANIFEST)))
+        folders = self.files.folders(f"{self.name}/versions")
+        found = [int(name) for name in folders if name.isdecimal() and str(int(name)) == name]
+        return sorted(v for v in found if self.files.exists(self.path(v, MANIFEST)))
 
     def latest(self) -> int:
         """The newest version; NotFoundError where nothing is published."""
         versions = self.versions()
         if not versions:
+            if not self.files.exists(""):
+                raise NotFoundError(
+                    f"found no registry at {self.uri}. Correct the path, or make one with "
+                    f"`backstay update --registry {self.uri} --space {self.name} …`."
+                )
             known = ", ".join(spaces(self.files, self.uri)) or "none"
             raise NotFoundError(
                 f"{self.uri} has no published version of {self.name} (spaces: {known}). "
@@ -59,41 +49,65 @@ class SpaceFiles:
         return versions[-1]
 
     def manifest(self, version: int) -> Manifest:
-        """The manifest of a version."""
-        path = self.path(version, MANIFEST)
-        try:
-            return Manifest.from_json(self.files.read(path), path=self.files.full(path))
-        except FileNotFoundError:
+        """The manifest of a version, checked against its folder and the version after it.
+
+        Raises:
+            NotFoundError: There is no such version.
+            CorruptError: It was changed, is of another version, or is not the manifest on which
+                the next version was built.
+            RegistryError: It has a newer format.
+        """
+        manifest = self.find_manifest(version)
+        if manifest is None:
             self.latest()
             raise NotFoundError(
                 f"{self.name} has no version {version}; published are {self.versions()}."
-            ) from None
+            )
+        try:
+            child = self.find_manifest(version + 1)
+        except RegistryError:
+            return manifest  # it is reported where it is loaded
+        if child and child.parent_manifest_sha256 not in (None, manifest.sha256):
+            raise CorruptError(
+                f"{self.full(version, MANIFEST)} should have SHA-256 "
+                f"{child.parent_manifest_sha256}, as version {child.version} recorded it; found "
+                f"{manifest.sha256}. It was changed after publishing: restore it from a copy."
+            )
+        return manifest
+
+    def find_manifest(self, version: int) -> Manifest | None:
+        """The manifest of a version, checked against its folder; None if there is none."""
+        path = self.full(version, MANIFEST)
+        try:
+            data = self.files.read(self.path(version, MANIFEST))
+        except FileNotFoundError:
+            return None
+        manifest = Manifest.from_json(data, path=path)
+        if (manifest.space, manifest.version) != (self.name, version):
+            raise CorruptError(
+                f"{path} is the manifest of {manifest.space} version {manifest.version}; expected "
+                f"that of {self.name} version {version}. Restore it from a copy."
+            )
+        return manifest
+
+    def claims(self, version: int) -> Claims:
+        """The log of claims on a number."""
+        return Claims(self.files, self.path(version))
 
     def claim(self, version: int) -> Claim | None:
         """Which run holds a number that is not published yet."""
-        claim = self._read_claim(version)
+        if self.files.exists(self.path(version, MANIFEST)):
+            return None
+        claim = self.claims(version).current()
         return None if self.files.exists(self.path(version, MANIFEST)) else claim
 
-    def take_claim(self, version: int, *, run_id: str) -> bytes | Claim:
-        """Claim a number for a run of this process: the claim's bytes, or the claim in its way.
-
-        The same run may take over its own claim from a process that has ended.
-        """
-        claim = Claim(run_id=run_id, time=now(), **asdict(this_process()))
-        data = canonical_json(asdict(claim), what="a claim")
-        path = self.path(version, CLAIM)
-        if self.files.create(path, data):
-            return data
-        holder = self._read_claim(version) or claim
-        if holder.run_id != run_id:
-            return holder
-        if is_running(holder):
-            raise RegistryError(
-                f"{holder_name(holder)} is publishing this very draft; let it finish or stop it "
-                "first."
-            )
-        self.files.write(path, data)
-        return data
+    def finish_commit(self, version: int) -> bool:
+        """Write the manifest of a publisher that was killed after its commit; whether it was so."""
+        claim = self.claim(version)
+        if claim is None or claim.manifest is None:
+            return False
+        self.files.create(self.path(version, MANIFEST), claim.manifest.encode())
+        return True
 
     def release_claim(self, version: int, *, force: bool = False) -> None:
         """Free a number that a dead run has claimed; what that run staged stays staged.
@@ -101,6 +115,7 @@ class SpaceFiles:
         Make sure that the run is dead: one that still publishes from another host can't be seen
         from here. `force` releases the claim of a process that runs on this host.
         """
+        self.finish_commit(version)
         claim = self.claim(version)
         if claim is None:
             raise NotFoundError(f"{self.name} has no unfinished claim on version {version}.")
@@ -109,24 +124,11 @@ class SpaceFiles:
                 f"run {claim.run_id} (process {claim.pid} of this host) is publishing "
                 f"version {version} of {self.name}; let it finish or stop it first."
             )
-        for name in self.files.find(self.path(version)):
-            if name != CLAIM:
-                self.files.remove(self.path(version, name))
-        self.files.remove(self.path(version, CLAIM))  # last: until then nobody else comes in
-        _log.info("released the claim of run %s on version %d", claim.run_id, version)
+        self.claims(version).release(claim)
 
-    def _read_claim(self, version: int) -> Claim | None:
-        path = self.path(version, CLAIM)
-        try:
-            data = self.files.read(path)
-        except FileNotFoundError:
-            return None
-        return parse_document(_claim, data, path=self.files.full(path))
-
-
-def holder_name(claim: Claim) -> str:
-    """The run and process of a claim, for messages."""
-    return f"run {claim.run_id} (host {claim.host}, process {claim.pid})"
+    def full(self, version: int, name: str) -> str:
+        """The full path of a version's file, for messages."""
+        return self.files.full(self.path(version, name))
 
 
 def spaces(files: Files, uri: str) -> list[str]:
@@ -134,5 +136,5 @@ def spaces(files: Files, uri: str) -> list[str]:
     return [
         name
         for name in files.folders("")
-        if not name.startswith(".") and SpaceFiles(files, name, uri).versions()
+        if is_safe_name(name) and SpaceFiles(files, name, uri).versions()
     ]

@@ -5,7 +5,7 @@
                             backward.safetensors
                             tables/<entity>/part-*.parquet
                             metrics.json
-                            claim.json           which run published it
+                            claim.json, …        which run published it
                             retired.json         once it is retired
 <root>/<space>/staging/<run_id>/…                drafts; readers never look here
 """
@@ -26,6 +26,7 @@ from backstay.registry.manifest import (
     METRICS,
     MODEL,
     RETIRED,
+    Manifest,
     check_name,
     now,
 )
@@ -33,7 +34,8 @@ from backstay.registry.space_files import SpaceFiles, spaces
 from backstay.registry.staging import StagedDraft, staged_drafts
 from backstay.registry.tables import EmbeddingTable
 from backstay.registry.tensors import StoredModel, decode_map, decode_model
-from backstay.storage.documents import JsonObject, canonical_json, parse_document, parse_object
+from backstay.storage.digests import check_bytes
+from backstay.storage.documents import JsonObject, parse_object, parse_sealed, seal
 from backstay.storage.files import open_files
 
 _log = logging.getLogger("backstay.registry")
@@ -85,19 +87,19 @@ class Space(SpaceFiles):
 
     def model(self, version: int) -> StoredModel:
         """The model of a version: config, weights, vocabulary."""
-        return decode_model(
-            self._read(version, MODEL, what="model"), path=self._full(version, MODEL)
-        )
+        manifest = self.manifest(version)
+        data = self._read(manifest, MODEL, what="model")
+        return decode_model(data, path=self.full(version, MODEL))
 
     def metrics(self, version: int) -> JsonObject:
         """The metrics that were published with a version."""
-        data = self._read(version, METRICS, what="metrics")
-        return parse_object(data, path=self._full(version, METRICS))
+        data = self._read(self.manifest(version), METRICS, what="metrics")
+        return parse_object(data, path=self.full(version, METRICS))
 
     def fit_report(self, version: int) -> JsonObject:
         """The report of a version's fit: its steps, figures and seconds."""
-        data = self._read(version, FIT_REPORT, what="fit report")
-        return parse_object(data, path=self._full(version, FIT_REPORT))
+        data = self._read(self.manifest(version), FIT_REPORT, what="fit report")
+        return parse_object(data, path=self.full(version, FIT_REPORT))
 
     def table(self, version: int, entity: str) -> EmbeddingTable:
         """The table of an entity, opened without reading it."""
@@ -118,6 +120,8 @@ class Space(SpaceFiles):
             id_type=entry.id_type,
             files=self.files,
             parts=tuple(self.path(version, part) for part in manifest.parts(entity)),
+            fingerprint=manifest.fingerprint(entity),
+            digests=tuple(manifest.files[part] for part in manifest.parts(entity)),
         )
 
     def backward_map(self, version: int) -> BackwardMap:
@@ -131,15 +135,22 @@ class Space(SpaceFiles):
                 f"version {version} or newer to version {version - 1} or older is broken here"
             )
             raise NotFoundError(f"{self.name} version {version} has no backward map: {why}.")
-        data = self._read(version, BACKWARD, what="backward map")
-        backward = decode_map(data, path=self._full(version, BACKWARD))
+        path = self.full(version, BACKWARD)
+        data = self._read(manifest, BACKWARD, what="backward map")
+        backward, fingerprints = decode_map(data, path=path)
         found = (backward.space, backward.source, backward.target, *backward.matrix.shape)
         shape = (manifest.dims[version - 1], manifest.dim)
         expected = (self.name, version, version - 1, *shape)
         if found != expected:
             raise MapMismatchError(
-                f"{self._full(version, BACKWARD)} must be the map (space, source, target, rows, "
-                f"columns) {expected}; found {found}. Run `backstay verify`."
+                f"{path} must be the map (space, source, target, rows, columns) {expected}; found "
+                f"{found}. Run `backstay verify`."
+            )
+        source = manifest.fingerprint()
+        if fingerprints.get("source", source) != source:
+            raise MapMismatchError(
+                f"{path} must be of the build with fingerprint {source}; found "
+                f"{fingerprints['source']}. It was copied from another build: restore this one's."
             )
         return backward
 
@@ -176,7 +187,7 @@ class Space(SpaceFiles):
             data = self.files.read(path)
         except FileNotFoundError:
             return None
-        return parse_document(_retirement, data, path=self.files.full(path))
+        return parse_sealed(_retirement, data, path=self.files.full(path), unsealed=True)
 
     def retire(self, version: int, *, reason: str = "", force: bool = False) -> Retirement:
         """Remove a version's tables and model.
@@ -211,7 +222,7 @@ class Space(SpaceFiles):
         retirement = Retirement(
             reason=reason, retired=now(), removed=tuple(removed), freed=sum(removed.values())
         )
-        data = canonical_json(asdict(retirement), what="a retirement")
+        data = seal(asdict(retirement), what="a retirement")
         if not self.files.create(self.path(version, RETIRED), data):
             retirement = self.retired(version) or retirement
         self.files.remove(self.path(version, MODEL))
@@ -219,22 +230,22 @@ class Space(SpaceFiles):
         _log.info("retired %s version %d: %d bytes", self.name, version, retirement.freed)
         return retirement
 
-    def _full(self, version: int, name: str) -> str:
-        return self.files.full(self.path(version, name))
-
-    def _read(self, version: int, name: str, *, what: str) -> bytes:
-        manifest = self.manifest(version)
+    def _read(self, manifest: Manifest, name: str, *, what: str) -> bytes:
+        """A small file of a version; CorruptError unless it has the manifest's size and hash."""
+        version = manifest.version
+        path = self.full(version, name)
         if name not in manifest.files:
             raise NotFoundError(f"{self.name} version {version} was published without {what}.")
         if name == MODEL:
             self._refuse_retired(version, what=what)
         try:
-            return self.files.read(self.path(version, name))
+            data = self.files.read(self.path(version, name))
         except FileNotFoundError:
             raise NotFoundError(
-                f"{self._full(version, name)} is gone, though the manifest lists it. "
+                f"{path} is gone, though the manifest lists it. "
                 "Run `backstay verify` and restore it from a copy."
             ) from None
+        return check_bytes(data, manifest.files[name], path=path)
 
     def _refuse_retired(self, version: int, *, what: str) -> None:
         retirement = self.retired(version)

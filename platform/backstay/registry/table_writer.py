@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backstay.errors import InputError
+from backstay.registry.fingerprint import fingerprint
+from backstay.registry.table_layout import table_schema
 from backstay.registry.tables import (
     Batch,
     EmbeddingTable,
     Float32,
     check_batch,
     record_batch,
-    table_schema,
 )
 from backstay.storage.files import FileDigest, Files
 from backstay.storage.folders import new_folder
@@ -29,9 +30,14 @@ class ParquetOptions(TypedDict):
 
     compression: str
     use_dictionary: bool
+    write_page_checksum: bool
 
 
-PARQUET_OPTIONS: ParquetOptions = {"compression": "none", "use_dictionary": False}
+PARQUET_OPTIONS: ParquetOptions = {
+    "compression": "none",
+    "use_dictionary": False,
+    "write_page_checksum": True,
+}
 """How a table's parts are written."""
 
 GROUP_BYTES = 32 << 20  # of vectors in a row group, which is what a reader holds at once
@@ -90,8 +96,12 @@ def write_parts(
     entity: str,
     version: int,
     part_rows: int | None = None,
+    build: str | None = None,
 ) -> TableFiles:
-    """`write_table_parts` into a folder of `files`; after an error nothing of it stays."""
+    """`write_table_parts` into a folder of `files`; after an error nothing of it stays.
+
+    `build`: the build that the table is part of; its parts then carry a fingerprint.
+    """
     batches = iter(batches)
     first = next(batches, None)
     if first is None:
@@ -101,7 +111,10 @@ def write_parts(
         )
     ids, values = first
     id_type, dim = _id_type(ids), _dim(values)
-    schema = table_schema(dim, id_type, space=space, entity=entity, version=version)
+    label = None if build is None else fingerprint(space, entity, version, dim, build)
+    schema = table_schema(
+        dim, id_type, space=space, entity=entity, version=version, fingerprint=label
+    )
     part_rows = part_rows or max(1, PART_BYTES // (4 * dim))
     group_rows = min(part_rows, max(1, GROUP_BYTES // (4 * dim)))
     written: dict[str, FileDigest] = {}

@@ -4,11 +4,12 @@
     embedding  fixed-size list of float32, of length D
 
 in part-*.parquet files, uncompressed and without dictionaries (vectors get no smaller by either),
-with space, entity and version in the schema's metadata.
+with space, entity, version and fingerprint in the schema's metadata.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,22 @@ from pyarrow.parquet import ParquetFile
 
 from backstay.compat.maps import Vectors
 from backstay.errors import InputError
-from backstay.storage.files import Files, open_files
+from backstay.registry.table_layout import (
+    ENTITY,
+    FINGERPRINT,
+    SPACE,
+    VERSION,
+    check_layout,
+    labels_of,
+    table_schema,
+)
+from backstay.storage.files import FileDigest, Files, open_files
 from backstay.storage.ids import ID_TYPES, IdType
-from backstay.storage.parquet_parts import open_part, part_names
+from backstay.storage.parquet_parts import open_part, part_batches, part_names
 
 Float32 = npt.NDArray[np.float32]
 Batch = tuple[pa.Array, Float32]
 """Ids (n,) and their vectors (n, D)."""
-
-_SPACE, _ENTITY, _VERSION = b"backstay.space", b"backstay.entity", b"backstay.version"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +51,19 @@ class EmbeddingTable:
     files: Files
     parts: tuple[str, ...]  # paths in `files`, in row order
     extra_columns: bool = False  # whether parts may hold more than id and embedding
+    fingerprint: str | None = None  # of the build it is part of
+    digests: tuple[FileDigest, ...] = ()  # of the parts, checked at reading; empty: not known
 
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of its rows, metadata included."""
         return table_schema(
-            self.dim, self.id_type, space=self.space, entity=self.entity, version=self.version
+            self.dim,
+            self.id_type,
+            space=self.space,
+            entity=self.entity,
+            version=self.version,
+            fingerprint=self.fingerprint,
         )
 
     @property
@@ -62,11 +77,12 @@ class EmbeddingTable:
         The vectors are views of what Parquet decoded. InputError where a part breaks the layout.
         """
         done = 0
-        for part in self.parts:
+        for part, digest in zip_longest(self.parts, self.digests):
             path = self.files.full(part)
-            with open_part(self.files, part) as file:
+            with open_part(self.files, part, digest=digest) as file:
                 _check_part(file, self, path)
-                for batch in file.iter_batches(batch_rows, columns=["id", "embedding"]):
+                columns = ["id", "embedding"]
+                for batch in part_batches(file, batch_rows, columns=columns, path=path):
                     yield _columns(batch, self, part=path, first_row=done)
                     done += len(batch)
 
@@ -84,18 +100,6 @@ class EmbeddingTable:
     def vectors(self) -> Vectors:
         """All vectors, with their space and version."""
         return Vectors(self.space, self.version, self.read()[1])
-
-
-def table_schema(dim: int, id_type: IdType, *, space: str, entity: str, version: int) -> pa.Schema:
-    """The Arrow schema of a table's parts."""
-    element = pa.field("element", pa.float32(), nullable=False)
-    return pa.schema(
-        [
-            pa.field("id", ID_TYPES[id_type], nullable=False),
-            pa.field("embedding", pa.list_(element, dim), nullable=False),
-        ],
-        metadata={_SPACE: space, _ENTITY: entity, _VERSION: str(version)},
-    )
 
 
 def record_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema) -> pa.RecordBatch:
@@ -212,15 +216,20 @@ def _describe(
     extra_columns: bool,
 ) -> EmbeddingTable:
     """A table by its first part; `given` are space, version and entity."""
-    id_type, dim = _check_layout(file.schema_arrow, path, extra_columns=extra_columns)
-    metadata = file.schema_arrow.metadata or {}
+    id_type, dim = check_layout(file.schema_arrow, path, extra_columns=extra_columns)
+    labels = labels_of(file, path)
     space, version, entity = given
-    if space is None and _SPACE in metadata:
-        space = metadata[_SPACE].decode()
-    if version is None and _VERSION in metadata:
-        version = int(metadata[_VERSION])
+    if space is None:
+        space = labels.get(SPACE)
+    if version is None and VERSION in labels:
+        if not labels[VERSION].isdecimal():
+            raise InputError(
+                f"{path} is labelled version {labels[VERSION]!r}; expected a number. Write the "
+                "table anew."
+            )
+        version = int(labels[VERSION])
     if entity is None:
-        entity = metadata[_ENTITY].decode() if _ENTITY in metadata else Path(path).stem
+        entity = labels.get(ENTITY, Path(path).stem)
     if space is None or version is None:
         raise InputError(
             f"{path} has no label of the space and version of its vectors; name them (space=…, "
@@ -236,44 +245,27 @@ def _describe(
         files=files,
         parts=parts,
         extra_columns=extra_columns,
+        fingerprint=labels.get(FINGERPRINT),
     )
 
 
-def _check_layout(schema: pa.Schema, path: str, *, extra_columns: bool) -> tuple[IdType, int]:
-    """The id type and dimension of a table's schema; InputError where it isn't one."""
-    own = [name for name in schema.names if name in {"embedding", "id"} or not extra_columns]
-    if sorted(own) != ["embedding", "id"]:
-        raise InputError(
-            f"{path} must have exactly the columns id and embedding; found {schema.names}. "
-            "Rename or drop columns first."
-        )
-    ids, vectors = schema.field("id").type, schema.field("embedding").type
-    if pa.types.is_dictionary(ids):
-        ids = ids.value_type
-    if not pa.types.is_fixed_size_list(vectors) or vectors.value_type != pa.float32():
-        raise InputError(
-            f"{path} must hold embedding as a fixed-size list of float32; found {vectors}. "
-            "Cast it: table['embedding'].cast(pyarrow.list_(pyarrow.float32(), D))."
-        )
-    if pa.types.is_integer(ids):
-        return "int64", vectors.list_size
-    if pa.types.is_string(ids) or pa.types.is_large_string(ids) or pa.types.is_string_view(ids):
-        return "string", vectors.list_size
-    raise InputError(f"{path} must hold id as string or integer; found {ids}.")
-
-
 def _check_part(file: ParquetFile, table: EmbeddingTable, path: str) -> None:
-    id_type, dim = _check_layout(file.schema_arrow, path, extra_columns=table.extra_columns)
+    id_type, dim = check_layout(file.schema_arrow, path, extra_columns=table.extra_columns)
     if (id_type, dim) != (table.id_type, table.dim):
         raise InputError(
             f"{path} holds {id_type} ids and dimension {dim}; the table has {table.id_type} and "
             f"{table.dim}."
         )
-    metadata = file.schema_arrow.metadata or {}
-    expected = {_SPACE: table.space, _VERSION: str(table.version), _ENTITY: table.entity}
+    labels = labels_of(file, path)
+    expected = {
+        SPACE: table.space,
+        VERSION: str(table.version),
+        ENTITY: table.entity,
+        FINGERPRINT: table.fingerprint,
+    }
     for key, value in expected.items():
-        found = metadata.get(key, value.encode()).decode()
-        if found != value:
+        found = labels.get(key, value)
+        if value is not None and found != value:
             what = key.decode().removeprefix("backstay.")
             raise InputError(
                 f"{path} is labelled {what} {found}; expected {what} {value}. Vectors of different "

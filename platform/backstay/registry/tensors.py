@@ -1,6 +1,7 @@
 """Models and backward maps as safetensors: arrays and JSON, nothing that runs when it is read."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -70,19 +71,31 @@ def decode_model(data: bytes, *, path: str) -> StoredModel:
         raise CorruptError(f"{path} holds no Backstay model ({error!r}).") from error
 
 
-def encode_map(backward: BackwardMap) -> bytes:
-    """The bytes of `backward.safetensors`."""
-    about = {"space": backward.space, "source": backward.source, "target": backward.target}
+def encode_map(backward: BackwardMap, *, fingerprints: Mapping[str, str]) -> bytes:
+    """The bytes of `backward.safetensors`.
+
+    `fingerprints`: of the `source` and the `target`, where that is known.
+    """
+    about = {
+        "space": backward.space,
+        "source": backward.source,
+        "target": backward.target,
+        "fingerprints": dict(fingerprints),
+    }
     metadata = {"backstay": canonical_json(about, what="a map").decode()}
     return _save({"matrix": np.asarray(backward.matrix, order="C")}, metadata)
 
 
-def decode_map(data: bytes, *, path: str) -> BackwardMap:
-    """Read the bytes of `backward.safetensors`; `path` is for messages."""
+def decode_map(data: bytes, *, path: str) -> tuple[BackwardMap, dict[str, str]]:
+    """A map and its fingerprints out of `backward.safetensors`; `path` is for messages.
+
+    Earlier releases wrote no fingerprints.
+    """
     tensors, metadata = _load(data, path=path)
     try:
         about = json.loads(metadata["backstay"])
-        return BackwardMap(about["space"], about["source"], about["target"], tensors["matrix"])
+        backward = BackwardMap(about["space"], about["source"], about["target"], tensors["matrix"])
+        return backward, dict(about.get("fingerprints", {}))
     except (KeyError, ValueError) as error:
         raise CorruptError(f"{path} holds no backward map ({error!r}).") from error
 

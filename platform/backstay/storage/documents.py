@@ -1,6 +1,8 @@
 """Small JSON documents: bytes that depend on nothing but the value, and checked reading."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,6 +13,9 @@ JsonObject = dict[str, Any]
 """A JSON object as Python reads it."""
 
 T = TypeVar("T")
+
+CHECKSUM = "checksum"
+"""The field of a sealed document that holds the SHA-256 of the document without it."""
 
 
 def canonical_json(value: object, *, what: str) -> bytes:
@@ -43,6 +48,31 @@ def parse_document(adapter: TypeAdapter[T], data: bytes, *, path: str) -> T:
         raise CorruptError(
             f"{path} is damaged ({first_fault(error)}); restore it from a copy."
         ) from error
+
+
+def seal(value: Mapping[str, object], *, what: str) -> bytes:
+    """Canonical JSON of `value` and its checksum, so that a changed byte is found at reading."""
+    digest = hashlib.sha256(canonical_json(dict(value), what=what)).hexdigest()
+    return canonical_json({**value, CHECKSUM: digest}, what=what)
+
+
+def parse_sealed(adapter: TypeAdapter[T], data: bytes, *, path: str, unsealed: bool = False) -> T:
+    """A typed value out of a sealed document; CorruptError where any byte was changed.
+
+    `unsealed`: accept a document without a checksum, as earlier releases wrote it.
+    """
+    value = parse_object(data, path=path)
+    intact = unsealed
+    if value.pop(CHECKSUM, None) is not None:
+        intact = seal(value, what=path) == data
+    document = parse_document(adapter, json.dumps(value).encode(), path=path)
+    unknown = value.keys() - adapter.dump_python(document, by_alias=True).keys()
+    if not intact or unknown:
+        raise CorruptError(
+            f"{path} does not match its own checksum: it was changed after it was written. "
+            "Restore it from a copy."
+        )
+    return document
 
 
 def first_fault(error: ValidationError) -> str:

@@ -22,15 +22,15 @@ from fsspec.core import url_to_fs
 
 from backstay.errors import RegistryError
 from backstay.storage.atomic import sync_folder, sync_tree, synced_file, temporary_file
+from backstay.storage.conditional_put import CONDITIONAL_PUT, put_new
 
-CONDITIONAL_PUT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
-"""Protocols whose fsspec driver turns `pipe_file(mode="create")` into one conditional request.
-
-fsspec's own fallback asks whether the file exists and then writes: two publishers could both win.
-"""
+HALF_WRITTEN = ".tmp-"
+"""Prefix of a local file that is being written, beside the name it will get."""
 
 _TEMPORARY = ".tmp"
 """Folder under the root for unfinished files; those of killed writers stay there, unread."""
+
+_PUT_ATTEMPTS = 5
 
 _memory_lock = threading.Lock()
 
@@ -138,25 +138,22 @@ class Files:
                 f"folder or one of {', '.join(sorted(CONDITIONAL_PUT))}; found {self.fs.protocol}."
             )
         self._prove_exclusive()
-        if self._put_new(path, data):
-            return True
-        # If the answer to a request was lost, its retry finds the file of the first try.
-        return self.read(path) == data
-
-    def _put_new(self, path: str, data: bytes) -> bool:
-        try:
-            self.fs.pipe_file(self.full(path), data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+        for _ in range(_PUT_ATTEMPTS):
+            if put_new(self.fs, self.full(path), data):
+                return True
+            # If the answer to a request was lost, its retry finds the file of the first try.
+            with contextlib.suppress(FileNotFoundError):  # the other writer failed: try again
+                return self.read(path) == data
+        return False
 
     def _prove_exclusive(self) -> None:
         """Refuse a store that treats a conditional put as a plain one, as some older ones do."""
         if self._proved:
             return
         probe = f"{_TEMPORARY}/{uuid4().hex}"
+        full = self.full(probe)
         try:
-            if not self._put_new(probe, b"1") or self._put_new(probe, b"2"):
+            if not put_new(self.fs, full, b"1") or put_new(self.fs, full, b"2"):
                 raise RegistryError(
                     f"can't publish to {self.fs.unstrip_protocol(self.root)}: expected a store "
                     "that refuses a conditional put over an existing object; this one overwrote "
@@ -211,8 +208,10 @@ class LocalFiles(Files):
         """Force the bytes to disk before they count as written."""
         target = Path(self.full(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        with synced_file(target) as raw:
+        temporary = target.with_name(f"{HALF_WRITTEN}{uuid4().hex}")
+        with synced_file(temporary) as raw:
             yield HashedFile(raw)
+        temporary.replace(target)
 
     def write(self, path: str, data: bytes) -> None:
         """Rename over what is there."""
@@ -240,8 +239,10 @@ class LocalFiles(Files):
         """Hard-link: no byte is copied."""
         path = Path(self.full(target))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.hardlink_to(self.full(source))
+        temporary = path.with_name(f"{HALF_WRITTEN}{uuid4().hex}")
+        temporary.hardlink_to(self.full(source))
+        temporary.replace(path)
+        temporary.unlink(missing_ok=True)  # a rename onto another link of the same file keeps both
 
     def remove(self, path: str) -> None:
         """Remove a file or folder."""

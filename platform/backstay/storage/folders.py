@@ -21,13 +21,13 @@ from uuid import uuid4
 
 from backstay.errors import InputError
 from backstay.storage.atomic import sync_folder, sync_tree
-from backstay.storage.files import Files, HashedFile, open_files
+from backstay.storage.files import HALF_WRITTEN, Files, HashedFile, open_files
 from backstay.storage.locks import LockedError, locked
 
 _log = logging.getLogger("backstay.storage")
 
 MARKER = "_SUCCESS"
-_TEMPORARY = ".tmp-"
+_TEMPORARY = HALF_WRITTEN
 
 
 @dataclass(frozen=True, kw_only=True)

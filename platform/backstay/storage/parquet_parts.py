@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backstay.errors import InputError
-from backstay.storage.files import Files
+from backstay.storage.digests import checked_source
+from backstay.storage.files import FileDigest, Files
 
 
 def part_names(files: Files) -> tuple[str, ...]:
@@ -26,19 +27,33 @@ def part_names(files: Files) -> tuple[str, ...]:
 
 
 @contextmanager
-def open_part(files: Files, name: str, *, read_ahead: int = 0) -> Iterator[pq.ParquetFile]:
+def open_part(
+    files: Files, name: str, *, read_ahead: int = 0, digest: FileDigest | None = None
+) -> Iterator[pq.ParquetFile]:
     """A part, open for reading; InputError where it is no whole Parquet file.
 
+    `digest`: the size and hash it must have; CorruptError where it has others.
     `read_ahead`: bytes read at once, so that a row group of any size can be streamed. With 0 a row
     group's columns are read whole.
     """
-    with files.source(name) as source:
+    opened = files.source(name) if digest is None else checked_source(files, name, digest)
+    with opened as source:
         try:
-            file = pq.ParquetFile(source, buffer_size=read_ahead)
+            file = pq.ParquetFile(source, buffer_size=read_ahead, page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{files.full(name)} is no whole Parquet file ({error}).") from error
         with file:
             yield file
+
+
+def part_batches(
+    file: pq.ParquetFile, rows: int, *, columns: Sequence[str], path: str
+) -> Iterator[pa.RecordBatch]:
+    """The rows of an open part in batches of at most `rows`; InputError where a page is damaged."""
+    try:
+        yield from file.iter_batches(rows, columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}). Restore it from a copy.") from error
 
 
 def read_batches(
@@ -52,5 +67,5 @@ def read_batches(
     """The rows of all parts in order: each part's full path with batches of at most `rows`."""
     for part in parts:
         with open_part(files, part, read_ahead=read_ahead) as file:
-            for batch in file.iter_batches(rows, columns=list(columns)):
+            for batch in part_batches(file, rows, columns=columns, path=files.full(part)):
                 yield files.full(part), batch

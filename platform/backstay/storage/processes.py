@@ -32,6 +32,18 @@ def is_running(process: ProcessIdentity) -> bool:
     )
 
 
+def is_dead(process: ProcessIdentity) -> bool:
+    """Whether `process` is of this host and has ended; False where that can't be proved.
+
+    True for this process itself, which may take over what it left behind.
+    """
+    return (
+        process.host == socket.gethostname()
+        and not is_running(process)
+        and (process.started is not None or started(process.pid) is None)
+    )
+
+
 def started(pid: int) -> float | None:
     """When a process of this host started, in seconds from boot; None if it has ended."""
     try:

@@ -9,6 +9,7 @@ from backstay.registry.manifest import DatasetEntry, EntityEntry, Manifest
 from backstay.storage.files import FileDigest
 
 MANIFEST = Manifest(
+    format=1,
     space="müsic",
     version=2,
     run_id="r",
@@ -95,6 +96,6 @@ def test_an_unknown_field_is_refused():
 
 
 def test_a_manifest_of_a_newer_backstay_is_refused():
-    raw = {**json.loads(MANIFEST.to_json()), "format": 2}
-    with pytest.raises(RegistryError, match=r"format 2; this Backstay reads up to 1\. Upgrade"):
+    raw = {**json.loads(MANIFEST.to_json()), "format": 3}
+    with pytest.raises(RegistryError, match=r"format 3; this Backstay reads up to 2\. Upgrade"):
         Manifest.from_json(json.dumps(raw).encode())

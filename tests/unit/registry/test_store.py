@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -28,8 +29,16 @@ from tests.support.builders import fill, publish, stage
 def test_an_empty_registry_has_nothing_and_says_what_to_do(registry):
     assert registry.spaces() == []
     assert registry.space("movies").versions() == []
-    with pytest.raises(NotFoundError, match=r"no published version of movies.*backstay update"):
+    with pytest.raises(NotFoundError, match=r"found no registry at .*backstay update"):
         registry.space("movies").latest()
+
+
+def test_a_registry_without_the_space_names_the_spaces_it_has(registry):
+    fill(registry.space("movies"), 4)
+    with pytest.raises(
+        NotFoundError, match=r"no published version of books \(spaces: movies\).*backstay update"
+    ):
+        registry.space("books").latest()
 
 
 def test_what_is_published_comes_back(registry):
@@ -400,7 +409,7 @@ def test_a_live_publishers_claim_is_not_released(space):
 
 
 def test_files_of_a_dead_attempt_do_not_stay(space):
-    _claim(space, run_id="r")
+    _claim(space, run_id="r", host=socket.gethostname(), pid=2**22 + 1)
     space.files.write(space.path(0, "tables/item/part-00099.parquet"), b"left over")
     draft = space.draft(0, run_id="r")
     stage(draft)

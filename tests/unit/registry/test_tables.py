@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from backstay.errors import InputError
 from backstay.registry import table_writer
+from backstay.registry.table_layout import table_schema
 from backstay.registry.table_writer import write_table_parts
-from backstay.registry.tables import open_table, record_batch, table_schema
+from backstay.registry.tables import open_table, record_batch
 from backstay.storage.files import open_files
 
 OF = {"space": "movies", "entity": "item", "version": 2}

@@ -1,4 +1,4 @@
-import json
+import dataclasses
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -6,6 +6,7 @@ import pytest
 
 from backstay.errors import CorruptError, NotFoundError
 from backstay.registry.verify import verify
+from backstay.storage.files import FileDigest
 from tests.support.builders import fill
 
 PART = "tables/item/part-00001.parquet"
@@ -37,7 +38,7 @@ def test_a_truncated_file_is_found(published):
     (problem,) = verify(published, 1)
     assert (problem.kind, problem.path) == ("changed", "model.safetensors")
     assert f"should have {len(data)} bytes; found {len(data) - 5}" in problem.message
-    with pytest.raises(CorruptError, match="no whole safetensors file"):
+    with pytest.raises(CorruptError, match=f"should have {len(data)} bytes; found"):
         published.model(1)
 
 
@@ -52,18 +53,18 @@ def test_a_missing_and_an_extra_file_are_found(published):
 
 
 def _edit(space, version, **changes):
-    path = space.path(version, "manifest.json")
-    raw = {**json.loads(space.files.read(path)), **changes}
-    space.files.write(
-        path, (json.dumps(raw, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    )
+    """Publish another manifest in the place of one, as a faulty publisher would."""
+    manifest = dataclasses.replace(space.find_manifest(version), **changes)
+    space.files.write(space.path(version, "manifest.json"), manifest.to_json())
 
 
 def test_a_parent_that_was_changed_is_found_by_its_children(published):
     fill(published, 5)
     _edit(published, 0, method="another")
-    assert _found(published, 0) == set()
+    assert _found(published, 0) == {("changed", "manifest.json")}
     assert _found(published, 1) == _found(published, 2) == {("parent", "manifest.json")}
+    with pytest.raises(CorruptError, match="as version 1 recorded it"):
+        published.table(0, "item")
 
 
 def test_a_manifest_that_was_edited_or_moved_is_found(published):
@@ -96,8 +97,8 @@ def _republish(space, name, data):
     import hashlib  # noqa: PLC0415
 
     space.files.write(space.path(1, name), data)
-    files = json.loads(space.files.read(space.path(1, "manifest.json")))["files"]
-    files[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    digest = FileDigest(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    files = {**space.manifest(1).files, name: digest}
     _edit(space, 1, files=files)
 
 

@@ -144,7 +144,7 @@ def test_a_version_that_can_not_be_served_leaves_the_one_before_at_work(tmp_path
         part = next((tmp_path / "registry").glob("*/versions/1/tables/user/*.parquet"))
         part.write_bytes(b"no parquet")
         assert lookup.refresh() == []
-        assert "no whole Parquet file" in lookup.failures[SPACE]
+        assert "bytes; found 10" in lookup.failures[SPACE]
         assert lookup.vectors(SPACE, "user", [5]).source_version == 0
 
 

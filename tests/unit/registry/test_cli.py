@@ -1,0 +1,75 @@
+"""The registry's commands: what they print and refuse."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from backstay.cli import main
+from tests.support.builders import fill, publish, stage
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a command on the space `movies` of the registry in `tmp_path`."""
+
+    def run(verb, *arguments):
+        where = ["--registry", str(tmp_path / "registry"), "--space", "movies"]
+        return CliRunner().invoke(main, [verb, *where, *map(str, arguments)])
+
+    return run
+
+
+def _edit(space, version, **changes):
+    path = space.path(version, "manifest.json")
+    raw = {**json.loads(space.files.read(path)), **changes}
+    space.files.write(path, json.dumps(raw).encode())
+
+
+def test_a_version_of_a_newer_format_is_listed_with_the_reason(local_space, run):
+    fill(local_space, 3, 4, 5)
+    _edit(local_space, 1, format=99)
+    rows = json.loads(run("versions", "--json").stdout)
+    assert [row["version"] for row in rows] == [0, 1, 2]
+    assert "reads up to 2. Upgrade" in rows[1]["unreadable"]
+    assert [rows[n]["dim"] for n in (0, 2)] == [3, 5]
+
+    result = run("verify", "--json")
+    assert result.exit_code == 1
+    problems = json.loads(result.stdout)["problems"]
+    assert {(p["version"], p["kind"]) for p in problems} == {(1, "unreadable"), (2, "parent")}
+    assert run("verify", 0).exit_code == 0
+
+
+@pytest.mark.parametrize("uri", ["memory://nowhere", "missing"])
+def test_a_registry_that_does_not_exist_is_said_not_to_exist(uri, tmp_path):
+    uri = uri if "://" in uri else tmp_path / uri
+    for verb in ("versions", "verify"):
+        result = CliRunner().invoke(main, [verb, "--registry", str(uri), "--space", "movies"])
+        assert result.exit_code == 1
+        assert "found no" in result.stderr
+        assert "no published version" not in result.stderr
+
+
+def test_escape_sequences_of_stored_metadata_do_not_reach_the_terminal(local_space, run, tmp_path):
+    evil = "\x1b]0;owned\x07\x9b2J\u202e"
+    draft = local_space.draft(0, run_id="r")
+    stage(draft)
+    publish(draft, method=f"bc{evil}", config={evil: evil}, dataset_name=evil)
+    for verb, *more in (["versions"], ["show", 0], ["versions", "--json"], ["show", 0, "--json"]):
+        result = run(verb, *more)
+        assert result.exit_code == 0
+        assert not set(evil) - set("]0;owned2J") & set(result.output), verb
+        assert r"\x1b]0;" in result.output or r"\u001b]0;" in result.output
+
+    _edit(local_space, 0, created=evil)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0] * 4, pa.float32()), 4)
+    table = pa.table({"id": [1], "embedding": vectors})
+    labels = {"backstay.space": f"movies{evil}", "backstay.version": "0"}
+    pq.write_table(table.replace_schema_metadata(labels), tmp_path / "t.parquet")
+    result = run("convert", "--from", 1, "--to", 0, "--input", tmp_path / "t.parquet",
+                 "--output", tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 1
+    assert not set(evil) - set("]0;owned2J") & set(result.output)
