@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from _process import cached, in_fresh_process, log, mark
 
-from backstay.compat.maps import chain_matrix
+from backstay.compat.maps import AffineMap, chain_affine
 from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.ingest import Format, ingest
@@ -148,7 +148,8 @@ def fit_once(
     error, norm = 0.0, _norm(z)
     if older and fitted.matrix is not None:
         reference = older[0].model.embed(slice_, attributes)
-        found = z @ chain_matrix([*maps, fitted.matrix]).T
+        chain = chain_affine([AffineMap.linear(matrix) for matrix in (*maps, fitted.matrix)])
+        found = chain.apply(z)
         error, norm = alignment_error([found], [reference]), _norm(reference)
     return Outcome(
         model=fitted.model,

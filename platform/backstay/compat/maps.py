@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -94,7 +93,7 @@ def compose(maps: list[BackwardMap]) -> BackwardMap:
                 f"{older} must be followed by a map into {expected} (space, version, dimension); "
                 f"found {newer} into {found}."
             )
-    product = chain_matrix([map_.matrix for map_ in maps])
+    product = chain_affine([AffineMap.linear(map_.matrix) for map_ in maps]).matrix
     return BackwardMap(maps[0].space, maps[-1].source, maps[0].target, product)
 
 
@@ -188,12 +187,3 @@ def chain_affine(maps: Sequence[AffineMap]) -> AffineMap:
         offset = offset + matrix @ newer.offset.astype(np.float64)
         matrix = matrix @ newer.matrix.astype(np.float64)
     return AffineMap(matrix.astype(np.float32), offset.astype(np.float32))
-
-
-def chain_matrix(matrices: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """B_{j+1} · … · B_k of at least one matrix, oldest target first: (D_j, D_k) float32.
-
-    The product is taken in float64 and rounded once.
-    """
-    product = reduce(np.matmul, (matrix.astype(np.float64) for matrix in matrices))
-    return product.astype(np.float32)

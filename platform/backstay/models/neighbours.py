@@ -6,13 +6,14 @@ the fan-out alone, not on the size of the snapshot.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from backstay.datasets.csr import Integers, ranges
 from backstay.models.graph import Graph, first_matrix, gather_matrix, input_matrix, with_items
+from backstay.models.protocol import EmbeddingModel
 from backstay.models.snapshot import Links, Normalisation, Snapshot
 
 
@@ -36,6 +37,16 @@ class NeighbourSampler:
     n_layers: int  # the model's `n_layers`
     fan_out: int
     normalisation: Normalisation = "mean"
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, model: EmbeddingModel, *, fan_out: int) -> Self:
+        """The sampler of a model."""
+        return cls(
+            snapshot=snapshot,
+            n_layers=model.n_layers,
+            fan_out=fan_out,
+            normalisation=model.normalisation,
+        )
 
     def draw(self, nodes: Integers, rng: np.random.Generator) -> Graph:
         """A graph whose last layer gives `nodes`, ascending and distinct, in that order."""

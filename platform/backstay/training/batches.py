@@ -5,6 +5,7 @@ Two sources with one interface: the whole graph, or groups of sampled neighbours
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -36,21 +37,20 @@ class Part(NamedTuple):
     teacher: Tensor | None = None  # (users + positives + negatives, D_{k-1}): z_{k-1}, if needed
 
 
+@dataclass
 class Batches(ABC):
     """A source of batches. A batch depends on the seed and its number alone."""
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        config: FitConfig,
-        *,
-        teacher: Teacher | None = None,
-        device: torch.device,
-        timer: PhaseTimer,
-    ) -> None:
-        self._n_users, self._config, self._timer = snapshot.n_users, config, timer
-        self._sampler, self._device = TripleSampler(snapshot), device
-        self._teacher = teacher
+    snapshot: Snapshot
+    model: EmbeddingModel
+    config: FitConfig
+    _: KW_ONLY
+    teacher: Teacher | None = None
+    device: torch.device
+    timer: PhaseTimer
+
+    def __post_init__(self) -> None:
+        self._sampler = TripleSampler(self.snapshot)
 
     @abstractmethod
     def parts(self, number: int, workers: Workers) -> Iterator[Part]:
@@ -61,35 +61,30 @@ class Batches(ABC):
         """Graphs like those of training, from which batch norms get their statistics."""
 
 
+@dataclass
 class WholeGraph(Batches):
     """One graph of all nodes. Every worker runs it for its share of the pairs.
 
     With `fixed` vectors no graph is run.
     """
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        model: EmbeddingModel,
-        config: FitConfig,
-        *,
-        fixed: bool,
-        teacher: Teacher | None = None,
-        device: torch.device,
-        timer: PhaseTimer,
-    ) -> None:
-        super().__init__(snapshot, config, teacher=teacher, device=device, timer=timer)
-        self._graph = None if fixed else full_graph(snapshot, model.normalisation).to(device)
+    fixed: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._graph = None
+        if not self.fixed:
+            self._graph = full_graph(self.snapshot, self.model.normalisation).to(self.device)
 
     def parts(self, number: int, workers: Workers) -> Iterator[Part]:
         """One part."""
-        config = self._config
-        with self._timer("data"):
+        config = self.config
+        with self.timer("data"):
             rng = np.random.default_rng((config.seed, number))
             batch = self._sampler.draw(config.batch_size, rng, negatives=config.negatives)
             batch = batch.shard(workers.rank, workers.size)
-            nodes = torch.from_numpy(batch.nodes(self._n_users)).to(self._device)
-            teacher = self._teacher.rows(nodes) if self._teacher else None
+            nodes = torch.from_numpy(batch.nodes(self.snapshot.n_users)).to(self.device)
+            teacher = self.teacher.rows(nodes) if self.teacher else None
         share = len(batch.users) / config.batch_size
         yield Part(batch, nodes, nodes, self._graph, share, teacher)
 
@@ -99,6 +94,7 @@ class WholeGraph(Batches):
             yield self._graph
 
 
+@dataclass
 class SampledGroups(Batches):
     """Groups of pairs, each with a sampled graph and negatives of its own.
 
@@ -106,57 +102,43 @@ class SampledGroups(Batches):
     worker runs it, so the number of workers changes the time but not the result.
     """
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        model: EmbeddingModel,
-        config: FitConfig,
-        *,
-        teacher: Teacher | None = None,
-        device: torch.device,
-        timer: PhaseTimer,
-    ) -> None:
-        super().__init__(snapshot, config, teacher=teacher, device=device, timer=timer)
-        self._sampled_teacher = teacher.sampled(config.fan_out, device) if teacher else None
-        self._neighbours = NeighbourSampler(
-            snapshot=snapshot,
-            n_layers=model.n_layers,
-            fan_out=config.fan_out,
-            normalisation=model.normalisation,
-        )
-        teacher_layers = self._sampled_teacher.n_layers if self._sampled_teacher else 0
-        self._n_layers = max(model.n_layers, teacher_layers)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fan_out = self.config.fan_out
+        self._sampled = self.teacher.sampled(fan_out, self.device) if self.teacher else None
+        self._neighbours = NeighbourSampler.of(self.snapshot, self.model, fan_out=fan_out)
+        self._n_layers = max(self.model.n_layers, self._sampled.n_layers if self._sampled else 0)
 
     def parts(self, number: int, workers: Workers) -> Iterator[Part]:
         """Every `size`-th group, from number `rank` on."""
-        for group in range(workers.rank, self._config.groups, workers.size):
+        for group in range(workers.rank, self.config.groups, workers.size):
             rng, batch = self._draw(number, group)
-            with self._timer("sampling"):
-                nodes = batch.nodes(self._n_users)
+            with self.timer("sampling"):
+                nodes = batch.nodes(self.snapshot.n_users)
                 reached, rows = np.unique(nodes, return_inverse=True)
                 sample = self._neighbours.sample(reached, rng, n_layers=self._n_layers)
-                graph = self._neighbours.graph(sample).to(self._device)
-                places = torch.from_numpy(np.stack([nodes, rows])).to(self._device)
+                graph = self._neighbours.graph(sample).to(self.device)
+                places = torch.from_numpy(np.stack([nodes, rows])).to(self.device)
             teacher = self._teacher_rows(sample, *places)
-            yield Part(batch, places[0], places[1], graph, 1 / self._config.groups, teacher)
+            yield Part(batch, places[0], places[1], graph, 1 / self.config.groups, teacher)
 
     def calibration(self) -> Iterator[Graph]:
         """Graphs of groups that are never trained on."""
         for number in range(CALIBRATION_GRAPHS):
-            rng, batch = self._draw(number, self._config.groups)
-            with self._timer("sampling"):
-                graph = self._neighbours.draw(np.unique(batch.nodes(self._n_users)), rng)
-            yield graph.to(self._device)
+            rng, batch = self._draw(number, self.config.groups)
+            with self.timer("sampling"):
+                graph = self._neighbours.draw(np.unique(batch.nodes(self.snapshot.n_users)), rng)
+            yield graph.to(self.device)
 
     def _draw(self, number: int, group: int) -> tuple[np.random.Generator, Batch]:
         """The pairs of a group, and the generator that draws its sample next."""
-        config = self._config
+        config = self.config
         rng = np.random.default_rng((config.seed, number, group))
-        with self._timer("data"):
+        with self.timer("data"):
             return rng, self._sampler.draw(config.group_size, rng, negatives=config.negatives)
 
     def _teacher_rows(self, sample: Sample, nodes: Tensor, rows: Tensor) -> Tensor | None:
-        if self._sampled_teacher:
-            with self._timer("forward"):
-                return self._sampled_teacher.embed(sample).index_select(0, rows)
-        return self._teacher.rows(nodes) if self._teacher else None
+        if self._sampled:
+            with self.timer("forward"):
+                return self._sampled.embed(sample).index_select(0, rows)
+        return self.teacher.rows(nodes) if self.teacher else None

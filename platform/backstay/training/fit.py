@@ -73,11 +73,11 @@ def fit(
     """
     plan = _Plan.of(snapshot, config, networks)
     plan.check(workers)
+    timer = PhaseTimer()
     loop = _Loop(
-        plan,
-        snapshot,
-        networks,
-        device=torch.device(device),
+        plan=plan,
+        learner=Learner(snapshot, networks, config, device=torch.device(device), timer=timer),
+        timer=timer,
         workers=workers,
         state=state or FitState(),
         callbacks=callbacks or FitCallbacks(),
@@ -135,38 +135,33 @@ class _Plan:
         return self.config.keep == "last" or score is None or score > state.best_score
 
 
+@dataclass(kw_only=True)
 class _Loop:
     """The running fit: the learner, its state, and the times of the last report and checkpoint."""
 
-    def __init__(
-        self,
-        plan: _Plan,
-        snapshot: Snapshot,
-        networks: Networks,
-        *,
-        device: torch.device,
-        workers: Workers,
-        state: FitState,
-        callbacks: FitCallbacks,
-    ) -> None:
-        self._plan, self._workers, self.state, self._callbacks = plan, workers, state, callbacks
-        self._timer = PhaseTimer()
-        self._timer.seconds = dict(state.phases)
-        self._learner = Learner(snapshot, networks, plan.config, device=device, timer=self._timer)
-        if state.learner:
-            self._learner.restore(state.learner)
-        self._started = time.perf_counter() - state.seconds
+    plan: _Plan
+    learner: Learner
+    timer: PhaseTimer
+    workers: Workers
+    state: FitState
+    callbacks: FitCallbacks
+
+    def __post_init__(self) -> None:
+        self.timer.seconds = dict(self.state.phases)
+        if self.state.learner:
+            self.learner.restore(self.state.learner)
+        self._started = time.perf_counter() - self.state.seconds
         self._saved = self._reported = time.perf_counter()
 
     def train(self) -> bool:
         """Take a step and add up its losses; returns whether a checkpoint is due."""
-        state, config = self.state, self._plan.config
-        late = time.perf_counter() - self._saved > self._callbacks.checkpoint_seconds
-        figures, due = self._learner.step(
+        state, config = self.state, self.plan.config
+        late = time.perf_counter() - self._saved > self.callbacks.checkpoint_seconds
+        figures, due = self.learner.step(
             state.step,
-            self._workers,
-            progress=state.step / self._plan.steps,
-            flag=late and self._workers.leads,
+            self.workers,
+            progress=state.step / self.plan.steps,
+            flag=late and self.workers.leads,
         )
         state.step += 1
         loss, alignment = figures.tolist()
@@ -181,18 +176,18 @@ class _Loop:
 
     def evaluate(self, score: Score | None) -> None:
         """Score the current state, add it to the curve, and select it if it is the best."""
-        state, learner = self.state, self._learner
+        state, learner = self.state, self.learner
         loss, alignment, steps = state.losses
-        epoch = state.step / self._plan.steps_per_epoch
+        epoch = state.step / self.plan.steps_per_epoch
         state.curve.append({"epoch": epoch, "loss": loss / steps, "alignment": alignment / steps})
         learner.refresh_batch_norm()
-        found = learner.evaluate(score) if self._workers.leads else None
-        value = self._workers.broadcast(found)
+        found = learner.evaluate(score) if self.workers.leads else None
+        value = self.workers.broadcast(found)
         self._count_seconds()
         state.curve[-1]["seconds"] = state.seconds
         if value is not None:
             state.curve[-1]["score"] = value
-        if self._plan.selects(state, value):
+        if self.plan.selects(state, value):
             state.best_score = -math.inf if value is None else value
             state.best = learner.checkpoint()
         self._report(value)
@@ -206,19 +201,19 @@ class _Loop:
 
     def save(self) -> None:
         """Pass the state to the checkpoint callback."""
-        if not self._callbacks.checkpoint:
+        if not self.callbacks.checkpoint:
             return
         self._count_seconds()
-        self.state.phases, self.state.learner = dict(self._timer.seconds), self._learner.dump()
-        with self._timer("checkpoint"):
-            self._callbacks.checkpoint(self.state)
+        self.state.phases, self.state.learner = dict(self.timer.seconds), self.learner.dump()
+        with self.timer("checkpoint"):
+            self.callbacks.checkpoint(self.state)
         self._saved = time.perf_counter()
 
     def finish(self) -> FitState:
         """Restore the selected checkpoint."""
         self._count_seconds()
-        self.state.phases = dict(self._timer.seconds)
-        self._learner.finish(self.state.best)
+        self.state.phases = dict(self.timer.seconds)
+        self.learner.finish(self.state.best)
         return self.state
 
     def _count_seconds(self) -> None:
@@ -226,12 +221,12 @@ class _Loop:
 
     def _report(self, score: float | None) -> None:
         self._reported = time.perf_counter()
-        if not (self._callbacks.watch and self._workers.leads):
+        if not (self.callbacks.watch and self.workers.leads):
             return
-        plan, state = self._plan, self.state
+        plan, state = self.plan, self.state
         loss, alignment, steps = state.losses
-        training = state.seconds - self._timer.seconds.get("evaluation", 0.0)
-        self._callbacks.watch(
+        training = state.seconds - self.timer.seconds.get("evaluation", 0.0)
+        self.callbacks.watch(
             Progress(
                 step=state.step,
                 steps=plan.steps,

@@ -59,12 +59,7 @@ class SampledTeacher:
             for model, _ in parts
         ]
         self._samplers = [
-            NeighbourSampler(
-                snapshot=snapshot,
-                n_layers=network.n_layers,
-                fan_out=fan_out,
-                normalisation=network.normalisation,
-            )
+            NeighbourSampler.of(snapshot, network, fan_out=fan_out)
             for network, (_, snapshot) in zip(self._networks, parts, strict=True)
         ]
 

@@ -40,9 +40,34 @@ class FitCell:
 
     def run(self, data: Data, outputs: Outputs) -> Fitted:
         """See Cell."""
+        plan, step = self.plan, data.steps[self.key.version]
         older = [outputs[key] for key in self.older]
         fitted = outputs[self.fitted] if self.fitted else None
-        return fit_cell(data, self.plan, *older, version=self.key.version, fitted=fitted)
+        predecessor = None
+        if older:
+            matrices: tuple[Float32, ...] = ()
+            if plan.method.aligns:
+                matrices = tuple(maps.matrix for maps in older[-1].backward)
+            newest, *others = (part.model for part in reversed(older))
+            others = others if plan.solves_for_all else []
+            predecessor = Predecessor(newest, matrices, tuple(others))
+        request = FitRequest(
+            step=step,
+            attributes=data.attributes,
+            plan=plan,
+            previous=predecessor,
+            fitted=fitted.model if fitted else None,
+        )
+        result = fit_version(request, score=recall_score(step))
+        backward = older[-1].backward if older else ()
+        return Fitted(
+            version=self.key.version,
+            model=result.model,
+            backward=(result.backward, *backward) if result.backward else backward,
+            curves=result.curves,
+            seconds=result.seconds + (fitted.seconds if fitted else 0.0),
+            peak_rss_mb=max(result.peak_rss_mb, fitted.peak_rss_mb if fitted else 0.0),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +88,13 @@ class TrainCell:
 
     def run(self, data: Data, outputs: Outputs) -> list[Consumer]:
         """See Cell."""
-        return train_cell(data, self.task, outputs[FitKey(0)], self.config)
+        model = outputs[FitKey(0)].model
+        own = {
+            index: vectors_of(data.steps[index], model.embed(data.steps[index], data.attributes))
+            for index in {0, self.task.early_stop_step}
+        }
+        early_stop = own[self.task.early_stop_step]
+        return train_consumers(self.task, own[0], early_stop, config=self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,53 +129,3 @@ class JudgeCell:
             examples=self.examples,
             consumers={task: trained for task, trained in consumers.items() if trained},
         )
-
-
-def fit_cell(
-    data: Data,
-    plan: VersionPlan,
-    *older: Fitted,
-    version: int,
-    fitted: Fitted | None = None,
-) -> Fitted:
-    """Fit one version by one method.
-
-    `older` are versions 0 … k - 1 of a method with maps back to them; `fitted` is the finished
-    model, if only its map is to be fitted.
-    """
-    step = data.steps[version]
-    predecessor = None
-    if older:
-        matrices: tuple[Float32, ...] = ()
-        if plan.method.aligns:
-            matrices = tuple(maps.matrix for maps in older[-1].backward)
-        newest, *others = (part.model for part in reversed(older))
-        predecessor = Predecessor(newest, matrices, tuple(others) if plan.solves_for_all else ())
-    request = FitRequest(
-        step=step,
-        attributes=data.attributes,
-        plan=plan,
-        previous=predecessor,
-        fitted=fitted.model if fitted else None,
-    )
-    result = fit_version(request, score=recall_score(step))
-    backward = older[-1].backward if older else ()
-    return Fitted(
-        version=version,
-        model=result.model,
-        backward=(result.backward, *backward) if result.backward else backward,
-        curves=result.curves,
-        seconds=result.seconds + (fitted.seconds if fitted else 0.0),
-        peak_rss_mb=max(result.peak_rss_mb, fitted.peak_rss_mb if fitted else 0.0),
-    )
-
-
-def train_cell(
-    data: Data, task: ConsumerTask, first: Fitted, config: ConsumerConfig
-) -> list[Consumer]:
-    """Train the consumers of one task on version 0's vectors."""
-    own = {
-        index: vectors_of(data.steps[index], first.model.embed(data.steps[index], data.attributes))
-        for index in {0, task.early_stop_step}
-    }
-    return train_consumers(task, own[0], own[task.early_stop_step], config=config)

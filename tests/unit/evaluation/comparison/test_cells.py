@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backstay.evaluation.comparison import judging
-from backstay.evaluation.comparison.cells import JudgeCell, fit_cell, train_cell
+from backstay.evaluation.comparison.cells import FitCell, JudgeCell, TrainCell
 from backstay.evaluation.comparison.judging import judge_version
 from backstay.evaluation.comparison.keys import FitKey, JudgeKey, TrainKey
 from backstay.evaluation.comparison.results import Failure
@@ -299,7 +299,9 @@ def test_a_cell_fits_what_its_method_asks_for(data, comparison):
     """The same as within the comparison, and from there on back to version 0."""
     plan = small_plan().version("bc-aligner", NEWEST)
     older = comparison.line("bc-aligner", NEWEST - 1)
-    again, expected = fit_cell(data, plan, *older, version=NEWEST), comparison.fit("bc-aligner", 2)
+    keys = tuple(FitKey(version, "bc-aligner") for version in range(NEWEST))
+    cell = FitCell(key=FitKey(NEWEST, "bc-aligner"), plan=plan, older=keys)
+    again, expected = run_cell(cell, data, *older), comparison.fit("bc-aligner", 2)
     for name, weights in expected.model.weights.items():
         np.testing.assert_array_equal(again.model.weights[name], weights)
     assert len(again.backward) == NEWEST
@@ -310,13 +312,14 @@ def test_a_cell_fits_what_its_method_asks_for(data, comparison):
 
 def test_a_closed_form_follows_maps_that_are_not_linear(data, comparison):
     """A closed form needs no older maps, so that those may be of any kind."""
-    again = fit_cell(
-        data,
-        small_plan().version(METHOD, NEWEST),
-        *comparison.line(METHOD, NEWEST - 1),
-        version=NEWEST,
-        fitted=comparison.fit("no-bc", NEWEST),
+    cell = FitCell(
+        key=FitKey(NEWEST, METHOD),
+        plan=small_plan().version(METHOD, NEWEST),
+        older=tuple(FitKey(version, METHOD) for version in range(NEWEST)),
+        fitted=FitKey(NEWEST, "no-bc"),
     )
+    older, model = comparison.line(METHOD, NEWEST - 1), comparison.fit("no-bc", NEWEST)
+    again = run_cell(cell, data, *older, model)
     expected = comparison.fit(METHOD, NEWEST)
     np.testing.assert_array_equal(again.backward[0].user.matrix, expected.backward[0].user.matrix)
     assert again.curves == {}
@@ -324,7 +327,8 @@ def test_a_closed_form_follows_maps_that_are_not_linear(data, comparison):
 
 def test_consumers_are_trained_on_version_0_alone(data, comparison):
     task = tasks_of(data)[0]
-    consumers = train_cell(data, task, comparison.fit(None, 0), small_plan().consumers)
+    cell = TrainCell(task=task, config=small_plan().consumers)
+    consumers = run_cell(cell, data, comparison.fit(None, 0))
     assert [consumer.seed for consumer in consumers] == [0, 1]
     for ours, theirs in zip(consumers, comparison.consumers(data)[task.name], strict=True):
         assert ours.validation_auc == theirs.validation_auc
