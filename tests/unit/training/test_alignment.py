@@ -9,19 +9,21 @@ from tests.support.planted import NODES, alignment_of, random
 
 @pytest.mark.parametrize("loss", ["single", "multi"])
 def test_the_loss_is_that_of_the_rows_it_is_given(loss):
-    backward, z, known = fresh_map(8, 6, seed=0), random(3, 8), random(3, 6, seed=7)
-    residual = known - z @ backward.weight.detach().T
+    backward, z, teacher = fresh_map(8, 6, seed=0), random(3, 8), random(3, 6, seed=7)
+    residual = teacher - z @ backward.weight.detach().T
     older = [random(5, 6, seed=8)]
     expected = single_step(residual) if loss == "single" else multi_step(residual, older)
-    torch.testing.assert_close(alignment_of(loss=loss).loss(backward, z, known).detach(), expected)
+    torch.testing.assert_close(
+        alignment_of(loss=loss).loss(backward, z, teacher).detach(), expected
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 7, NODES, 10_000])
 def test_the_error_is_over_all_nodes_however_many_are_held_at_once(rows, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_ROWS", rows)
-    backward, z, known = fresh_map(8, 6, seed=0), random(NODES, 8), random(NODES, 6, seed=7)
-    residual = known - z @ backward.weight.detach().T
-    assert alignment_residual(backward, z, known) == pytest.approx(
+    backward, z, teacher = fresh_map(8, 6, seed=0), random(NODES, 8), random(NODES, 6, seed=7)
+    residual = teacher - z @ backward.weight.detach().T
+    assert alignment_residual(backward, z, teacher) == pytest.approx(
         single_step(residual).item(), rel=1e-5
     )
 

@@ -132,11 +132,11 @@ def test_alignment_is_summed_over_users_positives_and_negatives(loss, negatives)
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
 def test_a_joint_fit_lowers_the_alignment_residual_and_learns_both(mode):
     model, options = pinsage(), aligned()
-    backward, known = options["backward"], options["teacher"].table
+    backward, teacher = options["backward"], options["teacher"].table
     weights, matrix = copy.deepcopy(model_weights(model)), backward.weight.detach().clone()
-    before = alignment_residual(backward, vectors(model), known)
+    before = alignment_residual(backward, vectors(model), teacher)
     state = run(model, epochs=20, learning_rate=0.02, **options, **mode)
-    assert alignment_residual(backward, vectors(model), known) < 0.8 * before
+    assert alignment_residual(backward, vectors(model), teacher) < 0.8 * before
     assert state.curve[-1]["alignment"] < state.curve[0]["alignment"]
     assert (model_weights(model)["table"] != weights["table"]).any()
     assert not torch.equal(backward.weight, matrix)
@@ -145,15 +145,15 @@ def test_a_joint_fit_lowers_the_alignment_residual_and_learns_both(mode):
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
 def test_built_onto_vectors_that_say_nothing_a_model_learns_and_leaves_them_alone(mode):
     model, options = pinsage(), extended()
-    extension, known = options["extension"], options["teacher"].table
-    before, basis = known.clone(), extension.basis.detach().clone()
+    extension, teacher = options["extension"], options["teacher"].table
+    before, basis = teacher.clone(), extension.basis.detach().clone()
 
     def found():
-        return recall(extension.whole(known, vectors(model)))
+        return recall(extension.whole(teacher, vectors(model)))
 
     start = found()
     state = run(model, score=recall, epochs=20, learning_rate=0.03, **options, **mode)
-    assert torch.equal(known, before)
+    assert torch.equal(teacher, before)
     assert not torch.equal(extension.basis, basis)
     assert found() == pytest.approx(state.best_score)
     assert start < 0.5
@@ -171,14 +171,14 @@ def test_a_planted_map_is_recovered_and_the_model_left_alone(loss, planted):
         truth = torch.linalg.qr(random(8, 8, seed=3))[0]
     else:
         truth = random(5, 8, seed=3)
-    known = model.z.detach() @ truth.T
+    teacher = model.z.detach() @ truth.T
     backward = fresh_map(8, len(truth), seed=0)
     before = model.z.detach().clone()
     state = run(
         model,
         alignment=Alignment(older_maps=[random(4, len(truth), seed=4)], loss=loss),
         backward=backward,
-        teacher=Teacher(known),
+        teacher=Teacher(teacher),
         train_model=False,
         epochs=80,
         batch_size=16,
@@ -187,7 +187,9 @@ def test_a_planted_map_is_recovered_and_the_model_left_alone(loss, planted):
     )
     torch.testing.assert_close(backward.weight.detach(), truth, atol=1e-2, rtol=0)
     assert torch.equal(model.z, before)
-    assert -state.best_score == pytest.approx(alignment_residual(backward, before, known), rel=1e-5)
+    assert -state.best_score == pytest.approx(
+        alignment_residual(backward, before, teacher), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])

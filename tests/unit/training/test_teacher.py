@@ -21,7 +21,7 @@ def trained(dim, *, layers=2, base=None, seed=0, architecture="pinsage", forget=
     vocabulary = {
         kind.name: tuple(kind.values)[: len(kind.values) - forget] for kind in named.kinds
     }
-    values = tuple(len(known) for known in vocabulary.values())
+    values = tuple(len(names) for names in vocabulary.values())
     config = ModelConfig(architecture=architecture, dim=dim, layers=layers, values=values)
     model = build_model(config, seed=seed)
     basis = None
@@ -31,7 +31,7 @@ def trained(dim, *, layers=2, base=None, seed=0, architecture="pinsage", forget=
     return TrainedModel(config, model_weights(model), vocabulary, base, basis)
 
 
-def known_of(model):
+def teacher_of(model):
     snapshots = [SNAPSHOT.read_as(ATTRIBUTES.reindexed(part.vocabulary)) for part in model.lineage]
     return Teacher(torch.tensor(model.embed(STEP, ATTRIBUTES)), model, snapshots)
 
@@ -54,15 +54,15 @@ LINEAGES = {
 
 @pytest.mark.parametrize("lineage", LINEAGES)
 def test_with_a_fan_out_that_covers_all_a_sample_gives_the_rows_of_the_table(lineage):
-    known = known_of(LINEAGES[lineage]())
-    before = known.sampled(EVERYONE, CPU)
+    teacher = teacher_of(LINEAGES[lineage]())
+    before = teacher.sampled(EVERYONE, CPU)
     found = before.embed(sample_of(before.n_layers, fan_out=EVERYONE))
-    torch.testing.assert_close(found, known.rows(torch.tensor(SOME)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, teacher.rows(torch.tensor(SOME)), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("lineage", LINEAGES)
 def test_a_deeper_sample_gives_the_same(lineage):
-    before = known_of(LINEAGES[lineage]()).sampled(EVERYONE, CPU)
+    before = teacher_of(LINEAGES[lineage]()).sampled(EVERYONE, CPU)
     found, deeper = (
         before.embed(sample_of(before.n_layers + more, fan_out=EVERYONE)) for more in (0, 1)
     )
@@ -75,7 +75,7 @@ def test_the_teacher_embeds_the_same_sample_as_the_version_that_is_fitted(archit
     model = trained(6, architecture=architecture)
     network = model.load()
     snapshot = Snapshot.of(STEP, ATTRIBUTES.reindexed(model.vocabulary))
-    before = known_of(model).sampled(2, CPU)
+    before = teacher_of(model).sampled(2, CPU)
     sampler = NeighbourSampler(
         snapshot=snapshot, n_layers=network.n_layers, fan_out=2, normalisation=network.normalisation
     )
@@ -88,7 +88,7 @@ def test_the_teacher_embeds_the_same_sample_as_the_version_that_is_fitted(archit
 
 
 def test_nothing_is_learned_through_it():
-    before = known_of(trained(2, base=trained(6))).sampled(3, CPU)
+    before = teacher_of(trained(2, base=trained(6))).sampled(3, CPU)
     assert not before.embed(sample_of(before.n_layers, fan_out=3)).requires_grad
 
 
@@ -99,7 +99,7 @@ def test_a_graph_read_by_another_model_shares_its_memory():
 
 
 def test_without_the_model_there_is_a_table_alone():
-    known = Teacher(random(NODES, 6))
-    assert known.sampled(3, CPU) is None
-    assert known.dim == 6
-    assert torch.equal(known.rows(torch.tensor([2, 2])), known.table[[2, 2]])
+    teacher = Teacher(random(NODES, 6))
+    assert teacher.sampled(3, CPU) is None
+    assert teacher.dim == 6
+    assert torch.equal(teacher.rows(torch.tensor([2, 2])), teacher.table[[2, 2]])

@@ -427,10 +427,10 @@ def test_a_model_of_another_architecture_is_not_trained_on(world, first):
 def least_squares(world, first, fitted, *, offset):
     """The best map back, out of numpy's own solver: (D_0, D_1), and maybe an offset's column."""
     timeline, attributes = world
-    z, known = (each.model.embed(timeline[1], attributes) for each in (fitted, first))
+    z, older = (each.model.embed(timeline[1], attributes) for each in (fitted, first))
     if offset:
         z = np.concatenate([z, np.ones((len(z), 1), np.float32)], axis=1)
-    return np.linalg.lstsq(z.astype(np.float64), known.astype(np.float64))[0].T
+    return np.linalg.lstsq(z.astype(np.float64), older.astype(np.float64))[0].T
 
 
 def test_a_map_in_closed_form_is_the_best_one(world, first):

@@ -160,17 +160,6 @@ def _hits(scores: torch.Tensor, rows: torch.Tensor, items: torch.Tensor, *, k: i
     return above + level_with * share[rows]
 
 
-def recall_at_k(
-    users_z: torch.Tensor | npt.NDArray[np.float32],
-    items_z: torch.Tensor | npt.NDArray[np.float32],
-    step: Step,
-    *,
-    k: int = K,
-) -> RecallResult:
-    """Recall@k of (n_users, D) and (n_items, D) float32 vectors on `step`; see RankingTask."""
-    return RankingTask.of(step).recall(users_z, items_z, k=k)
-
-
 def recall_score(step: Step) -> Callable[[torch.Tensor], float] | None:
     """A function from all vectors, users first, to the step's validation Recall@50.
 

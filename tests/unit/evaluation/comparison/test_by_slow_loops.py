@@ -11,8 +11,8 @@ import torch
 from backstay.compat.losses import multi_step, single_step
 from backstay.compat.maps import BackwardMap, Vectors, compose
 from backstay.evaluation.metrics.alignment import alignment_error
-from backstay.evaluation.metrics.ranking import recall_at_k
 from backstay.evaluation.metrics.roc_auc import roc_auc
+from tests.support.recall import recall_at_k
 from tests.support.snapshots import step_of
 
 DIMS = (2, 3, 4)

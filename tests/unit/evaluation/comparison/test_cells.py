@@ -14,8 +14,9 @@ from backstay.evaluation.comparison.keys import FitKey, JudgeKey, TrainKey
 from backstay.evaluation.comparison.results import Failure
 from backstay.evaluation.comparison.runner import inputs_of, run_cell
 from backstay.evaluation.metrics.bootstrap import REPLICATES, defined_interval
-from backstay.evaluation.metrics.ranking import RankingTask, recall_at_k
+from backstay.evaluation.metrics.ranking import RankingTask
 from backstay.evaluation.metrics.roc_auc import roc_auc
+from tests.support.recall import recall_at_k
 from tests.support.small_comparison import (
     small_comparison,
     small_data,

@@ -16,7 +16,7 @@ from backstay.evaluation.comparison.results import RETRIEVAL, Failure
 from backstay.evaluation.comparison.run import SharedInputs, prepare_shared_inputs
 from backstay.evaluation.consumers.labels import TASKS
 from backstay.evaluation.metrics.compatibility import SLICES_OF_ENTITIES
-from backstay.evaluation.metrics.ranking import recall_at_k
+from tests.support.recall import recall_at_k
 from tests.support.small_comparison import (
     DIMS,
     Breaking,

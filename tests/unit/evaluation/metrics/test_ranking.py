@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import TrainingError, UsageError
-from backstay.evaluation.metrics.ranking import RankingTask, recall_at_k
+from backstay.evaluation.metrics.ranking import RankingTask
+from tests.support.recall import recall_at_k
 from tests.support.snapshots import step_of
 
 
