@@ -23,12 +23,8 @@ def ridge(moments: Moments, *, penalty: float = 1e-4, intercept: bool = True) ->
     Minimises mean ‖y − Bx − c‖² + penalty·s·‖B‖², where s is the mean eigenvalue of the second
     moment of x: the penalty has no unit, and the map of rescaled vectors is the rescaled map (Hoerl
     & Kennard 1970). Directions that no row of x takes are left at zero, so that constant columns
-    or fewer rows than dimensions give a finite map: the least one, at penalty 0.
-
-    Args:
-        moments: Of the paired rows.
-        penalty: At least 0.
-        intercept: Fit c as well, unpenalised; the offset is zero otherwise.
+    or fewer rows than dimensions give a finite map: the least one, at penalty 0. With `intercept`
+    c is fitted too, unpenalised; otherwise the offset is zero.
     """
     check_any(moments)
     if not 0 <= penalty < float("inf"):
@@ -94,10 +90,6 @@ def orthogonal_low_rank(users: Moments, items: Moments) -> EntityMaps:
     are T_u = Gᵀ B S^-½ and T_v = Fᵀ A S^-½; T_u T_vᵀ = I, so each one's inverse is the other's
     transpose. Where the newer version has more dimensions than the older one, its least singular
     values are dropped: the scores that come out are the best of that rank.
-
-    Args:
-        users: Moments of the users' paired vectors, newer and older.
-        items: Moments of the items' paired vectors, in the same two spaces.
     """
     check_any(users)
     check_any(items)
@@ -147,11 +139,7 @@ def agree(directs: Sequence[Float32], older_maps: Sequence[Float32]) -> Float32:
 def fit_maps(form: ClosedForm, new: Float32, old: Float32, *, n_users: int) -> EntityMaps:
     """The maps of users and items, fitted to all rows at once.
 
-    Args:
-        form: Which fit.
-        new: (n, D_s) newer vectors of users, then items.
-        old: (n, D_t) older vectors of the same entities.
-        n_users: How many of the rows are users.
+    `new` (n, D_s) and `old` (n, D_t) are the vectors of the same entities: users, then items.
     """
     users, items = (moments_of(new[part], old[part]) for part in (np.s_[:n_users], np.s_[n_users:]))
     if form == "low-rank":

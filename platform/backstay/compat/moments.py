@@ -35,13 +35,8 @@ class Moments:
     def of(cls, x: Float32, y: Float32) -> "Moments":
         """The moments of one block, which is copied to float64 whole; see `moments_of`.
 
-        Args:
-            x: (n, D_s) newer vectors.
-            y: (n, D_t) older vectors of the same n entities, in the same order.
-
-        Raises:
-            UsageError: the shapes don't pair up.
-            InputError: a value is not finite.
+        `x` (n, D_s) are newer vectors, `y` (n, D_t) older ones of the same entities, in the same
+        order. Raises InputError if a value is not finite.
         """
         _check_pairs(x, y)
         for name, values in (("newer", x), ("older", y)):

@@ -2,7 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
+
+from backstay.checks import check_fields
 from backstay.errors import UsageError
 
 SEASONS = 1.5  # cycles of a fashion over the timeline
@@ -12,47 +16,38 @@ SEASONS = 1.5  # cycles of a fashion over the timeline
 class MarketplaceConfig:
     """The parameters of a marketplace. The same configuration gives the same rows."""
 
-    interactions: int = 30_000
-    """Number of interactions, 2,000 … 50,000,000."""
+    interactions: Annotated[int, Field(ge=2_000, le=50_000_000)] = 30_000
+    """Number of interactions."""
     users: int | None = None
     """Number of users; None: grows with the interactions, 2,000 for 30,000."""
     items: int | None = None
     """Number of items; None: grows with the interactions, 800 for 30,000."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     """Seed of everything random."""
-    days: int = 730
+    days: Annotated[int, Field(ge=1, le=36_500)] = 730
     """Time from the first to the last interaction, in days."""
-    acceleration: float = 4.0
+    acceleration: Annotated[float, Field(ge=0.01, le=100)] = 4.0
     """Interactions per day at the end, as a multiple of those at the start."""
-    item_growth: float = 0.5
+    item_growth: Annotated[float, Field(ge=0, le=0.9)] = 0.5
     """Share of the items that launch after the start."""
-    drift: float = 1.0
+    drift: Annotated[float, Field(ge=0, le=2)] = 1.0
     """How far meanings and fashions move. 0: not at all. 1: at the end an attribute's meaning is
     unrelated to that at the start."""
-    taste: float = 4.0
+    taste: Annotated[float, Field(ge=0, le=10)] = 4.0
     """How strongly choices follow taste rather than popularity; 0: not at all."""
-    explained: float = 0.8
+    explained: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Share of the variance of items' latent vectors that their attributes explain."""
-    popularity: float = 1.4
+    popularity: Annotated[float, Field(ge=0, le=3)] = 1.4
     """Standard deviation of the items' lasting log-popularity: the weight of the tail."""
-    activity: float = 0.9
+    activity: Annotated[float, Field(ge=0, le=3)] = 0.9
     """Standard deviation of the users' log-activity: the weight of the tail."""
 
     def __post_init__(self) -> None:
-        _check("interactions", self.interactions, 2_000, 50_000_000)
+        check_fields(self)
         _check("items", self.n_items, 100, self.interactions // 4)
         # No user takes an item twice, so an eighth of the items must suffice for the average user.
         least = max(self.interactions // 500, 8 * self.interactions // self.n_items)
         _check("users", self.n_users, least, self.interactions // 4)
-        _check("seed", self.seed, 0, 2**63 - 1)
-        _check("days", self.days, 1, 36_500)
-        _check("acceleration", self.acceleration, 0.01, 100)
-        _check("item_growth", self.item_growth, 0, 0.9)
-        _check("drift", self.drift, 0, 2)
-        _check("taste", self.taste, 0, 10)
-        _check("explained", self.explained, 0, 1)
-        _check("popularity", self.popularity, 0, 3)
-        _check("activity", self.activity, 0, 3)
 
     @property
     def n_users(self) -> int:
@@ -77,6 +72,6 @@ class MarketplaceConfig:
         return self.interactions / 30_000
 
 
-def _check(field: str, value: float, least: float, greatest: float) -> None:
+def _check(field: str, value: int, least: int, greatest: int) -> None:
     if not least <= value <= greatest:
-        raise UsageError(f"{field}: expected {least:,} … {greatest:,}, found {value:,}.")
+        raise UsageError(f"{field} must be from {least:,} to {greatest:,}, found {value:,}.")

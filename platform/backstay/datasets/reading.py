@@ -63,16 +63,11 @@ class Block:
 def blocks(
     path: Path, *, skip_lines: int = 0, quoted: bool = False, latin1: bool = False
 ) -> Iterator[Block]:
-    """The text of a file, gzipped or not, as blocks of whole lines.
+    """The text of a file, gzipped or not, as blocks of whole lines without `skip_lines` headers.
 
-    Args:
-        path: The file. Gzip is recognised by its first bytes, whatever its name.
-        skip_lines: Header lines to leave out.
-        quoted: Line breaks inside double quotes don't end a line, so blocks aren't cut there.
-        latin1: Read a block that isn't UTF-8 as Latin-1 instead of refusing it.
-
-    Raises:
-        InputError: The file is empty, cut off, binary or not UTF-8.
+    With `quoted`, blocks are not cut at line breaks inside double quotes. With `latin1`, a block
+    that isn't UTF-8 is read as Latin-1. Raises InputError for a file that is cut off, binary or not
+    UTF-8.
     """
     line, rest = 1, b""
     with _open(path) as file:

@@ -13,13 +13,8 @@ PLAN_FILE = "plan.json"
 def claim_folder(out: Path, plan: Mapping[str, object], *, result: str | None) -> None:
     """Take an empty folder, or one that the same run began to fill and has not finished.
 
-    Args:
-        out: The folder.
-        plan: What identifies the run: its options and data.
-        result: The file that a finished run leaves; None for a run that may be continued.
-
-    Raises:
-        InputError: The folder holds a finished run, another run, or anything else.
+    `plan` identifies the run: its options and data. `result` is the file that a finished run
+    leaves; None for a run that may be continued. Raises InputError for any other folder.
     """
     text = json.dumps(plan, indent=1, sort_keys=True) + "\n"
     recorded = out / PLAN_FILE

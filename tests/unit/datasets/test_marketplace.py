@@ -72,7 +72,7 @@ def default():
     ],
 )
 def test_a_field_out_of_range_is_refused_by_name(field, value):
-    with pytest.raises(UsageError, match=f"^{field}: expected .* found"):
+    with pytest.raises(UsageError, match=f"^{field} must .* found"):
         MarketplaceConfig(**{field: value})
 
 
