@@ -78,13 +78,32 @@ if TYPE_CHECKING:
 @click.option(
     "--log-dir", type=options.FOLDER, help="Folder for TensorBoard events and fit_report.json."
 )
-@click.option("--run-name", help="Name of the run. The same name resumes it after a crash.")
+@click.option(
+    "--run-name",
+    help="Name of the run. The same name resumes it after a crash; a new one publishes a request "
+    "again that was published already.",
+)
+@click.option(
+    "--max-recall-loss",
+    type=click.FloatRange(min=0),
+    help="Refuse a version whose Recall@50 is lower than that of the version before by more than "
+    "this share.  [default: 0.1]",
+)
+@click.option(
+    "--max-alignment-error",
+    type=click.FloatRange(min=0),
+    help="Refuse a version whose converted vectors are off by more than this share of their "
+    "spread.  [default: 0.5]",
+)
+@click.option("--force", is_flag=True, help="Publish in spite of what the guard finds.")
 def update(**settings: object) -> object:
     """Fit the next version and publish it.
 
     Trains the model and its map back to the version before on the timeline up to T, evaluates both
     and publishes them. Run the same command again after a crash: it resumes from the last
-    checkpoint.
+    checkpoint. After success, the same command publishes nothing more.
+
+    Refuses, without --force, what would harm readers of older versions.
     """
     from backstay.engines.update import update as run
     from backstay.engines.update_config import UpdateConfig

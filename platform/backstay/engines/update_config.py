@@ -1,6 +1,8 @@
 """The configuration of one update."""
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ from backstay.checks import AtLeastOne, NotNegative, check_fields
 from backstay.compat.methods import METHODS, find_method
 from backstay.engines.fit import CHECKPOINT_SECONDS
 from backstay.errors import UsageError
+from backstay.evaluation.guard import ALIGNMENT_ERROR, RECALL_LOSS
 from backstay.training.config import RECIPES, FitConfig, Recipe, Sampling
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -47,6 +50,9 @@ class UpdateConfig:
     )
     log_dir: Path | None = None  # folder for TensorBoard's events and fit_report.json
     run_name: str | None = None  # None: derived from everything above that shapes the version
+    force: bool = False  # publish in spite of the guard's findings
+    max_recall_loss: NotNegative = RECALL_LOSS
+    max_alignment_error: NotNegative = ALIGNMENT_ERROR
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -73,3 +79,18 @@ class UpdateConfig:
         }
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(recipe, **given).lasting(self.epochs)
+
+    def request_id(self, fingerprint: str) -> str:
+        """16 hex digits, equal for equal requests: the same data, timeline, method and settings.
+
+        It doesn't depend on the version before, so that a retry after success has the same. Nor on
+        options that don't shape the vectors. `fingerprint` is the dataset's.
+        """
+        request = {
+            "data": fingerprint,
+            "timeline": [self.until, self.window],
+            "method": self.method,
+            "shape": [self.architecture, self.dim, self.layers],
+            "fit": asdict(self.fit),
+        }
+        return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Updates fitted in this process: what is published, and what a crash leaves."""
 
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from backstay.datasets.dataset import Dataset
 from backstay.datasets.timeline import step
 from backstay.engines.update import update
 from backstay.engines.update_config import UpdateConfig
-from backstay.errors import NotFoundError, UsageError
+from backstay.errors import NotFoundError, RegistryError, UsageError
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
 from tests.support.builders import model_of
@@ -89,7 +90,7 @@ def test_frozen_and_mapless_methods_say_so_in_the_registry(config):
     publish(config, 0.6, method="fix-m0")
     space = Registry(config.registry).space("market")
     np.testing.assert_array_equal(space.chain(1, 0).matrix, np.eye(8, dtype=np.float32))
-    publish(config, 0.7, method="no-bc")
+    publish(config, 0.7, method="no-bc", force=True)
     with pytest.raises(NotFoundError, match="chain"):
         space.chain(2, 0)
 
@@ -107,7 +108,7 @@ def test_frozen_and_mapless_methods_say_so_in_the_registry(config):
 )
 def test_versions_of_other_methods_lead_back_too(config, method, dim):
     publish(config, 0.5, epochs=1)
-    (report,) = publish(config, 0.6, method=method, dim=10, epochs=1)
+    (report,) = publish(config, 0.6, method=method, dim=10, epochs=1, force=True)
     assert (report.method, report.dim) == (method, dim)
     space = Registry(config.registry).space("market")
     assert verify(space, 1) == []
@@ -145,7 +146,7 @@ def test_a_version_built_onto_another_must_be_wider(config):
 
 
 def test_the_whole_timeline_can_be_trained_on_with_nothing_left_to_judge(config):
-    (report,) = publish(config, 1.0)
+    (report,) = publish(config, 1.0, force=True)
     assert report.metrics["recall@50"] is None
     assert report.metrics["validation_interactions"] == 0
 
@@ -154,6 +155,40 @@ def test_a_named_run_that_has_published_does_not_publish_again(config):
     named = replace(config, run_name="monday")
     assert update(named) == update(named)
     assert Registry(config.registry).space("market").versions() == [0]
+
+
+def test_a_retried_request_publishes_nothing_more(config):
+    first, second = publish(config, 0.5, 0.6)
+    again, older = publish(config, 0.6, 0.5)
+    assert (again, older) == (second, first)
+    assert [report.published for report in (second, again)] == ["now", "by an earlier run"]
+    assert Registry(config.registry).space("market").versions() == [0, 1]
+
+
+def test_a_request_whose_publisher_died_before_it_cleaned_up_is_cleaned_up(config):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("backstay.registry.staging.StagedFiles.clear", lambda _: sys.exit(9))
+        with pytest.raises(SystemExit):
+            publish(config, 0.5)
+    space = Registry(config.registry).space("market")
+    assert space.versions() == [0]
+    assert len(space.drafts()) == 1
+    (again,) = publish(config, 0.5)
+    assert (again.version, again.published) == (0, "by an earlier run")
+    assert space.drafts() == []
+    assert not list(Path(config.registry).glob("market/runs/*/state.pt"))
+
+
+def test_another_run_name_publishes_the_same_request_again(config):
+    publish(config, 0.5)
+    (again,) = publish(config, 0.5, run_name="again", force=True)
+    assert again.version == 1
+
+
+def test_a_run_name_that_published_another_request_is_refused(config):
+    publish(config, 0.5, run_name="monday")
+    with pytest.raises(RegistryError, match=r"run monday published version 0.*--run-name"):
+        publish(config, 0.6, run_name="monday")
 
 
 @pytest.mark.parametrize(

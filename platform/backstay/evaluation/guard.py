@@ -1,0 +1,186 @@
+"""The guard on updates: what would be lost if a candidate became the next version of a space.
+
+Each check returns a finding with its figure and the way out, or None. The checks of a plan need no
+fit; those of figures compare the candidate with the version before.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from backstay.compat.methods import Method
+from backstay.errors import NotFoundError, RegistryError
+from backstay.registry.manifest import Manifest
+from backstay.registry.store import Space
+from backstay.storage.parquet_parts import read_batches
+
+RECALL_LOSS = 0.1
+"""Largest loss of recall, as a share of what the version before reaches on the same window."""
+
+ALIGNMENT_ERROR = 0.5
+"""Largest alignment error, as a share of the older vectors' mean distance from their mean."""
+
+_ID_ROWS = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One reason not to publish a candidate."""
+
+    check: str
+    message: str  # the figure and the way out, in sentences
+
+
+def refuse(findings: Iterable[Finding | None], *, what: str, force: bool) -> list[Finding]:
+    """The findings; RegistryError with all of them unless there are none, or `force` is set."""
+    found = [finding for finding in findings if finding]
+    if found and not force:
+        reasons = " ".join(finding.message for finding in found)
+        raise RegistryError(f"{what}: {reasons} --force publishes it all the same.")
+    return found
+
+
+def earlier_until(until: float, parent: Manifest) -> Finding | None:
+    """Whether the update trains on less of the timeline than the version before."""
+    before = parent.dataset.until
+    if before is None or until >= before:
+        return None
+    return Finding(
+        check="until",
+        message=f"--until {until:g} is earlier than the {before:g} of version {parent.version}, so "
+        f"it would forget interactions. Train up to {before:g} or later.",
+    )
+
+
+def other_dataset(name: str, parent: Manifest) -> Finding | None:
+    """Whether the dataset has another name than that of the version before."""
+    before = parent.dataset.name
+    if before is None or name == before:
+        return None
+    return Finding(
+        check="dataset",
+        message=f"--dataset holds {name}, but version {parent.version} was trained on {before}. "
+        "Use a dataset of the same name, or another --space.",
+    )
+
+
+def lost_ids(space: Space, parent: Manifest, ids: Mapping[str, pa.Array]) -> Finding | None:
+    """Whether ids of the version before have no vector in the candidate.
+
+    Args:
+        space: The space.
+        parent: The manifest of the version before.
+        ids: The candidate's ids of each entity.
+    """
+    losses = []
+    for entity, entry in parent.entities.items():
+        if entity not in ids:
+            losses.append(f"the whole table of {entity} ({entry.rows:,} rows)")
+            continue
+        count, example = _missing(space, parent, entity, ids[entity])
+        if count:
+            losses.append(f"{count:,} of {entry.rows:,} ids of {entity}, such as {example!r}")
+    if not losses:
+        return None
+    return Finding(
+        check="ids",
+        message=f"the candidate lacks {' and '.join(losses)} of version {parent.version}. Use a "
+        "dataset that still holds them, or a later end of the window.",
+    )
+
+
+def narrower(dim: int, method: Method, parent: Manifest) -> Finding | None:
+    """Whether the candidate has too few dimensions to hold the vectors of the version before."""
+    keeps_model = method.model in {"frozen", "continued"}  # and with it the dimension
+    if keeps_model or method.map == "none" or dim >= parent.dim:
+        return None
+    return Finding(
+        check="dim",
+        message=f"--dim {dim} is narrower than the {parent.dim} of version {parent.version}, so "
+        f"--method {method.name} can't keep the older vectors. Use --dim {parent.dim} or more.",
+    )
+
+
+def unmeasured(interactions: int, *, until: float) -> Finding | None:
+    """Whether no interaction is left to evaluate the candidate on."""
+    if interactions:
+        return None
+    return Finding(
+        check="window",
+        message=f"--until {until:g} leaves 0 interactions to evaluate the candidate on. Use an "
+        "earlier --until or a longer --window.",
+    )
+
+
+def cut_off(space: Space, parent: Manifest, *, what: str, readers: Sequence[str]) -> Finding | None:
+    """Which versions can't be read any more out of a newest version without a map.
+
+    `what` has no map; `readers` are the consumers that read older versions.
+    """
+    versions = [str(v) for v in space.versions() if _reaches(space, parent.version, v)]
+    readers_part = f" Their readers are {', '.join(readers)}." if readers else ""
+    return Finding(
+        check="map",
+        message=f"{what} has no map to the version before, so {len(versions)} older versions "
+        f"({', '.join(versions)}) could no longer be read out of the newest table.{readers_part} "
+        "Use a method with a map.",
+    )
+
+
+def worse_recall(found: float | None, before: float | None, *, limit: float) -> Finding | None:
+    """Whether Recall@50 is lower than the version before reaches on the same window."""
+    if found is None or not before or (loss := 1 - found / before) <= limit:
+        return None
+    return Finding(
+        check="recall",
+        message=f"Recall@50 is {found:.4f}; the version before reaches {before:.4f} on the same "
+        f"window. That is {loss:.1%} less; --max-recall-loss allows {limit:.1%}. Train longer, or "
+        "lower --weight.",
+    )
+
+
+def worse_alignment(
+    errors: Mapping[str, float], before: Mapping[str, float], *, limit: float
+) -> Finding | None:
+    """Whether a relative alignment error of the candidate exceeds the limit.
+
+    Both mappings: name of the older version -> error relative to its vectors' spread; `before` is
+    of the version before, for the message.
+    """
+    name, worst = max(errors.items(), key=lambda item: item[1], default=("", 0.0))
+    if worst <= limit:
+        return None
+    former = max(before.values(), default=None)
+    compared = "" if former is None else f" (at most {former:.1%} for the version before)"
+    return Finding(
+        check="alignment",
+        message=f"vectors converted {name.replace('_', ' ')} are off by {worst:.1%} of those "
+        f"vectors' spread{compared}; --max-alignment-error allows {limit:.1%}. Raise --weight or "
+        "--dim.",
+    )
+
+
+def _missing(space: Space, parent: Manifest, entity: str, ids: pa.Array) -> tuple[int, object]:
+    """How many ids of a published table `ids` lacks, and one of them."""
+    count, example = 0, None
+    table = space.table(parent.version, entity)
+    for _, batch in read_batches(table.files, table.parts, rows=_ID_ROWS, columns=("id",)):
+        column = batch.column("id")
+        if column.type != ids.type:  # no string equals a number
+            lacking = column
+        else:
+            lacking = column.filter(pc.invert(pc.is_in(column, value_set=ids)))
+        if len(lacking) and not count:
+            example = lacking[0].as_py()
+        count += len(lacking)
+    return count, example
+
+
+def _reaches(space: Space, source: int, target: int) -> bool:
+    try:
+        space.chain(source, target)
+    except NotFoundError:
+        return False
+    return True
