@@ -97,7 +97,7 @@ def job_cluster() -> Iterator[JobCluster]:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every process on the loopback
-            # Told not to report, a cluster reports that it doesn't; nobody listens on port 9.
+            # With statistics off, a cluster still reports that once; port 9 has no listener.
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
         }

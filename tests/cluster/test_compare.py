@@ -137,7 +137,7 @@ def test_the_searcher_chooses_weights_by_itself(dataset, tmp_path):
     assert all(least <= trial.weight <= most for trial in report.trials)
 
 
-def test_a_search_that_cannot_be_meant_is_refused(dataset, tmp_path):
+def test_invalid_options_of_a_search_are_refused(dataset, tmp_path):
     with pytest.raises(UsageError, match="joint"):
         search(dataset, out=tmp_path, method="no-bc")
     with pytest.raises(UsageError, match="not both"):

@@ -80,7 +80,7 @@ def slowly(registry, values, *, source=2, target=0):
 
 
 @pytest.mark.parametrize(("source", "target"), [(2, 0), (2, 1), (1, 0), (2, 2)])
-def test_says_what_a_slow_loop_says(registry, tmp_path, source, target):
+def test_vectors_are_those_of_a_slow_loop(registry, tmp_path, source, target):
     values = vectors(70, DIMS[source])
     write_input(tmp_path / "in", values, version=source, part_rows=30)
     report = run(registry, tmp_path / "in", tmp_path / "out", source=source, target=target)
@@ -401,7 +401,7 @@ def until(condition, *, alive=None, seconds=120):
     pytest.fail("waited in vain")
 
 
-def test_a_report_can_be_told_as_json(registry, tmp_path):
+def test_a_report_is_json(registry, tmp_path):
     write_input(tmp_path / "in", vectors(4))
     report = dataclasses.asdict(run(registry, tmp_path / "in", tmp_path / "out"))
     assert report["rows"] == 4

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -17,10 +16,8 @@ from backstay.serving import service as on_serve
 from backstay.serving.client import Client
 from backstay.serving.config import ServiceConfig
 from tests.support import served
-from tests.support.processes import ROOT, environment, run_python, start_python
+from tests.support.processes import ROOT, environment, pids_of, run_python, start_python
 from tests.support.served import ITEMS, SPACE, USERS, slowly
-
-pytestmark = pytest.mark.cluster
 
 CONFIG = ROOT / "serve" / "config.yaml"
 SECONDS = 120  # how long anything here may take
@@ -46,7 +43,7 @@ class Running:
 
     def __init__(self, root):
         self.registry = served.build(root / "registry", versions=2)
-        self.mark = f"BACKSTAY_TEST_MARK={root}".encode()
+        self.root = root
         self.log = root / "log"
         with self.log.open("wb") as log:
             self.process = start_python(
@@ -59,21 +56,12 @@ class Running:
         self.url = self.process.stdout.readline().strip()
         assert self.url.startswith("http"), self.log.read_text()
 
-    def processes(self):
-        """Every process that is part of it: the environment is inherited."""
-        found = {}
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                try:
-                    if self.mark in (folder / "environ").read_bytes().split(b"\0"):
-                        command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
-                        found[int(folder.name)] = command.decode()
-                except OSError:  # gone, or not ours
-                    continue
-        return found
+    def processes(self, name=""):
+        """All its processes, which inherit its environment, or those of a name."""
+        return pids_of(self.root, name=name, variable="BACKSTAY_TEST_MARK")
 
     def replicas(self):
-        return [pid for pid, command in self.processes().items() if "ServeReplica" in command]
+        return self.processes("ServeReplica")
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
@@ -178,6 +166,6 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(tmp_path):
             on_serve.run(tmp_path, port=port)
 
 
-def test_replicas_that_can_not_be_meant_are_refused(tmp_path):
+def test_an_invalid_number_of_replicas_is_refused(tmp_path):
     with pytest.raises(UsageError, match="replicas must be at least 1"):
         on_serve.run(tmp_path, replicas=0)

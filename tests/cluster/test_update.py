@@ -1,4 +1,4 @@
-"""Updates fitted by Ray Train: workers and drivers that are killed, and nothing lost by it."""
+"""Updates fitted by Ray Train resume after workers and drivers are killed."""
 
 import os
 import re
@@ -42,14 +42,14 @@ def checkpoints(registry: Path) -> set[str]:
 
 
 def kept_steps(registry: Path) -> set[int]:
-    """The step that each checkpoint there was made after."""
+    """The steps of the checkpoints."""
     names = checkpoints(registry)
     paths = [path for name in names for path in registry.glob(f"market/runs/*/{name}/state.pt")]
     return {torch.load(path, weights_only=True)["model"]["step"] for path in paths}
 
 
 def resumed(log: Path) -> list[int]:
-    """The steps from which 2 workers went on."""
+    """The steps from which 2 workers resumed."""
     found = re.findall(r"2 workers: resuming .* after step (\d+) of the model", log.read_text())
     return [int(step) for step in found]
 
@@ -57,10 +57,10 @@ def resumed(log: Path) -> list[int]:
 def test_killed_workers_and_a_killed_driver_cost_nothing_but_time(dataset, tmp_path, short_folder):
     registry, undisturbed = tmp_path / "registry", tmp_path / "undisturbed"
     first, second, third = (tmp_path / f"{name}.log" for name in ("first", "second", "third"))
-    workers = ("--workers", "2", "--checkpoint-seconds", "1", "--log-dir", str(tmp_path / "told"))
+    workers = ("--workers", "2", "--checkpoint-seconds", "1", "--log-dir", str(tmp_path / "logs"))
     with update(registry, dataset, first, short_folder, *workers) as job:
         before = job.wait_until(lambda: checkpoints(registry))
-        job.wait_until(lambda: "model: epoch" in first.read_text())  # told while it runs
+        job.wait_until(lambda: "model: epoch" in first.read_text())  # printed while it runs
         found = job.workers("RayTrainWorker")
         assert len(found) == 2
         os.kill(found[0], signal.SIGKILL)
@@ -80,8 +80,8 @@ def test_killed_workers_and_a_killed_driver_cost_nothing_but_time(dataset, tmp_p
     (place,) = resumed(second)
     assert place in kept
     assert place >= after
-    told = re.search(r"model: epoch (\d+) of", second.read_text())
-    assert int(told[1]) > place  # an epoch of so little data is one step
+    printed = re.search(r"model: epoch (\d+) of", second.read_text())
+    assert int(printed[1]) > place  # an epoch of so little data is one step
     assert space.versions() == [0]
     assert verify(space, 0) == []
     assert not list(registry.glob("market/runs/*"))

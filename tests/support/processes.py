@@ -36,15 +36,16 @@ def run_python(*arguments: object, check=False, **options) -> subprocess.Complet
     return done
 
 
-def pids_of(folder: str | Path) -> list[int]:
-    """Every other process with this RAY_TMPDIR in its environment."""
-    mark = f"RAY_TMPDIR={folder}\0".encode()
+def pids_of(folder: str | Path, *, name: str = "", variable: str = "RAY_TMPDIR") -> list[int]:
+    """Every other process whose environment has this folder, and whose command has this name."""
+    mark = f"{variable}={folder}".encode()
     found = []
-    for process in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(process.name)
-            if pid != os.getpid() and mark in (process / "environ").read_bytes():
-                found.append(pid)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes()
+            if mark in variables and name.encode() in command and int(process.name) != os.getpid():
+                found.append(int(process.name))
     return found
 
 
@@ -93,9 +94,4 @@ class Job:
 
     def workers(self, name: str) -> list[int]:
         """The pids of its Ray processes with this name."""
-        found = []
-        for pid in pids_of(self.folder):
-            with contextlib.suppress(OSError):
-                if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(pid)
-        return found
+        return pids_of(self.folder, name=name)

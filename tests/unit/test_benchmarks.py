@@ -130,15 +130,15 @@ def test_an_update_costs_what_its_parts_cost(mode, load, market):
     assert json.loads(json.dumps(record)) == record
 
 
-def test_growth_is_told_per_interaction(load):
+def test_growth_is_given_per_interaction(load):
     small, large = (
         {"interactions": n, "extrapolated_update_seconds": s, "peak_mb": peak, "base_mb": 100}
         for n, s, peak in ((10, 1.0, 200), (100, 12.0, 1_100))
     )
-    told = load("training").growth(small, large)
-    assert "time 1.20×" in told
-    assert "memory 0.55×" in told
-    assert told.endswith("idle process 1.00×")
+    line = load("training").growth(small, large)
+    assert "time 1.20×" in line
+    assert "memory 0.55×" in line
+    assert line.endswith("idle process 1.00×")
 
 
 def test_what_was_measured_is_kept(load, tmp_path):

@@ -141,7 +141,7 @@ def test_ids_in_text_are_strings_unless_said_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
-def test_separators_are_told_by_the_header_and_quotes_hold_anything(separator, tmp_path):
+def test_separators_come_from_the_header_and_quotes_hold_anything(separator, tmp_path):
     names = ("note", *NAMES)
     rows = [(f'"one{separator} ""two""\nthree"', "a", "b", 3, 1), ('"five"', "a", "b", 4, 2)]
     source = csv(tmp_path / "x.tsv", rows, names, separator)

@@ -78,7 +78,7 @@ def test_a_vocabulary_holds_what_occurs_among_the_first_items(dataset):
     assert attributes.vocabulary(items=3)["genre"] == ("war", "love", "crime")
 
 
-def test_reindexed_rows_keep_only_what_the_older_vocabulary_knows(dataset):
+def test_reindexed_rows_keep_only_values_of_the_older_vocabulary(dataset):
     attributes = dataset.attributes(dataset.interactions().item_ids)
     older = attributes.reindexed({"genre": ("crime", "war"), "brand": ("Korg",)})
     genre, brand = older.kinds
@@ -117,7 +117,7 @@ def test_without_attributes_the_ids_are_there_already(tmp_path):
     assert attributes.with_ids() is attributes
 
 
-def test_ids_that_nobody_named_are_asked_for(dataset):
+def test_attributes_without_item_ids_are_refused_where_ids_are_needed(dataset):
     nameless = Attributes(dataset.attributes(pa.array([30])).kinds)
     with pytest.raises(UsageError, match="expected attributes with their items' ids"):
         nameless.with_ids()

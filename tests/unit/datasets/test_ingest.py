@@ -373,7 +373,7 @@ def test_an_empty_file_is_refused(case, tmp_path):
 
 
 @each_case
-def test_a_file_without_one_good_row_is_refused_and_says_why(case, tmp_path):
+def test_a_file_without_one_good_row_is_refused_with_the_reason(case, tmp_path):
     reason, line = next(iter(case.broken.items()))
     lines = [case.header, line, line] if case.header else [line, line]
     with pytest.raises(InputError, match=rf"2 × {reason} \(first: .*line|found no JSON object"):
@@ -422,7 +422,7 @@ def test_an_archive_of_another_kind_is_refused(case, tmp_path):
 
 
 @each_case
-def test_a_folder_without_the_files_says_what_it_expected_and_found(case, tmp_path):
+def test_a_folder_without_the_files_is_refused_with_the_expected_and_found_names(case, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("nothing")
     with pytest.raises(InputError, match=r"expected .* found .*"):

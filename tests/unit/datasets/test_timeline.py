@@ -71,7 +71,7 @@ def check(data: Interactions, until, judged_until) -> None:
     pairs=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40),
     cuts=st.lists(st.sampled_from([0.1, 0.5, 0.6, 0.9, 1.0]), min_size=2, max_size=2),
 )
-def test_a_step_is_what_the_slow_loops_say(pairs, cuts):
+def test_a_step_is_that_of_the_slow_loops(pairs, cuts):
     check(interactions(pairs), *sorted(cuts))
 
 

@@ -34,7 +34,7 @@ def test_a_failure_names_its_first_cause_and_what_to_do(error):
     assert "Traceback" not in words
 
 
-def test_a_failure_without_a_cause_is_told_as_it_is():
+def test_a_failure_without_a_cause_is_reported_as_it_is():
     assert "FailedError: Training failed" in str(failure_of(FailedError()))
 
 
@@ -49,7 +49,7 @@ def test_a_failure_without_a_cause_is_told_as_it_is():
         ),
     ],
 )
-def test_workers_say_where_they_begin(size, states, words):
+def test_the_start_message_names_the_checkpoint(size, states, words):
     assert start_message(size, states) == words
 
 

@@ -21,7 +21,7 @@ def claimed(tmp_path):
     return out
 
 
-def test_a_folder_says_what_is_to_be_done_in_it(claimed):
+def test_a_claimed_folder_records_its_run(claimed):
     assert json.loads((claimed / PLAN_FILE).read_text()) == json.loads(json.dumps(WHAT))
 
 

@@ -85,7 +85,7 @@ def test_the_same_update_twice_gives_the_same_numbers(config, tmp_path):
     np.testing.assert_array_equal(*maps, strict=True)
 
 
-def test_frozen_and_mapless_methods_say_so_in_the_registry(config):
+def test_the_registry_records_frozen_and_mapless_methods(config):
     publish(config, 0.5)
     publish(config, 0.6, method="fix-m0")
     space = Registry(config.registry).space("market")
@@ -201,7 +201,7 @@ def test_a_run_name_that_published_another_request_is_refused(config):
         ({"epochs": 0}, "epochs"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_by_name(config, change, words):
+def test_invalid_options_are_refused_by_name(config, change, words):
     with pytest.raises(UsageError, match=words):
         update(replace(config, **change))
     assert not Path(config.registry, "market", "versions").exists()

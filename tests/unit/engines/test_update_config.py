@@ -1,4 +1,4 @@
-"""From what a user asks for to what the loop is told, and what the user is told of it."""
+"""The options of an update reach the fit, and the report reaches the user."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ from backstay.engines.update_config import UpdateConfig
 from backstay.errors import UsageError
 from backstay.registry.store import Registry
 from backstay.training.config import FAST, PAPER
-from tests.unit.engines.test_watch import events
+from tests.support.events import events
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_the_report_of_a_fit_is_published_and_lies_beside_its_events(config, tmp
         f"model/{name}" for name in ("loss", "alignment", "score", "triples_per_second")
     }
     for name in ("loss", "alignment", "score"):
-        told = [value for (tag, _), value in sorted(found.items()) if tag == f"model/{name}"]
-        assert told == pytest.approx([point[name] for point in model["curve"]], rel=1e-6)
+        logged = [value for (tag, _), value in sorted(found.items()) if tag == f"model/{name}"]
+        assert logged == pytest.approx([point[name] for point in model["curve"]], rel=1e-6)
 
 
 def test_without_a_folder_the_report_is_in_the_registry_alone(config, tmp_path, monkeypatch):

@@ -1,16 +1,15 @@
 """Progress into the log and TensorBoard events, and from workers to the driver."""
 
 import logging
-import struct
 import threading
 import time
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
 from backstay.engines import watch as module
 from backstay.engines.watch import Inbox, emptied, watching
 from backstay.training.progress import Progress
+from tests.support.events import events
 
 WAIT = 30
 
@@ -28,19 +27,6 @@ def progress(step, score):
         remaining=4.0,
         score=score,
     )
-
-
-def events(folder):
-    """(tag, step) -> value, out of the records of every event file: length, CRC, bytes, CRC."""
-    found = {}
-    for path in folder.glob("events.out.tfevents.*"):
-        data = path.read_bytes()
-        while len(data) > 12:  # a record being written may lack its end
-            (size,) = struct.unpack_from("<Q", data)
-            record, data = data[12 : 12 + size], data[16 + size :]
-            event = Event.FromString(record if len(record) == size else b"")
-            found |= {(v.tag, event.step): v.simple_value for v in event.summary.value}
-    return found
 
 
 def test_evaluations_are_milestones_and_the_rest_is_detail(caplog):
@@ -122,7 +108,7 @@ def test_the_last_message_is_passed_on_too():
 
 
 @pytest.mark.usefixtures("pace")
-def test_a_watch_that_fails_says_so_once_and_stops_nothing(caplog):
+def test_a_watch_that_fails_is_logged_once_and_stops_nothing(caplog):
     def watch(*_words):
         raise OSError("no space left")
 

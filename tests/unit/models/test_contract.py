@@ -304,7 +304,7 @@ def test_a_wider_model_can_begin_with_what_an_older_one_does(deep):
 
 
 @pytest.mark.parametrize("layers", [(1, 2), (1, 3), (2, 3), (2, 4)])
-def test_a_deeper_model_begins_so_too_or_says_no_and_stays_as_it_was(case, layers):
+def test_a_deeper_model_begins_so_too_or_is_refused_and_unchanged(case, layers):
     older = Case(case.config.architecture, layers=layers[0]).trained()
     deeper = build_model(replace(case.config, layers=layers[1]), seed=1)
     before = {name: value.copy() for name, value in model_weights(deeper).items()}

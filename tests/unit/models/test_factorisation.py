@@ -68,7 +68,7 @@ def test_an_item_is_the_same_whoever_took_it():
 
 
 @pytest.mark.parametrize("layers", [1, 2, 5])
-def test_it_takes_one_round_whatever_the_layers(layers):
+def test_it_has_one_layer_whatever_the_configuration(layers):
     step, attributes = random_snapshot()
     one, other = (model_of(attributes, layers=n) for n in (1, layers))
     graph = Graph.of(step, attributes)

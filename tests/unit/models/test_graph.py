@@ -94,7 +94,7 @@ def test_a_gather_gives_the_messages_to_each_node_and_the_node_itself(seed, norm
 
 @NORMALISATIONS
 @pytest.mark.parametrize("seed", range(3))
-def test_in_the_first_round_all_users_offer_the_same(seed, normalisation):
+def test_in_the_first_layer_all_users_share_one_message(seed, normalisation):
     step, attributes = random_snapshot(seed)
     offers = torch.randn(1 + step.n_items, 2, 4)
     sent, kept = torch.cat([offers[:1].expand(step.n_users, -1, -1), offers[1:]]).unbind(1)
@@ -125,19 +125,19 @@ def test_an_edge_that_is_there_twice_counts_twice():
     assert (gather @ h).view(-1, 2)[0].tolist() == [5.0, 0.0]
 
 
-def test_nodes_without_edges_hear_nothing_and_keep_what_they_have():
+def test_nodes_without_edges_receive_no_messages_and_keep_their_own():
     graph = Graph.of(step_of([], n_users=1, n_items=1), Attributes(()), "symmetric")
     offers = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
     assert (graph.first @ offers).tolist() == [[2.0], [4.0]]
     assert (graph.gather(1) @ torch.tensor([[5.0], [6.0]])).tolist() == [[0.0], [5.0], [0.0], [6.0]]
 
 
-def test_a_full_graph_gathers_alike_in_all_further_rounds():
+def test_a_full_graph_has_one_matrix_for_all_further_layers():
     graph = full_graph(Snapshot.of(*random_snapshot()), "mean")
     assert graph.gather(1) is graph.gather(2) is graph.gather(9)
 
 
-def test_a_copy_on_a_device_says_where_it_is():
+def test_a_copy_on_a_device_has_that_device():
     graph = Graph.of(*random_snapshot()).to(torch.device("cpu"))
     assert graph.device == torch.device("cpu")
     assert graph.first.shape == (12 + 9, 2 * (1 + 9))

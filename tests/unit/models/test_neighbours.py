@@ -108,7 +108,7 @@ def arrays_of(graph):
 
 @NORMALISATIONS
 @pytest.mark.parametrize("n_layers", [1, 2])
-def test_a_shallower_model_reads_the_last_rounds_of_a_sample(n_layers, normalisation):
+def test_a_shallower_model_reads_the_last_layers_of_a_sample(n_layers, normalisation):
     """As if they were all that there is: what was drawn for the n_layers before is not seen."""
     snapshot, nodes = snapshot_of(30), np.array([1, 5, 33])
     deep, shallow = (

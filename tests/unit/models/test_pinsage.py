@@ -45,7 +45,7 @@ def randomised(config, *, seed):
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("values", [(5, 7), (50, 70)])  # more nodes than values, and fewer
-def test_says_what_the_formula_says(layers, training, values):
+def test_vectors_are_those_of_the_formula(layers, training, values):
     step, attributes = random_snapshot(layers, values=values)
     model = randomised(ModelConfig(dim=6, layers=layers, values=values), seed=layers)
     weights = {name: value.copy() for name, value in model_weights(model).items()}

@@ -95,7 +95,7 @@ def test_a_sample_of_the_neighbours_weighs_what_all_of_them_do():
     )
 
 
-def test_before_the_first_round_one_distinct_node_stands_for_all_users():
+def test_before_the_first_layer_all_users_share_one_node():
     snapshot = Snapshot.of(*random_snapshot(n_users=12, n_items=9))
     assert snapshot.distinct(np.array([0, 5, 11, 12, 20])).tolist() == [0, 0, 0, 1, 9]
 

@@ -44,7 +44,7 @@ def own(model):
     return embed(model.load(), snapshot).numpy()
 
 
-def test_a_plain_model_says_what_its_network_says():
+def test_a_plain_model_embeds_as_its_network_does():
     model = trained(5)
     assert model.dim == 5
     np.testing.assert_array_equal(model.embed(STEP, ATTRIBUTES), own(model))

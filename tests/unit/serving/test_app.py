@@ -160,7 +160,7 @@ def test_the_documentation_loads_nothing_from_elsewhere(http):
         (f"/v1/spaces/{SPACE}/user/5?version=new", 422, "found 'new'"),
     ],
 )
-def test_a_path_that_leads_nowhere_says_why(http, path, status, says):
+def test_an_unknown_path_is_refused_with_the_reason(http, path, status, says):
     assert says in problem_of(http.get(path), status)["detail"]
 
 
@@ -190,7 +190,7 @@ def test_a_path_that_leads_nowhere_says_why(http, path, status, says):
         (b'{"ids": [' + b"null," * 50 + b"null]}", 422, "and 97 more"),
     ],
 )
-def test_a_body_that_can_not_be_meant_says_why(http, body, status, says):
+def test_an_invalid_body_is_refused_with_the_reason(http, body, status, says):
     response = http.post(LOOKUP, content=body, headers={"Content-Type": "application/json"})
     assert says in problem_of(response, status)["detail"]
 
@@ -245,7 +245,7 @@ def test_a_failure_of_the_service_is_a_problem_without_its_insides():
         }
 
 
-def test_without_a_registry_it_says_so():
+def test_without_a_registry_every_answer_is_503():
     with listening(build_app()) as url:
         assert "registry" in problem_of(httpx.get(f"{url}/v1/spaces"), 503)["detail"]
         problem_of(httpx.get(f"{url}/healthz"), 503)

@@ -90,7 +90,7 @@ def test_no_ids_give_no_rows(client):
         (["\ud800"], "JSON"),
     ],
 )
-def test_ids_that_can_not_be_meant_are_refused(client, ids, says):
+def test_invalid_ids_are_refused(client, ids, says):
     with pytest.raises(UsageError, match=says):
         client.lookup(SPACE, "item", ids)
 
@@ -190,7 +190,7 @@ def test_what_will_not_pass_is_not_tried_again(status):
     assert len(sent) == 1
 
 
-def test_another_server_is_told_apart():
+def test_another_server_is_recognised():
     transport = httpx.MockTransport(lambda _request: httpx.Response(200, text="<html>"))
     with (
         Client("http://service", transport=transport) as client,
@@ -200,7 +200,7 @@ def test_another_server_is_told_apart():
 
 
 @pytest.mark.parametrize("options", [{"batch": 0}, {"concurrency": 0}])
-def test_options_that_can_not_be_meant_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(UsageError, match="at least 1"):
         Client("http://service", **options)
 

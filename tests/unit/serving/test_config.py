@@ -24,7 +24,7 @@ def test_a_configuration_comes_out_of_yaml_or_a_command_lines_strings():
         ({"registry": "r", "refresh_seconds": "nan"}, "refresh_seconds must be a finite number"),
     ],
 )
-def test_a_configuration_that_can_not_be_meant_says_why(config, says):
+def test_an_invalid_configuration_is_refused_with_the_reason(config, says):
     with pytest.raises(UsageError, match=says):
         ServiceConfig.parse(config)
 

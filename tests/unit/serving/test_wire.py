@@ -39,7 +39,7 @@ STRINGS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
         (",,", None),
     ],
 )
-def test_accept_picks_the_form_it_likes_best(accept, chosen):
+def test_accept_picks_the_preferred_form(accept, chosen):
     assert wire.negotiate(accept) == chosen
 
 
@@ -95,7 +95,7 @@ def test_every_form_carries_every_bit(media_type, of, data):
     assert np.array_equal(np.array(vectors, np.float32).reshape(-1, dim), array)
 
 
-def test_binary_is_little_endian_row_after_row_and_says_its_shape():
+def test_binary_is_little_endian_row_after_row_with_its_shape():
     values = np.array([[1.0, 2.0], [3.0, -0.5]], np.float32)
     found = [True, False, True] + [False] * 6
     body, headers = wire.encode(answer(range(9), found, values), BINARY)

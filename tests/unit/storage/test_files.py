@@ -122,6 +122,6 @@ def test_removing_what_is_not_there_is_fine(files):
         files.read("nothing/here")
 
 
-def test_an_unknown_protocol_says_what_is_expected():
+def test_an_unknown_protocol_is_refused_with_the_expected_ones():
     with pytest.raises(RegistryError, match="Expected a folder or an fsspec URL"):
         open_files("gopher://hole")

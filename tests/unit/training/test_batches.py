@@ -164,7 +164,7 @@ def test_batch_norms_are_calibrated_on_graphs_that_are_like_those_trained_on():
         assert torch.equal(graph.first.csr.values(), same.first.csr.values())
 
 
-def test_the_timer_tells_drawing_from_sampling():
+def test_the_timer_separates_drawing_from_sampling():
     timer = PhaseTimer()
     list(batches(timer=timer, **SAMPLED).parts(0, ALONE))
     assert set(timer.seconds) == {"data", "sampling"}

@@ -63,7 +63,7 @@ def test_whole_tables_come_out_the_same_however_many_rows_are_held_at_once(
     torch.testing.assert_close(found, extension(older, new).detach())
 
 
-def test_what_was_done_can_be_inverse_mapne(extension):
+def test_an_extension_is_inverted_exactly(extension):
     older, new = random(50, OLDER, seed=1), random(50, NEW, seed=2)
     matrix = back(extension)
     assert matrix.shape == (OLDER, OLDER + NEW)
@@ -71,7 +71,7 @@ def test_what_was_done_can_be_inverse_mapne(extension):
     np.testing.assert_allclose(found, older.numpy(), atol=1e-5)
 
 
-def test_steps_can_be_inverse_mapne_one_after_another():
+def test_extensions_are_inverted_one_after_another():
     z, maps = random(50, OLDER, seed=1), []
     first = z.numpy()
     for seed in (2, 3, 4):

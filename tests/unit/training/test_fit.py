@@ -143,7 +143,7 @@ def test_a_joint_fit_lowers_the_alignment_residual_and_learns_both(mode):
 
 
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
-def test_built_onto_vectors_that_say_nothing_a_model_learns_and_leaves_them_alone(mode):
+def test_a_model_built_onto_random_vectors_learns_and_leaves_them_unchanged(mode):
     model, options = pinsage(), extended()
     extension, teacher = options["extension"], options["teacher"].table
     before, basis = teacher.clone(), extension.basis.detach().clone()
@@ -391,49 +391,49 @@ def talkative(monkeypatch):
     monkeypatch.setattr(module, "WATCH_SECONDS", -1.0)
 
 
-def test_a_fit_tells_where_it_is(talkative):
+def test_a_fit_reports_its_progress(talkative):
     del talkative
-    told = []
-    state = run(pinsage(), score=recall, watch=told.append, **aligned())
-    assert [progress.step for progress in told] == list(range(1, 4 * STEPS + 1))
-    assert {(progress.steps, progress.epochs) for progress in told} == {(4 * STEPS, 4)}
-    assert [progress.epoch for progress in told] == pytest.approx(
+    reported = []
+    state = run(pinsage(), score=recall, watch=reported.append, **aligned())
+    assert [progress.step for progress in reported] == list(range(1, 4 * STEPS + 1))
+    assert {(progress.steps, progress.epochs) for progress in reported} == {(4 * STEPS, 4)}
+    assert [progress.epoch for progress in reported] == pytest.approx(
         [step / STEPS for step in range(1, 4 * STEPS + 1)]
     )
-    assert all(a.seconds <= b.seconds for a, b in pairwise(told))
-    assert all(progress.remaining > 0 for progress in told[:-1])
-    assert told[-1].remaining == 0
-    assert all(progress.rate > 0 for progress in told)
-    points = [progress for progress in told if progress.score is not None]
+    assert all(a.seconds <= b.seconds for a, b in pairwise(reported))
+    assert all(progress.remaining > 0 for progress in reported[:-1])
+    assert reported[-1].remaining == 0
+    assert all(progress.rate > 0 for progress in reported)
+    points = [progress for progress in reported if progress.score is not None]
     for progress, point in zip(points, state.curve, strict=True):
         for name in ("epoch", "score", "loss", "alignment", "seconds"):
             assert getattr(progress, name) == pytest.approx(point[name])
 
 
-def test_evaluations_are_told_at_once_and_steps_now_and_then():
-    told = []
-    run(pinsage(), watch=told.append)
-    assert [progress.step for progress in told] == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
+def test_evaluations_are_reported_at_once_and_steps_now_and_then():
+    reported = []
+    run(pinsage(), watch=reported.append)
+    assert [progress.step for progress in reported] == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
 
 
-def test_one_worker_speaks_for_all(talkative):
+def test_one_worker_reports_for_all(talkative):
     del talkative
-    told = {0: [], 1: []}
+    reported = {0: [], 1: []}
     judged = {0: [], 1: []}
-    for rank, words in told.items():
+    for rank, words in reported.items():
         run(
             pinsage(),
             workers=OutOfTouch(rank, 2),
             watch=words.append,
             score=lambda z, rank=rank: judged[rank].append(z) or 0.0,
         )
-    assert len(told[0]) == 4 * STEPS
+    assert len(reported[0]) == 4 * STEPS
     assert len(judged[0]) == 4
-    assert told[1] == judged[1] == []
+    assert reported[1] == judged[1] == []
 
 
 @pytest.mark.parametrize("mode", [WHOLE, SAMPLED], ids=["whole", "sampled"])
-def test_seconds_are_told_by_what_they_went_into(mode):
+def test_seconds_are_reported_by_phase(mode):
     state = run(pinsage(), score=recall, average=0.5, **aligned(), **mode)
     phases = {"data", "forward", "backward", "update", "evaluation"}
     assert phases | ({"sampling"} if mode is SAMPLED else set()) <= set(state.phases)
@@ -503,7 +503,7 @@ def test_a_step_of_groups_learns_from_all_of_their_triples():
 
 
 def test_a_fit_ends_after_the_most_steps_it_may_take():
-    told = []
-    state = run(pinsage(), epochs=50, most_steps=3, watch=told.append)
-    assert state.step == told[-1].step == told[-1].steps == 3
-    assert state.curve[-1]["epoch"] == pytest.approx(told[-1].epochs)
+    reported = []
+    state = run(pinsage(), epochs=50, most_steps=3, watch=reported.append)
+    assert state.step == reported[-1].step == reported[-1].steps == 3
+    assert state.curve[-1]["epoch"] == pytest.approx(reported[-1].epochs)

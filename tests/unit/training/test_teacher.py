@@ -1,4 +1,4 @@
-"""What a learning version is told of the one before, node by node and sample by sample."""
+"""A teacher's vectors, from its table and from samples."""
 
 import numpy as np
 import pytest

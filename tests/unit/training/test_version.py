@@ -139,9 +139,7 @@ def test_a_finished_model_handed_in_only_gets_its_map(world, first):
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_where_samples_are_learned_from_the_version_before_is_prepared_to_read_them(
-    world, first, method
-):
+def test_a_teacher_has_snapshots_only_where_the_fit_samples(world, first, method):
     timeline, attributes = world
     previous, seen = Predecessor(first.model, ()), {}
     for sampling in ("full", "neighbours"):
@@ -153,7 +151,7 @@ def test_where_samples_are_learned_from_the_version_before_is_prepared_to_read_t
     assert seen == {"full": [], "neighbours": [values] if beside else []}
 
 
-def test_an_old_model_embeds_a_later_snapshot_with_the_values_it_knows(world, first):
+def test_an_old_model_embeds_a_later_snapshot_with_its_own_values(world, first):
     timeline, attributes = world
     later = timeline[4]
     known = first.model.vocabulary
@@ -236,7 +234,7 @@ def test_a_version_s_older_maps_and_loss_are_those_of_its_method(world, first, m
 # How it went
 
 
-def test_a_report_is_json_and_tells_every_phase(world, first):
+def test_a_report_is_json_and_has_every_phase(world, first):
     timeline, attributes = world
     task = RankingTask.of(timeline[1])
     users = timeline[1].n_users
@@ -261,15 +259,15 @@ def test_a_report_is_json_and_tells_every_phase(world, first):
     assert spent <= report["seconds"]
 
 
-def test_watchers_are_told_the_phase(world, first):
-    told = []
+def test_progress_names_the_phase(world, first):
+    reported = []
     second(
         "posthoc-linear-single",
         world,
         first,
-        watch=lambda phase, progress: told.append((phase, progress.epoch, progress.epochs)),
+        watch=lambda phase, progress: reported.append((phase, progress.epoch, progress.epochs)),
     )
-    assert told == [("model", 2, 4), ("model", 4, 4), ("map", 2, 3), ("map", 3, 3)]
+    assert reported == [("model", 2, 4), ("model", 4, 4), ("map", 2, 3), ("map", 3, 3)]
 
 
 # Beginning with the version before
@@ -457,7 +455,7 @@ def test_a_map_learned_jointly_may_be_solved_for_in_the_end(world, first):
 
 
 @pytest.mark.parametrize("method", ["joint-linear-single", "bc-aligner"])
-def test_a_solved_map_of_the_multi_step_loss_has_all_older_versions_in_view(world, method):
+def test_a_map_solved_for_the_multi_step_loss_accounts_for_all_older_versions(world, method):
     """B_2 by numpy's own solver, its entries as one long vector: C_j B_2 z = z_j for all rows z."""
     timeline, attributes = world
     fit = replace(FIT, epochs=1, solve_maps=True)

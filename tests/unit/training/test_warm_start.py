@@ -123,7 +123,7 @@ def test_values_that_are_gone_leave_no_trace(architecture):
 
 
 @pytest.mark.parametrize("layers", [(2, 3), (2, 4), (3, 4)])
-def test_a_deeper_pinsage_hands_on_what_it_gets(layers):
+def test_a_deeper_pinsage_starts_with_the_older_vectors(layers):
     older, known = trained("pinsage", layers=layers[0])
     model = model_of(known, dim=DIM + 3, layers=layers[1], seed=1)
     assert inherit(model, older, vocabulary=known, older_vocabulary=known)
@@ -141,7 +141,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
-def test_what_is_impossible_is_said_and_changes_nothing(case):
+def test_an_impossible_warm_start_returns_false_and_changes_nothing(case):
     kind, options = IMPOSSIBLE[case]
     older, known = trained(kind)
     model = model_of(known, **({"architecture": kind, "seed": 1} | options))
@@ -208,7 +208,7 @@ def test_it_changes_little_in_training_where_activations_are_normal():
     torch.testing.assert_close(z, x, atol=0.03, rtol=0.03)
 
 
-def test_what_never_fires_is_no_reason_to_divide_by_nothing():
+def test_units_that_never_fire_get_finite_statistics():
     norm = restored(torch.tensor([0.0, 0.1]), torch.tensor([0.5, -9.0]))
     assert all(value.isfinite().all() for value in norm.state_dict().values())
     assert norm.bias[:2].tolist() == pytest.approx([0.5, 0.0])

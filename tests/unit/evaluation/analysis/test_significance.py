@@ -63,7 +63,7 @@ def test_without_a_baseline_there_is_no_percentage():
     assert set(without["unintended_pct"]) == {"bc-aligner", "fix-m0"}
 
 
-def test_a_paired_difference_is_more_certain_than_either_figure(noise):
+def test_a_paired_difference_varies_less_than_either_figure(noise):
     recall = 0.3 + 0.02 * noise[0]
     parts = [
         replicates("no-bc", recall=recall, auc=0.6 + 0.01 * noise[1]),

@@ -22,7 +22,7 @@ from backstay.training.config import FAST
         ({"seeds": 0}, "seeds"),
     ],
 )
-def test_a_plan_that_cannot_be_meant_is_refused(changes, words):
+def test_an_invalid_plan_is_refused(changes, words):
     with pytest.raises(UsageError, match=words):
         ComparePlan.of("fast", **changes)
 

@@ -191,7 +191,7 @@ def test_blocks_do_not_matter(world, out, monkeypatch):
         ({"sample": 0}, "at least 1 id"),
     ],
 )
-def test_what_can_t_be_meant_is_refused(world, out, options, words):
+def test_invalid_options_are_refused(world, out, options, words):
     with pytest.raises(UsageError, match=words):
         compare_tables(world, out=out, **options)
 
