@@ -29,7 +29,7 @@ from tests.support.processes import ROOT, run_python, start_python
 
 CONTRACT = {
     *("demo", "ingest", "compare", "compare-tables", "update", "tune", "convert", "serve"),
-    *("versions", "show", "verify", "retire"),
+    *("versions", "show", "verify", "retire", "gc", "promote", "rollback"),
 }
 COMMANDS = sorted(main.commands)
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

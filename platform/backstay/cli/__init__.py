@@ -7,13 +7,22 @@ answer. `backstay.terminal` prints it. To add a verb, write it in its module and
 import click
 
 import backstay
-from backstay.cli import comparison, conversion, data, demo, service, versions
+from backstay.cli import (
+    aliases,
+    comparison,
+    conversion,
+    data,
+    demo,
+    housekeeping,
+    service,
+    versions,
+)
 
 _GROUPS = (
     ("Start here", demo.COMMANDS),
     ("Datasets", data.COMMANDS),
     ("Comparison", comparison.COMMANDS),
-    ("Versions", versions.COMMANDS),
+    ("Versions", (*versions.COMMANDS, *aliases.COMMANDS, *housekeeping.COMMANDS)),
     ("Conversion and look-up", (*conversion.COMMANDS, *service.COMMANDS)),
 )
 

@@ -1,4 +1,4 @@
-"""Verbs on the versions of a space: fit, list, show, verify, retire."""
+"""Verbs on the versions of a space: fit, list, show, verify."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +11,9 @@ from backstay.errors import CorruptError, InputError, RegistryError
 from backstay.terminal import Command, Output
 
 if TYPE_CHECKING:
-    from backstay.registry.store import Space
+    from rich.tree import Tree
+
+    from backstay.registry.store import Registry, Space
 
 
 @click.command(
@@ -113,24 +115,38 @@ def update(**settings: object) -> object:
 
 @click.command(cls=Command, example="backstay versions --registry registry --space movies")
 @options.space
-def versions(registry: str, space: str) -> object:
-    """List the published versions of a space."""
-    opened = _open(registry, space)
+@click.option("--tree", is_flag=True, help="Draw which version is built on which.")
+@click.pass_obj
+def versions(output: Output, /, registry: str, space: str, tree: bool) -> None:
+    """List the published versions of a space.
+
+    With the aliases and consumers that read each.
+    """
+    opened = open_space(registry, space)
     opened.latest()  # raises if the space has no version
-    return [_summary(opened, version) for version in opened.versions()]
+    rows = [_summary(opened, version) for version in opened.versions()]
+    output.show(rows, picture=_tree(space, rows) if tree else None)
 
 
 @click.command(cls=Command, example="backstay show --registry registry --space movies 2")
 @options.space
 @options.version
 def show(registry: str, space: str, version: int) -> object:
-    """Show the manifest and metrics of one version."""
-    opened = _open(registry, space)
+    """Show the manifest and metrics of one version, and how aliases moved to and from it."""
+    from backstay.registry import aliases
+
+    opened = open_space(registry, space)
     manifest = opened.manifest(version)
     return {
         "manifest": manifest,
         "metrics": opened.metrics(version) if "metrics.json" in manifest.files else {},
         "retired": opened.retired(version),
+        "aliases": [
+            move
+            for alias in aliases.aliases(opened)
+            for move in aliases.history(opened, alias)
+            if version in (move.before, move.to)
+        ],
     }
 
 
@@ -145,7 +161,7 @@ def verify(output: Output, /, registry: str, space: str, version: int | None) ->
     """
     from backstay.registry import verify as checks
 
-    opened = _open(registry, space)
+    opened = open_space(registry, space)
     opened.latest()
     chosen = opened.versions() if version is None else [version]
     problems = [
@@ -161,23 +177,8 @@ def verify(output: Output, /, registry: str, space: str, version: int | None) ->
         )
 
 
-@click.command(
-    cls=Command,
-    example='backstay retire --registry registry --space movies 0 --reason "no readers left"',
-)
-@options.space
-@options.version
-@click.option("--reason", default="", help="Reason to record with the version.")
-@click.option("--force", is_flag=True, help="Retire it even if no other table gives its vectors.")
-def retire(registry: str, space: str, version: int, reason: str, force: bool) -> object:
-    """Remove a version's tables and model.
-
-    Its vectors can still be read as a virtual version, out of the newest table.
-    """
-    return _open(registry, space).retire(version, reason=reason, force=force)
-
-
-def _open(registry: str, space: str) -> "Space":
+def open_registry(registry: str) -> "Registry":
+    """The registry that --registry names; InputError where it is a folder that isn't there."""
     from backstay.registry.store import Registry
 
     if "://" not in registry and not Path(registry).is_dir():
@@ -185,14 +186,26 @@ def _open(registry: str, space: str) -> "Space":
             f"--registry: expected the folder of a registry, found no folder {registry}. "
             "Check the path."
         )
-    return Registry(registry).space(space)
+    return Registry(registry)
+
+
+def open_space(registry: str, space: str) -> "Space":
+    """The space that --registry and --space name."""
+    return open_registry(registry).space(space)
 
 
 def _summary(space: "Space", version: int) -> dict[str, object]:
+    from backstay.registry.aliases import aliases
+    from backstay.registry.retirement import pinned
+
+    readers = {
+        "aliases": [name for name, at in aliases(space).items() if at == version],
+        "consumers": [name for name, at in pinned(space).items() if at == version],
+    }
     try:
         manifest = space.manifest(version)
     except RegistryError as error:
-        return {"version": version, "unreadable": str(error)}
+        return {"version": version, **readers, "unreadable": str(error)}
     return {
         "version": version,
         "method": manifest.method,
@@ -201,8 +214,38 @@ def _summary(space: "Space", version: int) -> dict[str, object]:
         "rows": {name: entity.rows for name, entity in manifest.entities.items()},
         "bytes": sum(entry.size for entry in manifest.files.values()),
         "created": manifest.created,
+        "parent": manifest.parent,
+        "map": "backward.safetensors" in manifest.files,
+        **readers,
         "retired": retirement.retired if (retirement := space.retired(version)) else None,
     }
 
 
-COMMANDS = (update, versions, show, verify, retire)
+def _tree(space: str, rows: list[dict[str, object]]) -> "Tree":
+    """Each version under the one that its map leads to; a version without a map starts a branch."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    root = Tree(Text(space))
+    branch = root
+    for row in rows:
+        words = [f"{row['version']}"]
+        if "unreadable" in row:
+            words.append(f"unreadable: {row['unreadable']}")
+        else:
+            words.append(f"{row['method']}, {row['dim']} dimensions")
+            if row["version"] and not row["map"]:
+                words.append(f"no map to version {row['parent']}")
+            if row["retired"]:
+                words.append("retired")
+        words += [
+            f"{kind}: {', '.join(names)}"
+            for kind in ("aliases", "consumers")
+            if isinstance(names := row[kind], list) and names
+        ]
+        parent = branch if row.get("map") or not row["version"] else root
+        branch = parent.add(Text("  ".join(words)))
+    return root
+
+
+COMMANDS = (update, versions, show, verify)

@@ -12,13 +12,12 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from backstay.compat.maps import BackwardMap, compose, identity
 from backstay.errors import MapMismatchError, NotFoundError, RegistryError
+from backstay.registry.aliases import resolve
 from backstay.registry.draft import Draft
 from backstay.registry.manifest import (
     BACKWARD,
@@ -30,6 +29,7 @@ from backstay.registry.manifest import (
     check_name,
     now,
 )
+from backstay.registry.retirement import RETIREMENT, Retirement, refuse_losses
 from backstay.registry.space_files import SpaceFiles, spaces
 from backstay.registry.staging import StagedDraft, staged_drafts
 from backstay.registry.tables import EmbeddingTable
@@ -64,19 +64,6 @@ class Registry:
     def space(self, name: str) -> "Space":
         """A space, which need not hold a version yet."""
         return Space(self.files, check_name(name, what="a space"), self.uri)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retirement:
-    """The content of `retired.json`."""
-
-    reason: str
-    retired: str  # UTC, ISO 8601
-    removed: tuple[str, ...]  # files that are gone
-    freed: int  # bytes
-
-
-_retirement = TypeAdapter(Retirement)
 
 
 class Space(SpaceFiles):
@@ -169,6 +156,10 @@ class Space(SpaceFiles):
         self.manifest(target)
         return compose([self.backward_map(k) for k in range(target + 1, source + 1)])
 
+    def resolve(self, name: str | int | None = None) -> int:
+        """The version that a number, an alias or `latest` means; by default `prod` or `latest`."""
+        return resolve(self, name)
+
     def draft(self, version: int, *, run_id: str) -> Draft:
         """The staging place of a run for `version`, with all that it staged before a crash.
 
@@ -187,7 +178,7 @@ class Space(SpaceFiles):
             data = self.files.read(path)
         except FileNotFoundError:
             return None
-        return parse_sealed(_retirement, data, path=self.files.full(path), unsealed=True)
+        return parse_sealed(RETIREMENT, data, path=self.files.full(path), unsealed=True)
 
     def retire(self, version: int, *, reason: str = "", force: bool = False) -> Retirement:
         """Remove a version's tables and model.
@@ -196,8 +187,8 @@ class Space(SpaceFiles):
         latest table, and chains through it still compose. If it is killed half-way, repeat it.
 
         Raises:
-            RegistryError: It is the latest version; or the chain from the latest to it is broken,
-                so that its vectors would be lost (`force` retires it anyway).
+            RegistryError: It is the latest version; or some of its ids could not be read any more
+                (`force` retires it anyway, unless an alias or a consumer reads them).
         """
         manifest = self.manifest(version)
         latest = self.latest()
@@ -206,14 +197,8 @@ class Space(SpaceFiles):
                 f"version {version} is the latest of {self.name}: older versions are read out of "
                 "its tables. Publish a newer one first."
             )
-        if not force:
-            try:
-                self.chain(latest, version)
-            except NotFoundError as error:
-                raise RegistryError(
-                    f"{self.name} version {version} can't be read out of version {latest}: {error} "
-                    "Retiring it would lose its vectors; force=True does so."
-                ) from error
+        if not self.retired(version):  # or it was killed half-way
+            refuse_losses(self, version, force=force)
         removed = {
             name: entry.size
             for name, entry in manifest.files.items()

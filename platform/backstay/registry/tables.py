@@ -86,6 +86,14 @@ class EmbeddingTable:
                     yield _columns(batch, self, part=path, first_row=done)
                     done += len(batch)
 
+    def id_batches(self, batch_rows: int = 1 << 20) -> Iterator[pa.Array]:
+        """The ids (n,) of at most `batch_rows` rows, in row order; vectors are not read."""
+        for part, digest in zip_longest(self.parts, self.digests):
+            with open_part(self.files, part, digest=digest) as file:
+                path = self.files.full(part)
+                for batch in part_batches(file, batch_rows, columns=["id"], path=path):
+                    yield batch.column("id").cast(ID_TYPES[self.id_type])
+
     def read(self) -> Batch:
         """All ids (rows,) and vectors (rows, D)."""
         values = np.empty((self.rows, self.dim), np.float32)

@@ -1,6 +1,5 @@
 """Versioned look-up: the newest table and its chain of maps answer for older versions."""
 
-import hashlib
 import logging
 import re
 import threading
@@ -16,6 +15,7 @@ import pyarrow as pa
 from backstay.compat.maps import Vectors
 from backstay.errors import BackstayError, CorruptError, NotFoundError, UsageError
 from backstay.registry.store import Registry
+from backstay.serving.config import cache_folder
 from backstay.serving.description import SpaceDescription
 from backstay.serving.mapped import MappedTable
 from backstay.serving.served import ServedSpace
@@ -59,8 +59,7 @@ class Lookup:
 
     def __init__(self, registry: Registry | str, *, cache: str | Path) -> None:
         self._registry = Registry(registry) if isinstance(registry, str) else registry
-        root = hashlib.sha256(str(self._registry.uri).encode()).hexdigest()[:16]
-        self._cache = Path(cache) / root
+        self._cache = cache_folder(cache, self._registry.uri)
         self._spaces: dict[str, ServedSpace] = {}
         self._failures: dict[str, str] = {}
         self._refreshing = threading.Lock()

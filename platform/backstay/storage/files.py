@@ -12,6 +12,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO
 from uuid import uuid4
@@ -27,7 +28,7 @@ from backstay.storage.conditional_put import CONDITIONAL_PUT, put_new
 HALF_WRITTEN = ".tmp-"
 """Prefix of a local file that is being written, beside the name it will get."""
 
-_TEMPORARY = ".tmp"
+TEMPORARY = ".tmp"
 """Folder under the root for unfinished files; those of killed writers stay there, unread."""
 
 _PUT_ATTEMPTS = 5
@@ -94,6 +95,11 @@ class Files:
         """Whether there is such a file or folder."""
         return bool(self.fs.exists(self.full(path)))
 
+    def modified(self, path: str) -> datetime:
+        """When a file was written last."""
+        when: datetime = self.fs.modified(self.full(path))
+        return when if when.tzinfo else when.replace(tzinfo=UTC)
+
     def folders(self, path: str) -> list[str]:
         """The names of the folders in a folder, sorted."""
         try:
@@ -150,7 +156,7 @@ class Files:
         """Refuse a store that treats a conditional put as a plain one, as some older ones do."""
         if self._proved:
             return
-        probe = f"{_TEMPORARY}/{uuid4().hex}"
+        probe = f"{TEMPORARY}/{uuid4().hex}"
         full = self.full(probe)
         try:
             if not put_new(self.fs, full, b"1") or put_new(self.fs, full, b"2"):
@@ -263,7 +269,7 @@ class LocalFiles(Files):
         """A file that holds `data`, out of readers' sight, to become `path`; gone afterwards."""
         folder = Path(self.full(path)).parent
         folder.mkdir(parents=True, exist_ok=True)
-        hidden = Path(self.full(_TEMPORARY))
+        hidden = Path(self.full(TEMPORARY))
         hidden.mkdir(exist_ok=True)
         with temporary_file(hidden, data) as temporary:
             yield temporary

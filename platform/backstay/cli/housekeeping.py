@@ -1,0 +1,74 @@
+"""Verbs that free storage: retire and gc."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from backstay.cli import options
+from backstay.cli.versions import open_registry, open_space
+from backstay.terminal import Command
+
+
+@click.command(
+    cls=Command,
+    example='backstay retire --registry registry --space movies 0 --reason "no readers left"',
+)
+@options.space
+@options.version
+@click.option("--reason", default="", help="Reason to record with the version.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Retire it even if vectors are lost, unless an alias or a consumer reads them.",
+)
+def retire(registry: str, space: str, version: int, reason: str, force: bool) -> object:
+    """Remove a version's tables and model.
+
+    Its vectors can still be read as a virtual version, out of the newest table. Refused where an id
+    would be lost.
+    """
+    return open_space(registry, space).retire(version, reason=reason, force=force)
+
+
+@click.command(cls=Command, example="backstay gc --registry registry --older-than 48 --yes")
+@options.registry
+@click.option(
+    "--older-than",
+    type=options.SECONDS,
+    default=24.0,
+    metavar="HOURS",
+    help="Age from which what has no living owner counts as abandoned.",
+)
+@click.option(
+    "--cache",
+    type=options.FOLDER,
+    help="The service's cache folder.  [default: the user's cache folder]",
+)
+@click.option("--yes", is_flag=True, help="Remove it. Without --yes it is only listed.")
+def gc(registry: str, older_than: float, cache: Path | None, yes: bool) -> object:
+    """List or remove what killed and finished runs left behind.
+
+    Staged files, temporary files, checkpoints of runs, and cached tables of spaces that are gone. A
+    file of a published version is never removed.
+    """
+    from backstay.registry.garbage import find_garbage, remove_garbage
+    from backstay.serving.config import cache_folder, default_cache
+
+    opened = open_registry(registry)
+    found = find_garbage(
+        opened,
+        older_than=timedelta(hours=older_than),
+        cache=cache_folder(cache or default_cache(), opened.uri),
+    )
+    freed = remove_garbage(opened, found) if yes else 0
+    return {
+        "found": found,
+        "bytes": sum(garbage.size for garbage in found),
+        "removed": yes,
+        "freed": freed,
+        "next": "nothing to remove" if yes or not found else "repeat the command with --yes",
+    }
+
+
+COMMANDS = (retire, gc)

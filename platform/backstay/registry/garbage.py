@@ -1,0 +1,139 @@
+"""What killed and finished processes left in a registry: found first, removed on request.
+
+Nothing under `versions/` is garbage: a file that a manifest names is never removed.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from backstay.errors import RegistryError
+from backstay.registry.staging import staged_drafts
+from backstay.registry.store import Registry, Space
+from backstay.storage.files import TEMPORARY, Files, open_files
+from backstay.storage.processes import is_running
+
+_log = logging.getLogger("backstay.registry")
+
+Kind = Literal["staging", "run", "temporary", "cache"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """A file, or a folder with all its files, that nothing will read again."""
+
+    kind: Kind
+    path: str  # in full
+    size: int  # bytes
+    why: str
+
+
+def find_garbage(
+    registry: Registry, *, older_than: timedelta, cache: str | Path | None = None
+) -> list[Garbage]:
+    """Everything that `remove_garbage` would remove.
+
+    Args:
+        registry: The registry.
+        older_than: Age from which something without a living owner counts as abandoned. What
+            belongs to a published version is garbage at any age.
+        cache: The look-up service's folder of copies of this registry's tables.
+    """
+    search = _Search(registry.files, datetime.now(UTC) - older_than)
+    found = [*search.temporaries()]
+    for name in registry.files.folders(""):
+        if not name.startswith("."):
+            found += search.space(Space(registry.files, name, registry.uri))
+    if cache is not None:
+        found += _caches(registry, open_files(cache))
+    return found
+
+
+def remove_garbage(registry: Registry, found: list[Garbage]) -> int:
+    """Remove what `find_garbage` found; the bytes freed."""
+    for garbage in found:
+        files = open_files(garbage.path) if garbage.kind == "cache" else registry.files
+        path = garbage.path.removeprefix(files.root).lstrip("/")
+        if "versions" in PurePosixPath(path).parts[:2]:
+            raise RegistryError(f"{garbage.path} may belong to a version and stays.")
+        files.remove(path)
+        _log.info("removed %s, %d bytes: %s", garbage.path, garbage.size, garbage.why)
+    return sum(garbage.size for garbage in found)
+
+
+@dataclass(frozen=True)
+class _Search:
+    files: Files
+    before: datetime  # what was changed later is not abandoned
+
+    def temporaries(self) -> Iterator[Garbage]:
+        """Half-written files of killed writers."""
+        for name, size in self.files.find(TEMPORARY).items():
+            yield from self._abandoned(f"{TEMPORARY}/{name}", size)
+
+    def space(self, space: Space) -> Iterator[Garbage]:
+        """Staged files and runs of published versions, and abandoned ones."""
+        published = _published_runs(space)
+        if published is not None:  # else a manifest can't be read: what is finished is not known
+            yield from self._staging(space, published)
+            yield from self._runs(space, {run for run, _ in published})
+
+    def _staging(self, space: Space, published: set[tuple[str, int]]) -> Iterator[Garbage]:
+        for draft in staged_drafts(space):
+            path = draft.location.removeprefix(self.files.root).lstrip("/")
+            if draft.owner and is_running(draft.owner):
+                continue
+            if draft.version is not None and (draft.run_id, draft.version) in published:
+                why = f"run {draft.run_id} has published version {draft.version}"
+            elif self._is_old(path):
+                why = f"run {draft.run_id} has staged nothing since {self._changed(path):%F %H:%M}"
+            else:
+                continue
+            yield Garbage(kind="staging", path=draft.location, size=draft.size, why=why)
+
+    def _runs(self, space: Space, finished: set[str]) -> Iterator[Garbage]:
+        for run in self.files.folders(f"{space.name}/runs"):
+            path = f"{space.name}/runs/{run}"
+            if run in finished:
+                why = f"run {run} has published its version"
+            elif self._is_old(path):
+                why = f"run {run} has saved no checkpoint since {self._changed(path):%F %H:%M}"
+            else:
+                continue
+            size = sum(self.files.find(path).values())
+            yield Garbage(kind="run", path=self.files.full(path), size=size, why=why)
+
+    def _abandoned(self, path: str, size: int) -> Iterator[Garbage]:
+        if self._is_old(path):
+            why = f"a writer left it half-written on {self._changed(path):%F %H:%M}"
+            yield Garbage(kind="temporary", path=self.files.full(path), size=size, why=why)
+
+    def _is_old(self, path: str) -> bool:
+        return self._changed(path) < self.before
+
+    def _changed(self, path: str) -> datetime:
+        """When the newest file under a path was written."""
+        names = [f"{path}/{name}" for name in self.files.find(path)] or [path]
+        times = [self.files.modified(name) for name in names if self.files.exists(name)]
+        return max(times, default=datetime.min.replace(tzinfo=UTC))
+
+
+def _published_runs(space: Space) -> set[tuple[str, int]] | None:
+    try:
+        return {(space.manifest(version).run_id, version) for version in space.versions()}
+    except RegistryError as error:
+        _log.warning("%s is left alone: %s", space.name, error)
+        return None
+
+
+def _caches(registry: Registry, cache: Files) -> Iterator[Garbage]:
+    """Copies of tables of spaces that are not in the registry any more."""
+    kept = set(registry.spaces())
+    for space in cache.folders(""):
+        if space not in kept:
+            size = sum(cache.find(space).values())
+            why = f"there is no space {space} any more"
+            yield Garbage(kind="cache", path=cache.full(space), size=size, why=why)

@@ -1,0 +1,156 @@
+"""Retiring a version: what it would make unreadable, and the record of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from backstay.errors import CorruptError, NotFoundError, RegistryError
+from backstay.registry.aliases import aliases
+from backstay.registry.tables import EmbeddingTable
+from backstay.storage.documents import parse_object
+from backstay.storage.ids import IdKeys
+
+if TYPE_CHECKING:
+    from backstay.registry.store import Space
+
+_EXAMPLES = 3  # ids that a message names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retirement:
+    """The content of `retired.json`."""
+
+    reason: str
+    retired: str  # UTC, ISO 8601
+    removed: tuple[str, ...]  # files that are gone
+    freed: int  # bytes
+
+
+RETIREMENT = TypeAdapter(Retirement)
+
+
+def refuse_losses(space: "Space", version: int, *, force: bool) -> None:
+    """RegistryError where retiring a version would make vectors unreadable.
+
+    `force` accepts the loss, unless an alias or an active consumer reads what would be lost.
+    """
+    lost = losses(space, version)
+    if not lost:
+        return
+    readers = _readers(space, version)
+    if readers:
+        raise RegistryError(
+            f"{space.name} version {version} is still read by {', '.join(readers)}, and retiring "
+            f"it would lose its vectors: {'; '.join(lost)}. Move the aliases with `backstay "
+            "promote` and end the contracts with `backstay consumers remove` first."
+        )
+    if not force:
+        raise RegistryError(
+            f"retiring {space.name} version {version} would lose its vectors: {'; '.join(lost)}. "
+            "Publish a newer version that keeps them, or retire it anyway with --force."
+        )
+
+
+def losses(space: "Space", version: int) -> list[str]:
+    """Why vectors of a version could not be read any more without its own tables; empty: all can.
+
+    The vectors of an entity stay readable where a newer version has its table with every id, and
+    the chain of maps leads from there to this version.
+    """
+    return [
+        f"{entity}: {why}"
+        for entity in sorted(space.manifest(version).entities)
+        if (why := _loss(space, version, entity))
+    ]
+
+
+def _loss(space: "Space", version: int, entity: str) -> str | None:
+    newer = _newest_table(space, entity, above=version)
+    if newer is None:
+        return "no newer version has a table of it"
+    try:
+        space.chain(newer.version, version)
+    except NotFoundError as error:
+        return f"it can't be read out of version {newer.version}: {error}"
+    older = space.table(version, entity)
+    if older.id_type != newer.id_type:
+        return f"its ids are {older.id_type}, those of version {newer.version} {newer.id_type}"
+    count, examples = _missing_ids(older, newer)
+    if not count:
+        return None
+    shown = ", ".join(map(repr, examples))
+    return f"{count} of its {older.rows} ids, such as {shown}, are not in version {newer.version}"
+
+
+def _newest_table(space: "Space", entity: str, *, above: int) -> EmbeddingTable | None:
+    """The table out of which older versions are read."""
+    for newer in reversed([v for v in space.versions() if v > above]):
+        try:
+            if entity in space.manifest(newer).entities and not space.retired(newer):
+                return space.table(newer, entity)
+        except CorruptError:
+            raise
+        except RegistryError:
+            continue  # of a newer format
+    return None
+
+
+def _missing_ids(older: EmbeddingTable, newer: EmbeddingTable) -> tuple[int, list[object]]:
+    """How many ids of `older` are not in `newer`, and the first of them.
+
+    Holds 8 bytes for each row of `newer`, and one batch of `older`.
+    """
+    keys = IdKeys()
+    for ids in newer.id_batches():
+        keys.add(ids)
+    known = np.sort(keys.whole())
+
+    def missing() -> Iterator[pa.Array]:
+        for ids in older.id_batches():
+            batch = IdKeys()
+            batch.add(ids)
+            gone = ~np.isin(batch.whole(), known)
+            if gone.any():
+                yield ids.filter(pa.array(gone))
+
+    count = 0
+    examples: list[object] = []
+    for ids in missing():
+        examples += ids[: max(0, _EXAMPLES - len(examples))].to_pylist()
+        count += len(ids)
+    return count, examples
+
+
+def _readers(space: "Space", version: int) -> list[str]:
+    """The aliases and active consumers that read `version`, or an older one out of its tables."""
+    oldest = version
+    while oldest:
+        try:
+            space.backward_map(oldest)
+        except NotFoundError:
+            break
+        oldest -= 1
+    read = range(oldest, version + 1)
+    named = [f"alias {name} (version {v})" for name, v in aliases(space).items() if v in read]
+    return named + [
+        f"consumer {name} (version {v})" for name, v in pinned(space).items() if v in read
+    ]
+
+
+def pinned(space: "Space") -> dict[str, int]:
+    """The active consumer contracts that pin a version: name -> version."""
+    found = {}
+    for name in space.files.folders(f"{space.name}/consumers"):
+        folder = f"{space.name}/consumers/{name}"
+        stems = [file.removesuffix(".json") for file in space.files.find(folder)]
+        numbers = [int(stem) for stem in stems if stem.isdecimal()]
+        if numbers:
+            path = f"{folder}/{max(numbers)}.json"
+            contract = parse_object(space.files.read(path), path=space.files.full(path))
+            if contract.get("state") == "active" and isinstance(contract.get("version"), int):
+                found[name] = int(contract["version"])
+    return found

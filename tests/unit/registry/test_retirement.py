@@ -1,0 +1,97 @@
+"""Retiring a version keeps every entity and id readable."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from backstay.compat.maps import BackwardMap
+from backstay.errors import NotFoundError, RegistryError
+from backstay.registry.aliases import promote
+from backstay.registry.retirement import losses
+from tests.support.builders import fill, publish
+
+
+def _publish(space, tables, *, mapped=True):
+    """The next version, 3 dimensions wide, with these tables: entity -> ids."""
+    version = len(space.versions())
+    draft = space.draft(version, run_id=f"v{version}")
+    for entity, ids in tables.items():
+        values = np.ones((len(ids), 3), np.float32)
+        draft.write_table(entity, [(pa.array(ids), values)], part_rows=3)
+    if version and mapped:
+        eye = np.eye(3, dtype=np.float32)
+        draft.write_backward(BackwardMap(space.name, version, version - 1, eye))
+    publish(draft)
+
+
+def test_a_version_whose_ids_are_all_in_a_newer_table_is_retired(space):
+    _publish(space, {"item": [1, 2, 3, 4, 5], "user": ["a", "b"]})
+    _publish(space, {"item": [5, 4, 3, 2, 1, 0], "user": ["b", "c", "a"]})
+    assert losses(space, 0) == []
+    assert space.retire(0).freed > 0
+
+
+def test_the_only_table_of_an_entity_is_not_removed(space):
+    _publish(space, {"item": [1], "shop": [7, 8]})
+    _publish(space, {"item": [1]})
+    with pytest.raises(RegistryError, match=r"shop: no newer version has a table of it.*--force"):
+        space.retire(0)
+    assert space.table(0, "shop").read()[0].to_pylist() == [7, 8]
+    space.retire(0, force=True)
+    with pytest.raises(NotFoundError):
+        space.table(0, "shop")
+
+
+def test_ids_that_would_be_lost_are_counted_and_named(space):
+    _publish(space, {"item": [f"i{n}" for n in range(20)]})
+    _publish(space, {"item": [f"i{n}" for n in range(5, 30)]})
+    with pytest.raises(
+        RegistryError, match=r"5 of its 20 ids, such as 'i0', 'i1', 'i2', are not in version 1"
+    ):
+        space.retire(0)
+
+
+def test_the_newest_table_decides_as_it_does_for_the_service(space):
+    _publish(space, {"item": [1, 2]})
+    _publish(space, {"item": [1, 2]})
+    _publish(space, {"item": [1]})
+    assert losses(space, 0) == ["item: 1 of its 2 ids, such as 2, are not in version 2"]
+    space.retire(2 - 1, force=True)
+    assert losses(space, 0) == ["item: 1 of its 2 ids, such as 2, are not in version 2"]
+
+
+def test_ids_of_another_type_and_broken_chains_are_losses(space):
+    _publish(space, {"item": [1, 2]})
+    _publish(space, {"item": ["1", "2"]})
+    assert losses(space, 0) == ["item: its ids are int64, those of version 1 string"]
+    _publish(space, {"item": ["1", "2"]}, mapped=False)
+    (loss,) = losses(space, 1)
+    assert "can't be read out of version 2" in loss
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_an_alias_or_consumer_would_lose_is_never_retired(space, force):
+    _publish(space, {"item": [1, 2]})
+    _publish(space, {"item": [1, 2, 3]})
+    _publish(space, {"item": [1]})
+    promote(space, 0, alias="stable")
+    contract = {"name": "ads", "version": 1, "state": "active"}
+    space.files.write("movies/consumers/ads/0.json", json.dumps(contract).encode())
+    ended = {"name": "old", "version": 1, "state": "removed"}
+    space.files.write("movies/consumers/old/0.json", json.dumps(ended).encode())
+    with pytest.raises(
+        RegistryError,
+        match=r"read by alias stable \(version 0\), consumer ads \(version 1\), .*2 of its 3 ids",
+    ):
+        space.retire(1, force=force)
+    assert space.retired(1) is None
+
+
+def test_a_retirement_that_was_killed_half_way_is_repeated(space):
+    fill(space, 3, 4)
+    space.retire(0)
+    space.files.write(space.path(0, "tables/item/part-00000.parquet"), b"left")
+    space.retire(0)
+    assert "tables/item/part-00000.parquet" not in space.files.find(space.path(0))
