@@ -8,7 +8,7 @@ import click
 import pytest
 
 import backstay
-from backstay.cli import main
+from backstay.cli import all_commands
 from tests.support.processes import ROOT, run_python
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -59,8 +59,8 @@ def test_the_site_loads_nothing_from_outside(site):
 
 def test_the_site_has_every_command_with_its_options(site):
     page = (site / "reference" / "commands.html").read_text(encoding="utf-8")
-    for name, command in main.commands.items():
-        assert f'id="{name}"' in page
+    for name, command in all_commands().items():
+        assert f'id="{name.replace(" ", "-")}"' in page
         options = [option for option in command.params if isinstance(option, click.Option)]
         flags = {flag for option in options if not option.hidden for flag in option.opts}
         assert {flag for flag in flags if flag not in page} == set()

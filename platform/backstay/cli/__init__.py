@@ -10,6 +10,7 @@ import backstay
 from backstay.cli import (
     aliases,
     comparison,
+    consumers,
     conversion,
     data,
     demo,
@@ -22,7 +23,10 @@ _GROUPS = (
     ("Start here", demo.COMMANDS),
     ("Datasets", data.COMMANDS),
     ("Comparison", comparison.COMMANDS),
-    ("Versions", (*versions.COMMANDS, *aliases.COMMANDS, *housekeeping.COMMANDS)),
+    (
+        "Versions",
+        (*versions.COMMANDS, *aliases.COMMANDS, *consumers.COMMANDS, *housekeeping.COMMANDS),
+    ),
     ("Conversion and look-up", (*conversion.COMMANDS, *service.COMMANDS)),
 )
 
@@ -50,3 +54,12 @@ class _Grouped(click.Group):
 @click.version_option(backstay.__version__, prog_name="backstay")
 def main() -> None:
     """Keep updating embeddings. Break no consumer."""
+
+
+def all_commands() -> dict[str, click.Command]:
+    """Every command by the words that call it, such as "consumers add"."""
+    found: dict[str, click.Command] = {}
+    for name, command in main.commands.items():
+        inner = command.commands if isinstance(command, click.Group) else {}
+        found |= {f"{name} {word}": part for word, part in inner.items()} or {name: command}
+    return found

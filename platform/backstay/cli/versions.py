@@ -140,6 +140,7 @@ def show(registry: str, space: str, version: int) -> object:
     return {
         "manifest": manifest,
         "metrics": opened.metrics(version) if "metrics.json" in manifest.files else {},
+        "contracts": opened.verdicts(version),
         "retired": opened.retired(version),
         "aliases": [
             move

@@ -11,6 +11,7 @@ import torch
 from backstay.compat.maps import BackwardMap, Vectors
 from backstay.datasets.dataset import Interactions
 from backstay.errors import NotFoundError
+from backstay.evaluation.contracts.vectors import CandidateVectors
 from backstay.evaluation.metrics.alignment import alignment_error
 from backstay.evaluation.metrics.ranking import recall_score
 from backstay.models.trained import TrainedModel
@@ -35,6 +36,16 @@ class Candidate:
     alignment: Mapping[str, float]  # older version -> error relative to its vectors' spread
     recall: float | None
     recall_before: float | None  # of the model of the version before, on the same window
+
+    def vectors(self, space: Space) -> CandidateVectors:
+        """Its tables and its maps, for contracts."""
+        return CandidateVectors(
+            space=space,
+            version=self.version,
+            dim=self.z.shape[1],
+            tables={entity: [batch] for entity, batch in self.tables.items()},
+            backward=self.backward,
+        )
 
 
 def evaluate(

@@ -14,9 +14,18 @@ from backstay.engines.update_config import UpdateConfig
 from backstay.engines.update_plan import plan_update, published_request
 from backstay.engines.watch import watching
 from backstay.errors import UsageError
-from backstay.evaluation.guard import Finding, refuse, worse_alignment, worse_recall
+from backstay.evaluation.contracts.check import run_contracts
+from backstay.evaluation.guard import (
+    Finding,
+    broken_contract,
+    refuse,
+    worse_alignment,
+    worse_recall,
+)
+from backstay.registry.draft import Draft
 from backstay.registry.manifest import FIT_REPORT
 from backstay.registry.store import Registry, Space
+from backstay.storage.documents import JsonObject
 from backstay.storage.files import open_files
 from backstay.training.request import FitRequest
 from backstay.training.version import FittedVersion
@@ -35,6 +44,7 @@ class UpdateReport:
     rows: dict[str, int]  # per entity
     metrics: Mapping[str, object]
     comparison: list[Comparison]
+    contracts: list[JsonObject]  # verdicts of consumer contracts
     run: str
     manifest_sha256: str
     published: str = field(default="now", compare=False)  # or: by an earlier run
@@ -77,8 +87,11 @@ def update(config: UpdateConfig) -> UpdateReport:
     )
     fitted = _fit(request, config, run=run, root=root)
     candidate = evaluate(space, version, fitted, request, plan.interactions)
+    verdicts = run_contracts(space, candidate.vectors(space))
     findings += refuse(
-        _figures(config, candidate), what=f"{plan.name} is not published", force=config.force
+        [*_figures(config, candidate), *map(broken_contract, verdicts)],
+        what=f"{plan.name} is not published",
+        force=config.force,
     )
     candidate.metrics["guard"] = [asdict(finding) for finding in findings]
     settings = {
@@ -89,7 +102,10 @@ def update(config: UpdateConfig) -> UpdateReport:
         "fit": asdict(request.plan.fit),
         "request": request_id,
     }
-    _publish(space, candidate, fitted, config=config, run=run, data=data, settings=settings)
+    draft = space.draft(version, run_id=run)
+    if verdicts:
+        draft.write_verdicts([asdict(verdict) for verdict in verdicts])
+    _publish(draft, candidate, fitted, config=config, data=data, settings=settings)
     open_files(root).remove(run)
     return _report(config, space, version)
 
@@ -119,6 +135,7 @@ def _report(
         rows={name: entity.rows for name, entity in manifest.entities.items()},
         metrics=metrics,
         comparison=compare_with_before(metrics, dim=manifest.dim),
+        contracts=space.verdicts(version),
         run=manifest.run_id,
         manifest_sha256=manifest.sha256,
         published=published,
@@ -158,25 +175,23 @@ def _fit(request: FitRequest, config: UpdateConfig, *, run: str, root: str) -> F
 
 
 def _publish(
-    space: Space,
+    draft: Draft,
     candidate: Candidate,
     fitted: FittedVersion,
     *,
     config: UpdateConfig,
-    run: str,
     data: Dataset,
     settings: dict[str, object],
 ) -> None:
-    """Stage the candidate's files, and publish it."""
+    """Stage the candidate's files beside the verdicts, and publish it."""
     version = candidate.version
-    draft = space.draft(version, run_id=run)
     draft.write_model(*fitted.model.to_parts())
     if candidate.backward:
         draft.write_backward(candidate.backward)
     for entity, batch in candidate.tables.items():
         draft.write_table(entity, [batch])
     draft.write_metrics(candidate.metrics)
-    report = {"space": space.name, "version": version, "method": config.method} | {
+    report = {"space": config.space, "version": version, "method": config.method} | {
         "config": settings,
         **fitted.report,
     }

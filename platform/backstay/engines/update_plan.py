@@ -14,6 +14,7 @@ from backstay.engines.update_config import UpdateConfig
 from backstay.errors import NotFoundError, RegistryError
 from backstay.evaluation import guard
 from backstay.evaluation.guard import Finding
+from backstay.registry.contracts import contracts
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Space
 from backstay.training.request import FitRequest, Predecessor, VersionPlan
@@ -114,12 +115,13 @@ def _against_parent(
 ) -> list[Finding | None]:
     """The guard's checks of a plan against the version before."""
     without_map = plan.method.map == "none"
+    readers = [f"{each.name} (version {each.version})" for each in contracts(space)]
     return [
         guard.earlier_until(config.until, parent),
         guard.other_dataset(data.info.name, parent),
         guard.lost_ids(space, parent, ids),
         guard.narrower(plan.dim, plan.method, parent),
-        guard.cut_off(space, parent, what=f"--method {config.method}", readers=())
+        guard.cut_off(space, parent, what=f"--method {config.method}", readers=readers)
         if without_map
         else None,
     ]

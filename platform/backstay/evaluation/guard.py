@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from backstay.compat.methods import Method
 from backstay.errors import NotFoundError, RegistryError
+from backstay.evaluation.contracts.check import Verdict
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Space
 from backstay.storage.parquet_parts import read_batches
@@ -159,6 +160,17 @@ def worse_alignment(
         message=f"vectors converted {name.replace('_', ' ')} are off by {worst:.1%} of those "
         f"vectors' spread{compared}; --max-alignment-error allows {limit:.1%}. Raise --weight or "
         "--dim.",
+    )
+
+
+def broken_contract(verdict: Verdict) -> Finding | None:
+    """Whether a consumer's contract refuses the candidate."""
+    if verdict.verdict != "refuse":
+        return None
+    return Finding(
+        check="contract",
+        message=f"the contract of {verdict.consumer} on version {verdict.reads} is broken: "
+        f"{verdict.reason.rstrip('.')}. Ask {verdict.contact}, or train a version nearer to it.",
     )
 
 

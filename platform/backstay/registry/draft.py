@@ -5,7 +5,7 @@ point, it leaves no version; the same run does it again from the start.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from backstay.registry.dimension import one_dimension
 from backstay.registry.fingerprint import fingerprint
 from backstay.registry.manifest import (
     BACKWARD,
+    CONTRACTS,
     FIT_REPORT,
     MANIFEST,
     METRICS,
@@ -95,6 +96,10 @@ class Draft:
     def write_metrics(self, metrics: Mapping[str, object]) -> None:
         """Stage the metrics, a JSON object."""
         self._staged.write(METRICS, canonical_json(dict(metrics), what="metrics"))
+
+    def write_verdicts(self, verdicts: Sequence[Mapping[str, object]]) -> None:
+        """Stage the verdicts of consumer contracts, JSON objects."""
+        self._staged.write(CONTRACTS, canonical_json({"verdicts": verdicts}, what="verdicts"))
 
     def write_fit_report(self, report: Mapping[str, object]) -> None:
         """Stage the report of the fit, a JSON object."""

@@ -27,7 +27,7 @@ FORMAT = 2
 
 MANIFEST, RETIRED = "manifest.json", "retired.json"
 MODEL, BACKWARD = "model.safetensors", "backward.safetensors"
-METRICS, FIT_REPORT = "metrics.json", "fit_report.json"
+METRICS, FIT_REPORT, CONTRACTS = "metrics.json", "fit_report.json", "contracts.json"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 

@@ -21,6 +21,7 @@ from backstay.registry.aliases import resolve
 from backstay.registry.draft import Draft
 from backstay.registry.manifest import (
     BACKWARD,
+    CONTRACTS,
     FIT_REPORT,
     METRICS,
     MODEL,
@@ -87,6 +88,17 @@ class Space(SpaceFiles):
         """The report of a version's fit: its steps, figures and seconds."""
         data = self._read(self.manifest(version), FIT_REPORT, what="fit report")
         return parse_object(data, path=self.full(version, FIT_REPORT))
+
+    def verdicts(self, version: int) -> list[JsonObject]:
+        """The verdicts of consumer contracts on a version; [] if it was checked against none."""
+        manifest = self.manifest(version)
+        if CONTRACTS not in manifest.files:
+            return []
+        data = self._read(manifest, CONTRACTS, what="verdicts")
+        verdicts: list[JsonObject] = parse_object(data, path=self.full(version, CONTRACTS))[
+            "verdicts"
+        ]
+        return verdicts
 
     def table(self, version: int, entity: str) -> EmbeddingTable:
         """The table of an entity, opened without reading it."""

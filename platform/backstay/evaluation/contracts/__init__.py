@@ -1,0 +1,1 @@
+"""Consumer contracts, run on the vectors of a version."""

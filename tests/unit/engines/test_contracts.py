@@ -1,0 +1,304 @@
+"""Consumer contracts through the command line, and the whole loop of updates that break them."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+
+from backstay.cli import main
+from backstay.evaluation.consumers.model import Consumer, consumer_network
+from backstay.registry.contracts import contracts
+from backstay.registry.store import Registry
+
+SHORT = ("--epochs", "4", "--evaluate-every", "2", "--workers", "0")
+BAD = ("--until", "0.7", "--dim", "12", "--weight", "0", "--profile", "paper")
+"""An update whose vectors convert badly."""
+
+
+def run(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def published(dataset, tmp_path_factory):
+    """A registry with versions 0 and 1 of dimensions 8 and 10."""
+    root = tmp_path_factory.mktemp("published")
+    for until, dim in ((0.5, 8), (0.6, 10)):
+        done = update(root, dataset, "--until", until, "--dim", dim)
+        assert done.exit_code == 0, done.output
+    return root
+
+
+@pytest.fixture
+def registry(published, tmp_path):
+    return shutil.copytree(published, tmp_path / "registry")
+
+
+@pytest.fixture
+def items(registry):
+    """Ids and version-0 vectors of 100 items."""
+    ids, values = Registry(registry).space("market").table(0, "item").read()
+    return ids[:100], values[:100]
+
+
+def update(registry, dataset, *options):
+    at = ("--registry", registry, "--space", "market", "--dataset", dataset)
+    return run("update", *at, *SHORT, "--json", *options)
+
+
+def consumers(registry, verb, *words):
+    return run("consumers", verb, "--registry", registry, "--space", "market", "--json", *words)
+
+
+def add(registry, name, *words, reads=0):
+    return consumers(registry, "add", name, "--contact", "a@b.org", "--reads", reads, *words)
+
+
+def added(registry, name, *words, **options):
+    done = add(registry, name, *words, **options)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def table(path, **columns):
+    if path.suffix == ".csv":
+        pa.csv.write_csv(pa.table(columns), path)
+    else:
+        pq.write_table(pa.table(columns), path)
+    return path
+
+
+def mlp(path, dim=8):
+    torch.manual_seed(0)
+    network = consumer_network(dim, 16, 0.0).eval()
+    consumer = Consumer(
+        task="item_rating_mean",
+        dim=dim,
+        width=16,
+        dropout=0.0,
+        seed=0,
+        epoch=1,
+        validation_auc=0.5,
+        network=network,
+    )
+    consumer.save(path)
+    return consumer
+
+
+def linear_onnx(path, weights):
+    """An ONNX model rows (n, D) -> rows · weights (n, C)."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["rows", "weights"], ["scores"])],
+        "linear",
+        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", len(weights)])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", weights.shape[1]])],
+        [numpy_helper.from_array(weights.astype(np.float32), "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def exact_model_contract(registry, items, tmp_path, *words):
+    """A contract whose frozen model is perfect on version 0."""
+    ids, values = items
+    consumer = mlp(tmp_path / "model.safetensors")
+    scores = consumer.scores(values)
+    labels = (scores > np.median(scores)).astype(float)
+    labelled = table(tmp_path / "labels.parquet", id=ids, label=labels)
+    options = ("--table", labelled, "--entity", "item", "--model", tmp_path / "model.safetensors")
+    return added(registry, "ranking", "--metric", "roc-auc", *options, *words)
+
+
+def verdict_of(registry, *words):
+    done = consumers(registry, "check", *words)
+    (verdict,) = json.loads(done.stdout)["verdicts"]
+    return done.exit_code, verdict
+
+
+def test_a_frozen_consumer_model_is_checked_by_its_roc_auc(registry, items, tmp_path):
+    contract = exact_model_contract(registry, items, tmp_path, "--tolerance", 0.2)
+    assert contract["baseline"] == 1.0
+    code, verdict = verdict_of(registry, 0)
+    assert (code, verdict["verdict"], verdict["loss"]) == (0, "pass", 0.0)
+    code, verdict = verdict_of(registry)
+    assert (code, verdict["candidate"], verdict["reads"]) == (0, 1, 0)
+    assert 0.8 < verdict["figure"] < 1
+
+
+def test_an_onnx_model_is_checked_by_its_error_and_by_its_accuracy(registry, items, tmp_path):
+    ids, values = items
+    weights = np.random.default_rng(0).normal(size=(8, 1)).astype(np.float32)
+    model = linear_onnx(tmp_path / "linear.onnx", weights)
+    targets = table(tmp_path / "t.parquet", id=ids, label=(values @ weights)[:, 0])
+    options = ("--entity", "item", "--model", model, "--tolerance", 0.001)
+    exact = added(registry, "prices", "--metric", "rmse", "--table", targets, *options)
+    assert exact["baseline"] == pytest.approx(0, abs=1e-5)
+    code, verdict = verdict_of(registry)
+    assert (code, verdict["verdict"]) == (1, "refuse")
+    assert verdict["loss"] == pytest.approx(verdict["figure"], abs=1e-5)
+    consumers(registry, "remove", "prices")
+    classes = np.random.default_rng(1).normal(size=(8, 3)).astype(np.float32)
+    model = linear_onnx(tmp_path / "classes.onnx", classes)
+    best = table(tmp_path / "c.csv", id=ids, label=(values @ classes).argmax(axis=1))
+    found = added(
+        *(registry, "kinds", "--metric", "accuracy", "--table", best),
+        *("--entity", "item", "--model", model),
+    )
+    assert found["baseline"] == 1.0
+
+
+def test_pairs_are_scored_by_dot_products_without_a_model(registry, tmp_path):
+    space = Registry(registry).space("market")
+    users, user_values = space.table(0, "user").read()
+    ids, values = space.table(0, "item").read()
+    scores = user_values[:40] @ values.T
+    best = ids.take(pa.array(scores.argmax(axis=1)))
+    pairs = table(tmp_path / "pairs.parquet", user=users[:40], item=best)
+    found = added(registry, "feed", "--metric", "recall@1", "--table", pairs, "--tolerance", 1)
+    assert (found["baseline"], found["metric"], found["k"]) == (1.0, "recall", 1)
+    _, verdict = verdict_of(registry)
+    converted = space.chain(1, 0).matrix
+    newer, newer_items = (space.table(1, entity).read() for entity in ("user", "item"))
+    rows = [newer[0].index(user).as_py() for user in users[:40]]
+    again = (newer[1][rows] @ converted.T) @ (newer_items[1] @ converted.T).T
+    expected = newer_items[0].take(pa.array(again.argmax(axis=1))).to_numpy(False) == best.to_numpy(
+        False
+    )
+    assert verdict["figure"] == pytest.approx(expected.mean())
+
+
+def test_a_cosine_contract_keeps_its_vectors_when_the_version_is_retired(registry, items, tmp_path):
+    labelled = table(tmp_path / "ids.parquet", id=items[0])
+    options = ("--metric", "cosine", "--table", labelled, "--entity", "item")
+    found = added(registry, "search", *options, "--tolerance", 0.3)
+    assert found["baseline"] == pytest.approx(1)
+    _, before = verdict_of(registry)
+    assert 0.7 < before["figure"] < 1
+    shutil.rmtree(registry / "market" / "versions" / "0" / "tables")
+    _, after = verdict_of(registry)
+    assert after["figure"] == before["figure"]
+
+
+def test_an_update_that_breaks_a_contract_is_refused_and_a_good_one_is_published(
+    registry, dataset, items, tmp_path
+):
+    exact_model_contract(registry, items, tmp_path, "--tolerance", 0.1)
+    lenient = ("--max-recall-loss", 1, "--max-alignment-error", 100)
+    result = update(registry, dataset, *BAD, *lenient)
+    assert result.exit_code == 1
+    line = result.stderr.splitlines()[-1]
+    for words in (
+        "contract of ranking on version 0 is broken: roc-auc 0.",
+        "a loss of 0.",
+        "a@b.org",
+    ):
+        assert words in line
+    space = Registry(registry).space("market")
+    assert space.versions() == [0, 1]
+    good = update(registry, dataset, "--until", 0.7, "--dim", 12)
+    assert good.exit_code == 0, good.stderr
+    (verdict,) = json.loads(good.stdout)["contracts"]
+    assert (verdict["consumer"], verdict["verdict"]) == ("ranking", "pass")
+    assert space.verdicts(2) == [verdict]
+    assert "contracts.json" in space.manifest(2).files
+    shown = run("show", "--registry", registry, "--space", "market", 2, "--json")
+    assert json.loads(shown.stdout)["contracts"] == [verdict]
+
+
+def test_a_contract_that_warns_lets_an_update_pass(registry, dataset, items, tmp_path):
+    exact_model_contract(registry, items, tmp_path, "--tolerance", 0, "--policy", "warn")
+    done = update(registry, dataset, "--until", 0.7, "--dim", 12)
+    (verdict,) = json.loads(done.stdout)["contracts"]
+    assert verdict["verdict"] == "warn"
+
+
+def test_a_method_without_a_map_names_the_consumers_and_breaks_their_contracts(registry, dataset):
+    added(registry, "archive")
+    options = ("--until", 0.7, "--dim", 12, "--method", "no-bc")
+    refused = update(registry, dataset, *options)
+    assert refused.exit_code == 1
+    assert "Their readers are archive (version 0)." in refused.stderr
+    forced = update(registry, dataset, *options, "--force")
+    (verdict,) = json.loads(forced.stdout)["contracts"]
+    assert verdict["verdict"] == "refuse"
+    assert "no map to version 1" in verdict["reason"]
+
+
+def test_a_removed_contract_is_checked_no_more_and_stays_on_record(registry):
+    added(registry, "archive")
+    again = add(registry, "archive")
+    assert again.exit_code == 1
+    assert "has an active contract" in again.stderr
+    assert json.loads(consumers(registry, "remove", "archive").stdout)["state"] == "removed"
+    assert json.loads(consumers(registry, "list").stdout) == []
+    assert json.loads(consumers(registry, "check").stdout)["verdicts"] == []
+    added(registry, "archive", reads=1)
+    shown = json.loads(consumers(registry, "show", "archive").stdout)
+    assert [record["state"] for record in shown["history"]] == ["active", "removed", "active"]
+    assert [record["n"] for record in shown["history"]] == [0, 1, 2]
+    (row,) = json.loads(consumers(registry, "list").stdout)
+    assert (row["name"], row["version"], row["policy"]) == ("archive", 1, "refuse")
+
+
+def test_a_missing_labelled_id_breaks_a_contract(registry, items, tmp_path):
+    ids = pa.concat_arrays([items[0], pa.array(["no such item"])])
+    labelled = table(tmp_path / "ids.parquet", id=ids)
+    result = add(
+        *(registry, "search", "--metric", "cosine", "--table", labelled), "--entity", "item"
+    )
+    assert result.exit_code == 1
+    assert "no vector of 1 of 101 labelled ids of item" in result.stderr
+    assert contracts(Registry(registry).space("market")) == []
+
+
+@pytest.fixture
+def files(registry, items, tmp_path):
+    """Files by the words of the test below."""
+    (tmp_path / "model.onnx").write_bytes(b"nonsense")
+    return {
+        "registry": registry,
+        "T": table(tmp_path / "labels.parquet", id=items[0], label=np.ones(100)),
+        "N": table(tmp_path / "nameless.parquet", key=items[0]),
+        "M": tmp_path / "model.onnx",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("--metric f1", 2, "expected roc-auc, accuracy, rmse, cosine or recall@K"),
+        ("--metric cosine", 2, "--metric and --table go together"),
+        ("--metric cosine --table T --model M", 2, "--model goes with --metric"),
+        ("--metric roc-auc --table T --entity shop", 1, "--entity must name the entity"),
+        ("--metric roc-auc --table T --entity item", 1, "needs a --model"),
+        ("--metric rmse --table T --entity item --model T", 1, "*.safetensors or *.onnx"),
+        ("--metric rmse --table T --entity item --model M", 1, "no ONNX file"),
+        ("--metric recall@5 --table T --entity item", 1, "needs the columns user and item"),
+        ("--metric cosine --table N", 1, "must have a column id, or the columns user and item"),
+        ("--reads 7", 1, "no version 7"),
+    ],
+)
+def test_a_contract_that_cannot_be_meant_is_refused_in_one_line(files, words, code, message):
+    registry = files["registry"]
+    result = add(registry, "x", *(files.get(word, word) for word in words.split()))
+    assert result.exit_code == code, result.output
+    assert message in result.stderr.splitlines()[-1]
+    assert contracts(Registry(registry).space("market")) == []
+
+
+def test_a_changed_file_of_a_contract_is_refused(registry, items, tmp_path):
+    contract = exact_model_contract(registry, items, tmp_path)
+    path = registry / "market" / "consumers" / "ranking" / "files" / contract["model"]
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00\x01"[:1])
+    _, verdict = verdict_of(registry)
+    assert verdict["verdict"] == "refuse"
+    assert "does not match the SHA-256 in its name" in verdict["reason"]
