@@ -20,19 +20,22 @@ _space = click.option("--space", metavar="S", help="Name of the space, if not th
 @click.argument("words", nargs=-1, required=True, metavar="[SPACE] VERSION")
 @_alias
 @_why
+@click.option("--force", is_flag=True, help="Move it though consumer contracts refuse the version.")
 def promote(
-    words: tuple[str, ...], space: str | None, registry: str, alias: str, why: str
+    words: tuple[str, ...], space: str | None, registry: str, alias: str, why: str, force: bool
 ) -> object:
-    """Point an alias to a version.
+    """Point an alias to a version, if all consumer contracts allow it.
 
     Look-ups without a version are answered in the version of the alias prod, where there is one.
     """
-    from backstay.registry import aliases
+    from backstay.evaluation.contracts.promote import promote_checked
 
     name, version = _space_and(words, space, expected="SPACE VERSION")
     if not version.isdecimal():
         raise click.BadParameter(f"expected the number of a version, found {version}.")
-    return aliases.promote(open_space(registry, name), int(version), alias=alias, why=why)
+    return promote_checked(
+        open_space(registry, name), int(version), alias=alias, why=why, force=force
+    )
 
 
 @click.command(

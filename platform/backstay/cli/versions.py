@@ -98,7 +98,18 @@ if TYPE_CHECKING:
     "spread.  [default: 0.5]",
 )
 @click.option("--force", is_flag=True, help="Publish in spite of what the guard finds.")
-def update(**settings: object) -> object:
+@click.option(
+    "--promote",
+    default="none",
+    metavar="ALIAS|none",
+    help="Alias to point to the new version, such as prod.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what it would cost and whom it would affect. Begins the fit; writes nothing.",
+)
+def update(dry_run: bool, **settings: object) -> object:
     """Fit the next version and publish it.
 
     Trains the model and its map back to the version before on the timeline up to T, evaluates both
@@ -107,10 +118,16 @@ def update(**settings: object) -> object:
 
     Refuses, without --force, what would harm readers of older versions.
     """
-    from backstay.engines.update import update as run
     from backstay.engines.update_config import UpdateConfig
 
-    return run(UpdateConfig(**options.given(settings)))
+    config = UpdateConfig(**options.given(settings))
+    if dry_run:
+        from backstay.engines.estimate import estimate
+
+        return estimate(config)
+    from backstay.engines.update import update as run
+
+    return run(config)
 
 
 @click.command(cls=Command, example="backstay versions --registry registry --space movies")

@@ -22,6 +22,7 @@ from backstay.evaluation.guard import (
     worse_alignment,
     worse_recall,
 )
+from backstay.registry.aliases import check_alias, history, promote
 from backstay.registry.draft import Draft
 from backstay.registry.manifest import FIT_REPORT
 from backstay.registry.store import Registry, Space
@@ -48,7 +49,8 @@ class UpdateReport:
     run: str
     manifest_sha256: str
     published: str = field(default="now", compare=False)  # or: by an earlier run
-    next: str  # the command to go on with
+    promoted: str | None = field(compare=False)  # the alias that points to it since
+    next: str = field(compare=False)  # the command to go on with
 
 
 def update(config: UpdateConfig) -> UpdateReport:
@@ -74,6 +76,8 @@ def update(config: UpdateConfig) -> UpdateReport:
         return _report(config, space, done.version, published="by an earlier run")
     plan = plan_update(config, data, space)
     request, version = plan.request, plan.version
+    if config.promote != "none":
+        check_alias(config.promote)
     findings = refuse(plan.findings, what=f"{plan.name} is not fitted", force=config.force)
     run = config.run_name or plan.run_name(request_id)
     log.info(
@@ -123,9 +127,35 @@ def _figures(config: UpdateConfig, candidate: Candidate) -> list[Finding | None]
     ]
 
 
+def _promote(config: UpdateConfig, space: Space, version: int) -> str | None:
+    """Point the alias that the user asked for to the version; returns the alias if it points there.
+
+    Not if a contract refuses the version. A retry doesn't move an alias that has moved on.
+    """
+    alias = config.promote
+    if alias == "none":
+        return None
+    moves = history(space, alias)
+    if moves and version in {move.to for move in moves}:
+        return alias if moves[-1].to == version else None
+    refusing = [each["consumer"] for each in space.verdicts(version) if each["verdict"] == "refuse"]
+    if refusing or version != space.latest():
+        why = (
+            f"the contracts of {', '.join(refusing)} refuse it"
+            if refusing
+            else "a newer one is published"
+        )
+        log.warning("%s does not lead to version %d: %s", alias, version, why)
+        return None
+    promote(space, version, alias=alias, why="update", checks=space.verdicts(version))
+    return alias
+
+
 def _report(
     config: UpdateConfig, space: Space, version: int, *, published: str = "now"
 ) -> UpdateReport:
+    promoted = _promote(config, space, version)
+    command = "show" if promoted else "promote"
     manifest, metrics = space.manifest(version), space.metrics(version)
     return UpdateReport(
         space=space.name,
@@ -139,7 +169,8 @@ def _report(
         run=manifest.run_id,
         manifest_sha256=manifest.sha256,
         published=published,
-        next=f"backstay show --registry {config.registry} --space {space.name} {version}",
+        promoted=promoted,
+        next=f"backstay {command} --registry {config.registry} --space {space.name} {version}",
     )
 
 

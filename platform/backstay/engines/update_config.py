@@ -53,6 +53,7 @@ class UpdateConfig:
     force: bool = False  # publish in spite of the guard's findings
     max_recall_loss: NotNegative = RECALL_LOSS
     max_alignment_error: NotNegative = ALIGNMENT_ERROR
+    promote: str = "none"  # alias to point to the new version
 
     def __post_init__(self) -> None:
         check_fields(self)

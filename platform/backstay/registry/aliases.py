@@ -110,7 +110,7 @@ def promote(
         NotFoundError: There is no such version.
         RegistryError: Someone else moved the alias at the same moment.
     """
-    _check_alias(alias)
+    check_alias(alias)
     space.manifest(version)
     moves = history(space, alias)
     if moves and moves[-1].to == version:
@@ -129,7 +129,7 @@ def rollback(
         NotFoundError: There is no such alias, or the version is not there any more.
         RegistryError: It has pointed to one version only.
     """
-    moves = history(space, _check_alias(alias))
+    moves = history(space, check_alias(alias))
     if not moves:
         resolve(space, alias)
     trail = _trail(moves)
@@ -193,7 +193,8 @@ def _records(space: SpaceFiles, alias: str) -> Records[AliasMove]:
     return Records(space.files, f"{space.name}/aliases/{alias}", _move)
 
 
-def _check_alias(alias: str) -> str:
+def check_alias(alias: str) -> str:
+    """Refuse a name that can't be an alias."""
     if alias == LATEST or alias.isdecimal():
         raise UsageError(
             f"alias must be a name such as prod; found {alias}, which means a version by itself."

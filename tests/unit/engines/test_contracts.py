@@ -1,6 +1,7 @@
 """Consumer contracts through the command line, and the whole loop of updates that break them."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -14,7 +15,9 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from backstay.cli import main
+from backstay.engines import estimate
 from backstay.evaluation.consumers.model import Consumer, consumer_network
+from backstay.registry.aliases import aliases, history
 from backstay.registry.contracts import contracts
 from backstay.registry.store import Registry
 
@@ -302,3 +305,101 @@ def test_a_changed_file_of_a_contract_is_refused(registry, items, tmp_path):
     _, verdict = verdict_of(registry)
     assert verdict["verdict"] == "refuse"
     assert "does not match the SHA-256 in its name" in verdict["reason"]
+
+
+# Promotion and dry runs.
+
+
+def aliases_of(registry):
+    space = Registry(registry).space("market")
+    return {name: [move.to for move in history(space, name)] for name in aliases(space)}
+
+
+def test_a_version_without_a_map_is_published_by_force_and_never_promoted(
+    registry, dataset, items, tmp_path
+):
+    exact_model_contract(registry, items, tmp_path, "--tolerance", 0.2)
+    promote = ("promote", "--registry", registry, "--space", "market")
+    moved = json.loads(run(*promote, 1, "--json").stdout)
+    assert [check["verdict"] for check in moved["checks"]] == ["pass"]
+    options = ("--until", 0.7, "--dim", 12, "--method", "no-bc", "--force", "--promote", "prod")
+    forced = update(registry, dataset, *options)
+    assert forced.exit_code == 0
+    assert "prod does not lead to version 2: the contracts of ranking refuse it" in forced.stderr
+    assert json.loads(forced.stdout)["promoted"] is None
+    by_hand = run(*promote, 2)
+    assert by_hand.exit_code == 1
+    assert "ranking: market version 2 has no backward map" in by_hand.stderr
+    assert aliases_of(registry) == {"prod": [1]}
+    assert run(*promote, 2, "--force").exit_code == 0
+    assert aliases_of(registry) == {"prod": [1, 2]}
+
+
+def test_a_good_update_is_promoted_once_and_a_retry_leaves_the_alias_alone(registry, dataset):
+    options = ("--until", 0.7, "--dim", 12, "--promote", "prod")
+    assert run("promote", "--registry", registry, "market", 1).exit_code == 0
+    done = json.loads(update(registry, dataset, *options).stdout)
+    assert (done["promoted"], aliases_of(registry)) == ("prod", {"prod": [1, 2]})
+    assert done["next"].startswith("backstay show ")
+    again = json.loads(update(registry, dataset, *options).stdout)
+    assert (again["promoted"], again["published"]) == ("prod", "by an earlier run")
+    run("rollback", "--registry", registry, "market")
+    late = json.loads(update(registry, dataset, *options).stdout)
+    assert (late["promoted"], aliases_of(registry)) == (None, {"prod": [1, 2, 1]})
+    assert late["next"].startswith("backstay promote ")
+
+
+def test_promoting_to_a_number_is_refused_before_the_fit(registry, dataset):
+    result = update(registry, dataset, "--until", 0.7, "--dim", 12, "--promote", "latest")
+    assert result.exit_code == 2
+    assert "must be a name such as prod" in result.stderr
+    assert "fitting" not in result.stderr
+
+
+def everything(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dry_run_says_what_an_update_costs_and_writes_nothing(registry, dataset):
+    added(registry, "archive")
+    run("promote", "--registry", registry, "market", 1)
+    before = everything(registry)
+    options = ("--until", 0.7, "--dim", 12, "--promote", "prod", "--dry-run")
+    result = update(registry, dataset, *options)
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert everything(registry) == before
+    rows = answer["rows"]
+    assert answer["version"] == 2
+    assert answer["bytes"] > (rows["user"] + rows["item"]) * 12 * 4
+    assert answer["seconds"] >= 0
+    assert answer["memory_mb"] > 50
+    assert answer["estimated"].startswith("measured: the whole fit")
+    assert answer["refused"] == []
+    assert answer["consumers"] == [{"name": "archive", "reads": 0, "contact": "a@b.org"}]
+    assert answer["aliases"] == {"prod": 1}
+    assert answer["moves"] == "prod from version 1 to version 2"
+
+
+def test_a_dry_run_of_a_long_fit_extrapolates(registry, dataset, monkeypatch):
+    monkeypatch.setattr(estimate, "PROBE_SECONDS", 0)
+    result = update(registry, dataset, "--until", 0.7, "--dim", 12, "--dry-run")
+    assert re.match(
+        "extrapolated from the first [0-9]+ of [0-9]+ steps", json.loads(result.stdout)["estimated"]
+    )
+
+
+def test_a_dry_run_lists_what_would_be_refused(registry, dataset):
+    result = update(registry, dataset, "--until", 0.55, "--dim", 6, "--dry-run")
+    assert result.exit_code == 0
+    found = [finding["check"] for finding in json.loads(result.stdout)["refused"]]
+    assert found == ["until", "ids", "dim"]
+    done = update(registry, dataset, "--until", 0.5, "--dim", 8, "--dry-run")
+    answer = json.loads(done.stdout)
+    assert (answer["already_published"], answer["version"]) == (True, 0)
+
+
+def test_a_dry_run_of_a_first_version_makes_no_registry(dataset, tmp_path):
+    result = update(tmp_path / "new", dataset, "--until", 0.5, "--dim", 8, "--dry-run")
+    assert json.loads(result.stdout)["version"] == 0
+    assert not (tmp_path / "new").exists()
