@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3_server import s3
 from tests.support.builders import marketplace
+
+__all__ = ["s3"]  # a fixture
 
 # Before torch is loaded: the products in tests are too small to share among threads, and threads
 # that wait for each other on a busy machine take a hundred times as long.

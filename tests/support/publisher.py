@@ -1,6 +1,7 @@
 """A process that publishes while others do, or is killed while it publishes.
 
-Run as `python -m tests.support.publisher race ROOT RUN RIVAL ROUNDS` or `… kill ROOT`.
+Run as `python -m tests.support.publisher race ROOT RUN RIVAL ROUNDS`, `… kill ROOT`,
+`… kill_s3 URL` or `… crowd ROOT PUBLISHERS VERSIONS`.
 """
 
 import functools
@@ -12,7 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from backstay.errors import VersionExistsError
+import numpy as np
+import pyarrow as pa
+
+from backstay.compat.maps import BackwardMap
+from backstay.errors import RegistryError, VersionExistsError
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
 from backstay.storage import files
@@ -88,6 +93,112 @@ def _kill_at_each(root, phase, stride):
         seen.append(os.WEXITSTATUS(status))
 
 
+def kill_s3(root):
+    """Kill a publisher before its n-th change to the bucket, for every n; then let it run again.
+
+    Each n has a version of its own. Prints, for each kill, whether readers saw the version before
+    the second run. This process never opens the bucket: s3fs does not survive a fork.
+    """
+    from s3fs import S3FileSystem  # noqa: PLC0415
+
+    def space():
+        return Registry(root).space("movies")
+
+    def doomed(n):
+        arm_s3(S3FileSystem, n)
+        small(space(), n + 1, f"doomed-{n}")
+
+    def rerun(n):
+        seen = space().versions()
+        assert seen in (list(range(n + 1)), list(range(n + 2))), seen
+        assert verify(space(), seen[-1]) == []
+        small(space(), n + 1, f"doomed-{n}")
+        assert space().versions() == list(range(n + 2))
+        assert verify(space(), n + 1) == []
+        assert space().drafts() == []
+        return int(n + 1 in seen)
+
+    assert os.waitstatus_to_exitcode(_in_fork(lambda: small(space(), 0, "first"))) == 0
+    published, killed = [], True
+    while killed:
+        n = len(published)
+        killed = os.WIFSIGNALED(_in_fork(functools.partial(doomed, n)))
+        code = os.waitstatus_to_exitcode(_in_fork(functools.partial(rerun, n)))
+        assert code in (0, 1), code
+        published.append(code)
+    print(json.dumps(published))  # noqa: T201
+
+
+def small(space, version, run_id):
+    """Publish a version that takes few requests: model, one part, a map, metrics and a report."""
+    draft = space.draft(version, run_id=run_id)
+    values = np.full((3, 2), version, np.float32)
+    draft.write_model({}, {"w": values}, {})
+    draft.write_table("item", [(pa.array(range(3)), values)])
+    if version:
+        eye = np.eye(2, dtype=np.float32)
+        draft.write_backward(BackwardMap(space.name, version, version - 1, eye))
+    draft.write_metrics({"recall50": version})
+    draft.write_fit_report({"epochs": version})
+    builders.publish(draft)
+
+
+def arm_s3(file_system, n):
+    """Kill this process before its n-th request that changes something."""
+    changes = {"put_object", "copy_object", "delete_object", "delete_objects", "upload_part"}
+    changes |= {"create_multipart_upload", "complete_multipart_upload"}
+    left = iter(range(n))
+    call = file_system._call_s3
+
+    async def counted(self, method, *args, **kwargs):
+        if method in changes and next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await call(self, method, *args, **kwargs)
+
+    file_system._call_s3 = counted
+
+
+def crowd(root, publishers, versions):
+    """Let many processes publish at once until there are enough versions.
+
+    Prints the numbers that each believes to have published.
+    """
+    os.fsync = lambda _: None
+    children = []
+    for publisher in range(int(publishers)):
+        answer, question = os.pipe()
+        if not (pid := os.fork()):
+            try:
+                won = _publish_until(Registry(root).space("movies"), publisher, int(versions))
+                os.write(question, json.dumps(won).encode())
+                os._exit(0)
+            except BaseException as error:  # noqa: BLE001
+                sys.stderr.write(f"{error!r}\n")
+                os._exit(1)
+        os.close(question)
+        children.append((pid, answer))
+    won = []
+    for pid, answer in children:
+        with os.fdopen(answer) as pipe:
+            won.append(json.loads(pipe.read() or "null"))
+        os.waitpid(pid, 0)
+    print(json.dumps(won))  # noqa: T201
+
+
+def _publish_until(space, publisher, enough):
+    won = []
+    while (version := len(space.versions())) < enough:
+        run_id = f"p{publisher}-v{version}"
+        draft = space.draft(version, run_id=run_id)
+        draft.write_model({}, {"w": np.full(3, publisher)}, {})
+        try:
+            builders.publish(draft, dim=3)
+            won.append(version)
+        except (VersionExistsError, RegistryError):
+            draft.discard()
+    return won
+
+
 def _assert_whole(space, latest):
     assert space.versions() == list(range(latest + 1)), space.versions()
     for version in space.versions():
@@ -124,4 +235,5 @@ def _kill_at(n):
 
 
 if __name__ == "__main__":
-    {"race": race, "kill": kill}[sys.argv[1]](*sys.argv[2:])
+    COMMANDS = {"race": race, "kill": kill, "kill_s3": kill_s3, "crowd": crowd}
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

@@ -214,11 +214,11 @@ def open_space(registry: str, space: str) -> "Space":
 
 def _summary(space: "Space", version: int) -> dict[str, object]:
     from backstay.registry.aliases import aliases
-    from backstay.registry.retirement import pinned
+    from backstay.registry.contracts import contracts
 
     readers = {
         "aliases": [name for name, at in aliases(space).items() if at == version],
-        "consumers": [name for name, at in pinned(space).items() if at == version],
+        "consumers": [each.name for each in contracts(space) if each.version == version],
     }
     try:
         manifest = space.manifest(version)

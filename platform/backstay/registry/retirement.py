@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 
 from backstay.errors import CorruptError, NotFoundError, RegistryError
 from backstay.registry.aliases import aliases
+from backstay.registry.contracts import contracts
 from backstay.registry.tables import EmbeddingTable
-from backstay.storage.documents import parse_object
 from backstay.storage.ids import IdKeys
 
 if TYPE_CHECKING:
@@ -137,20 +137,7 @@ def _readers(space: "Space", version: int) -> list[str]:
     read = range(oldest, version + 1)
     named = [f"alias {name} (version {v})" for name, v in aliases(space).items() if v in read]
     return named + [
-        f"consumer {name} (version {v})" for name, v in pinned(space).items() if v in read
+        f"consumer {contract.name} (version {contract.version})"
+        for contract in contracts(space)
+        if contract.version in read
     ]
-
-
-def pinned(space: "Space") -> dict[str, int]:
-    """The active consumer contracts that pin a version: name -> version."""
-    found = {}
-    for name in space.files.folders(f"{space.name}/consumers"):
-        folder = f"{space.name}/consumers/{name}"
-        stems = [file.removesuffix(".json") for file in space.files.find(folder)]
-        numbers = [int(stem) for stem in stems if stem.isdecimal()]
-        if numbers:
-            path = f"{folder}/{max(numbers)}.json"
-            contract = parse_object(space.files.read(path), path=space.files.full(path))
-            if contract.get("state") == "active" and isinstance(contract.get("version"), int):
-                found[name] = int(contract["version"])
-    return found

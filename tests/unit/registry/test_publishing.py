@@ -5,12 +5,13 @@ import subprocess
 
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
-from tests.support.processes import start_python
+from tests.support.processes import environment, start_python
 
 
-def _start(*arguments):
+def _start(*arguments, **variables):
     return start_python(
         *("-m", "tests.support.publisher", *arguments),
+        env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -18,7 +19,7 @@ def _start(*arguments):
 
 
 def _finish(process):
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
     return json.loads(out)
 
@@ -47,3 +48,22 @@ def test_a_publisher_killed_anywhere_leaves_no_half_and_finishes_when_run_again(
     assert len(publishing) > 20
     assert set(publishing) == {0, 1}
     assert publishing == sorted(publishing)  # once there, a version never goes away again
+
+
+def test_a_publisher_killed_at_any_change_to_a_bucket_leaves_the_old_or_the_new_state(s3):
+    published = _finish(_start("kill_s3", f"{s3.bucket()}/registry", **s3.environment))
+    assert len(published) > 21
+    assert set(published) == {0, 1}
+    assert published == sorted(published)
+
+
+def test_of_fifty_publishers_each_version_has_exactly_one(tmp_path):
+    believed = _finish(_start("crowd", tmp_path, 50, 20))
+    assert None not in believed
+    assert sorted(version for won in believed for version in won) == list(range(20))
+    space = Registry(tmp_path).space("movies")
+    assert space.versions() == list(range(20))
+    for publisher, won in enumerate(believed):
+        for version in won:
+            assert space.manifest(version).run_id == f"p{publisher}-v{version}"
+    assert all(verify(space, version) == [] for version in space.versions())

@@ -1,13 +1,12 @@
 """Retiring a version keeps every entity and id readable."""
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from backstay.compat.maps import BackwardMap
 from backstay.errors import NotFoundError, RegistryError
+from backstay.registry import contracts
 from backstay.registry.aliases import promote
 from backstay.registry.retirement import losses
 from tests.support.builders import fill, publish
@@ -24,6 +23,27 @@ def _publish(space, tables, *, mapped=True):
         eye = np.eye(3, dtype=np.float32)
         draft.write_backward(BackwardMap(space.name, version, version - 1, eye))
     publish(draft)
+
+
+def _contract(space, name, *, version):
+    contract = contracts.Contract(
+        name=name,
+        n=0,
+        state="active",
+        contact="them@example.com",
+        version=version,
+        entity="item",
+        metric=None,
+        k=None,
+        baseline=None,
+        tolerance=0.0,
+        policy="refuse",
+        model=None,
+        table=None,
+        who="",
+        when="",
+    )
+    contracts.write(space, contract, {})
 
 
 def test_a_version_whose_ids_are_all_in_a_newer_table_is_retired(space):
@@ -77,10 +97,9 @@ def test_what_an_alias_or_consumer_would_lose_is_never_retired(space, force):
     _publish(space, {"item": [1, 2, 3]})
     _publish(space, {"item": [1]})
     promote(space, 0, alias="stable")
-    contract = {"name": "ads", "version": 1, "state": "active"}
-    space.files.write("movies/consumers/ads/0.json", json.dumps(contract).encode())
-    ended = {"name": "old", "version": 1, "state": "removed"}
-    space.files.write("movies/consumers/old/0.json", json.dumps(ended).encode())
+    for name in ("ads", "old"):
+        _contract(space, name, version=1)
+    contracts.remove(space, "old")
     with pytest.raises(
         RegistryError,
         match=r"read by alias stable \(version 0\), consumer ads \(version 1\), .*2 of its 3 ids",

@@ -1,0 +1,103 @@
+"""A thousand random byte flips over all files of a registry: none is served, none is used."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+
+from backstay.errors import BackstayError
+from backstay.registry import aliases
+from backstay.registry.store import Registry
+from backstay.registry.verify import verify
+from backstay.serving.served import ServedSpace
+from tests.support.builders import fill
+
+FLIPS = 1000
+
+
+def _loads(space):
+    """Every way to read from the space, by name."""
+    loads = {
+        "versions": space.versions,
+        "prod": lambda: space.resolve("prod"),
+        "history": lambda: aliases.history(space, "prod"),
+        "chain": lambda: list(space.chain(2, 0).matrix.flat),
+        "retired": lambda: space.retired(1),
+    }
+    for k in (0, 1, 2):
+        loads |= {
+            f"manifest {k}": lambda k=k: space.manifest(k),
+            f"metrics {k}": lambda k=k: space.metrics(k),
+        }
+    for k in (1, 2):
+        loads[f"map {k}"] = lambda k=k: space.backward_map(k).matrix.tobytes()
+    for k in (0, 2):
+        loads[f"model {k}"] = lambda k=k: _model(space, k)
+        for entity in ("item", "user"):
+            loads[f"{entity} {k}"] = lambda k=k, entity=entity: _table(space, k, entity)
+    return loads
+
+
+def _model(space, version):
+    model = space.model(version)
+    weights = {name: array.tobytes() for name, array in model.weights.items()}
+    return model.config, weights, model.vocabulary
+
+
+def _table(space, version, entity):
+    ids, vectors = space.table(version, entity).read()
+    return ids.to_pylist(), vectors.tobytes()
+
+
+def _served(space, cache):
+    served = ServedSpace.read(space, cache=cache)
+    return {
+        entity: (k, table.sorted_ids.to_pylist(), np.asarray(table.vectors).tobytes())
+        for entity, (k, table) in served.tables.items()
+    } | {k: backward.matrix.tobytes() for k, backward in served.maps.items()}
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    """Three versions, of which one is retired, and an alias that has moved."""
+    space = Registry(tmp_path_factory.mktemp("flips") / "registry").space("movies")
+    fill(space, 3, 4, 5)
+    space.retire(1)
+    for version in (0, 2):
+        aliases.promote(space, version)
+    return space
+
+
+def test_a_thousand_byte_flips_are_detected_or_harmless(space, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    rng = random.Random(0)
+    loads = _loads(space)
+    good = {name: load() for name, load in loads.items()}
+    served = _served(space, tmp_path / "good")
+    files = sorted(space.files.find(""))
+    assert len(files) > 25
+    harmless = set()
+    for flip in range(FLIPS):
+        name = files[flip % len(files)]
+        data = space.files.read(name)
+        changed = bytearray(data)
+        changed[rng.randrange(len(data))] ^= rng.randrange(1, 256)
+        space.files.write(name, bytes(changed))
+        detected = False
+        for what, load in loads.items():
+            try:
+                assert load() == good[what], (name, what)
+            except BackstayError:
+                detected = True
+        if flip % 40 == 0:
+            try:
+                assert _served(space, tmp_path / f"cache-{flip}") == served, name
+            except BackstayError:
+                detected = True
+        if not detected:
+            harmless.add(name.rsplit("/", 1)[1])
+            assert not any(verify(space, k) for k in (0, 1, 2)), name
+        space.files.write(name, data)
+    assert harmless <= {"claim.json", "claim-1.json"}  # nobody reads them once a version is there
+    assert {name: load() for name, load in loads.items()} == good
