@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_server import s3
-from tests.support.builders import marketplace
-
-__all__ = ["s3"]  # a fixture
-
 # Before torch is loaded: the products in tests are too small to share among threads, and threads
 # that wait for each other on a busy machine take a hundred times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tests.support.builders import marketplace
+from tests.support.s3_server import s3
+
+__all__ = ["s3"]  # a fixture
 
 
 @pytest.fixture(scope="session")
