@@ -1,6 +1,7 @@
 """What killed and finished processes left in a registry: found first, removed on request.
 
-Nothing under `versions/` is garbage: a file that a manifest names is never removed.
+A file that a manifest names is never removed. Files of a number that is not published are removed
+only under a claim of its own, so that nobody publishes them meanwhile.
 """
 
 import logging
@@ -11,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from backstay.errors import RegistryError
+from backstay.registry.claims import is_claim, new_nonce
+from backstay.registry.manifest import MANIFEST
 from backstay.registry.staging import staged_drafts
 from backstay.registry.store import Registry, Space
 from backstay.storage.files import TEMPORARY, Files, open_files
@@ -18,7 +21,7 @@ from backstay.storage.processes import is_running
 
 _log = logging.getLogger("backstay.registry")
 
-Kind = Literal["staging", "run", "temporary", "cache"]
+Kind = Literal["staging", "run", "attempt", "temporary", "cache"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +57,40 @@ def find_garbage(
 
 def remove_garbage(registry: Registry, found: list[Garbage]) -> int:
     """Remove what `find_garbage` found; the bytes freed."""
+    freed = 0
     for garbage in found:
         files = open_files(garbage.path) if garbage.kind == "cache" else registry.files
         path = garbage.path.removeprefix(files.root).lstrip("/")
-        if "versions" in PurePosixPath(path).parts[:2]:
-            raise RegistryError(f"{garbage.path} may belong to a version and stays.")
-        files.remove(path)
+        if garbage.kind == "attempt":
+            name, _, version = PurePosixPath(path).parts
+            if not _remove_attempt(Space(files, name, registry.uri), int(version)):
+                _log.warning("%s is left alone: somebody publishes it now", garbage.path)
+                continue
+        else:
+            files.remove(path)
+        freed += garbage.size
         _log.info("removed %s, %d bytes: %s", garbage.path, garbage.size, garbage.why)
-    return sum(garbage.size for garbage in found)
+    return freed
+
+
+def _remove_attempt(space: Space, version: int) -> bool:
+    """Remove the files of a number that is not published; False if it is claimed meanwhile."""
+    log, nonce = space.claims(version), new_nonce()
+    try:
+        if (claim := space.claim(version)) is not None:
+            space.release_claim(version)
+            _log.info("released the claim of %s", claim.holder)
+        mine = log.take(f"gc-{nonce}", nonce=nonce)
+    except RegistryError:
+        return False
+    if mine.nonce != nonce:
+        return False
+    published = space.files.exists(space.path(version, MANIFEST))
+    for file in () if published else space.files.find(space.path(version)):
+        if not is_claim(file):
+            space.files.remove(space.path(version, file))
+    log.release(mine)
+    return not published
 
 
 @dataclass(frozen=True)
@@ -80,6 +109,21 @@ class _Search:
         if published is not None:  # else a manifest can't be read: what is finished is not known
             yield from self._staging(space, published)
             yield from self._runs(space, {run for run, _ in published})
+        yield from self._attempts(space)
+
+    def _attempts(self, space: Space) -> Iterator[Garbage]:
+        """Files of numbers that were claimed and never published."""
+        for name in self.files.folders(f"{space.name}/versions"):
+            path = f"{space.name}/versions/{name}"
+            if not name.isdecimal() or self.files.exists(f"{path}/{MANIFEST}"):
+                continue
+            placed = [size for file, size in self.files.find(path).items() if not is_claim(file)]
+            claim = space.claim(int(name))
+            if claim and (claim.state == "committed" or is_running(claim)):
+                continue  # it will be finished
+            if placed and self._is_old(path):
+                why = f"nobody has gone on publishing it since {self._changed(path):%F %H:%M}"
+                yield Garbage(kind="attempt", path=self.files.full(path), size=sum(placed), why=why)
 
     def _staging(self, space: Space, published: set[tuple[str, int]]) -> Iterator[Garbage]:
         for draft in staged_drafts(space):

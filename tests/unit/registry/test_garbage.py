@@ -8,9 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from backstay.cli import main
+from backstay.registry.claims import Claim
 from backstay.registry.garbage import find_garbage, remove_garbage
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
+from backstay.storage.documents import seal
 from backstay.storage.processes import this_process
 from tests.support.builders import fill, publish, stage
 
@@ -32,6 +34,9 @@ def untidy(registry, monkeypatch, tmp_path):
         stage(movies.draft(2, run_id="lost"))
     files = registry.files
     files.write(".tmp/left", b"half")
+    files.write("movies/versions/2/model.safetensors", b"of a dead attempt")
+    dead = Claim(run_id="lost", time="then", nonce="old", **vars(elsewhere))
+    files.write("movies/versions/2/claim.json", seal(vars(dead), what="a claim"))
     for run in ("run-0", "unfinished"):
         files.write(f"movies/runs/{run}/checkpoint", b"weights")
     for space in ("movies", "dropped"):
@@ -54,6 +59,7 @@ FINISHED = [
     ("staging", "run run-1 has published version 1"),
 ]
 ABANDONED = [
+    ("attempt", "nobody has gone"),
     ("run", "run unfinished has saved no checkpoint"),
     ("staging", "run lost has staged nothing"),
     ("temporary", "a writer left it half-written"),
@@ -66,17 +72,32 @@ def test_only_what_is_finished_or_old_is_garbage(untidy, tmp_path):
 
 
 def test_nothing_that_a_manifest_names_is_removed(untidy, tmp_path):
-    before = {s: untidy.files.find(f"{s}/versions") for s in ("movies", "books")}
+    named = [f"{s}/versions/{k}" for s, k in (("movies", 0), ("movies", 1), ("books", 0))]
+    before = {path: untidy.files.find(path) for path in named}
     found = _found(untidy, tmp_path, -timedelta(minutes=1))
     freed = remove_garbage(untidy, found)
     assert freed == sum(g.size for g in found) > 0
-    assert {s: untidy.files.find(f"{s}/versions") for s in before} == before
-    for name in before:
+    assert {path: untidy.files.find(path) for path in named} == before
+    assert "model.safetensors" not in untidy.files.find("movies/versions/2")
+    for name in ("movies", "books"):
         space = untidy.space(name)
         assert [verify(space, k) for k in space.versions()] == [[]] * len(space.versions())
     assert _found(untidy, tmp_path, -timedelta(minutes=1)) == []
     assert not untidy.files.find("movies/staging")
     assert (tmp_path / "cache" / "movies" / "item" / "vectors.npy").exists()
+    fill(untidy.space("movies"), 5)
+    assert verify(untidy.space("movies"), 2) == []
+
+
+def test_an_attempt_that_somebody_goes_on_with_meanwhile_stays(untidy, tmp_path):
+    found = _found(untidy, tmp_path, -timedelta(minutes=1))
+    space = untidy.space("movies")
+    space.release_claim(2)
+    draft = space.draft(2, run_id="another")
+    stage(draft, dim=5, previous_dim=4)
+    publish(draft)
+    remove_garbage(untidy, found)
+    assert verify(space, 2) == []
 
 
 def test_the_staging_of_a_living_process_stays(registry, monkeypatch, tmp_path):
