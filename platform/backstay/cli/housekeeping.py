@@ -28,7 +28,9 @@ def retire(registry: str, space: str, version: int, reason: str, force: bool) ->
     Its vectors can still be read as a virtual version, out of the newest table. Refused where an id
     would be lost.
     """
-    return open_space(registry, space).retire(version, reason=reason, force=force)
+    from backstay.registry.retirement import retire as retire_version
+
+    return retire_version(open_space(registry, space), version, reason=reason, force=force)
 
 
 @click.command(cls=Command, example="backstay gc --registry registry --older-than 48 --yes")
@@ -53,7 +55,7 @@ def gc(registry: str, older_than: float, cache: Path | None, yes: bool) -> objec
     file of a published version is never removed.
     """
     from backstay.registry.garbage import find_garbage, remove_garbage
-    from backstay.serving.config import cache_folder, default_cache
+    from backstay.serving.cache import cache_folder, default_cache
 
     opened = open_registry(registry)
     found = find_garbage(

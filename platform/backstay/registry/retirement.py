@@ -1,39 +1,62 @@
-"""Retiring a version: what it would make unreadable, and the record of it."""
+"""Retiring a version, which removes its tables and model, and the check of what it would lose."""
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter
 
 from backstay.errors import CorruptError, NotFoundError, RegistryError
 from backstay.registry.aliases import aliases
 from backstay.registry.contracts import contracts
+from backstay.registry.manifest import MODEL, RETIRED, now
+from backstay.registry.store import Retirement, Space
 from backstay.registry.tables import EmbeddingTable
+from backstay.storage.documents import seal
 from backstay.storage.ids import IdKeys
 
-if TYPE_CHECKING:
-    from backstay.registry.store import Space
+_log = logging.getLogger("backstay.registry")
 
 _EXAMPLES = 3  # ids that a message names
 
 
-@dataclass(frozen=True, kw_only=True)
-class Retirement:
-    """The content of `retired.json`."""
+def retire(space: Space, version: int, *, reason: str = "", force: bool = False) -> Retirement:
+    """Remove a version's tables and model.
 
-    reason: str
-    retired: str  # UTC, ISO 8601
-    removed: tuple[str, ...]  # files that are gone
-    freed: int  # bytes
+    Its manifest, metrics and backward map stay: it becomes a virtual version, read out of the
+    latest table, and chains through it still compose. If it is killed half-way, repeat it.
+
+    Raises:
+        RegistryError: It is the latest version; or some of its ids could not be read any more
+            (`force` retires it anyway, unless an alias or a consumer reads them).
+    """
+    manifest = space.manifest(version)
+    if version == space.latest():
+        raise RegistryError(
+            f"version {version} is the latest of {space.name}: older versions are read out of "
+            "its tables. Publish a newer one first."
+        )
+    if not space.retired(version):  # or it was killed half-way
+        refuse_losses(space, version, force=force)
+    removed = {
+        name: entry.size
+        for name, entry in manifest.files.items()
+        if name == MODEL or name.startswith("tables/")
+    }
+    retirement = Retirement(
+        reason=reason, retired=now(), removed=tuple(removed), freed=sum(removed.values())
+    )
+    data = seal(asdict(retirement), what="a retirement")
+    if not space.files.create(space.path(version, RETIRED), data):
+        retirement = space.retired(version) or retirement
+    space.files.remove(space.path(version, MODEL))
+    space.files.remove(space.path(version, "tables"))
+    _log.info("retired %s version %d: %d bytes", space.name, version, retirement.freed)
+    return retirement
 
 
-RETIREMENT = TypeAdapter(Retirement)
-
-
-def refuse_losses(space: "Space", version: int, *, force: bool) -> None:
+def refuse_losses(space: Space, version: int, *, force: bool) -> None:
     """RegistryError where retiring a version would make vectors unreadable.
 
     `force` accepts the loss, unless an alias or an active consumer reads what would be lost.
@@ -55,7 +78,7 @@ def refuse_losses(space: "Space", version: int, *, force: bool) -> None:
         )
 
 
-def losses(space: "Space", version: int) -> list[str]:
+def losses(space: Space, version: int) -> list[str]:
     """Why vectors of a version could not be read any more without its own tables; empty: all can.
 
     The vectors of an entity stay readable where a newer version has its table with every id, and
@@ -68,7 +91,7 @@ def losses(space: "Space", version: int) -> list[str]:
     ]
 
 
-def _loss(space: "Space", version: int, entity: str) -> str | None:
+def _loss(space: Space, version: int, entity: str) -> str | None:
     newer = _newest_table(space, entity, above=version)
     if newer is None:
         return "no newer version has a table of it"
@@ -86,7 +109,7 @@ def _loss(space: "Space", version: int, entity: str) -> str | None:
     return f"{count} of its {older.rows} ids, such as {shown}, are not in version {newer.version}"
 
 
-def _newest_table(space: "Space", entity: str, *, above: int) -> EmbeddingTable | None:
+def _newest_table(space: Space, entity: str, *, above: int) -> EmbeddingTable | None:
     """The table out of which older versions are read."""
     for newer in reversed([v for v in space.versions() if v > above]):
         try:
@@ -125,7 +148,7 @@ def _missing_ids(older: EmbeddingTable, newer: EmbeddingTable) -> tuple[int, lis
     return count, examples
 
 
-def _readers(space: "Space", version: int) -> list[str]:
+def _readers(space: Space, version: int) -> list[str]:
     """The aliases and active consumers that read `version`, or an older one out of its tables."""
     oldest = version
     while oldest:

@@ -12,11 +12,13 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from backstay.compat.maps import BackwardMap, compose, identity
-from backstay.errors import MapMismatchError, NotFoundError, RegistryError
+from backstay.errors import MapMismatchError, NotFoundError
 from backstay.registry.aliases import resolve
 from backstay.registry.draft import Draft
 from backstay.registry.manifest import (
@@ -28,18 +30,29 @@ from backstay.registry.manifest import (
     RETIRED,
     Manifest,
     check_name,
-    now,
 )
-from backstay.registry.retirement import RETIREMENT, Retirement, refuse_losses
 from backstay.registry.space_files import SpaceFiles, spaces
 from backstay.registry.staging import StagedDraft, staged_drafts
 from backstay.registry.tables import EmbeddingTable
 from backstay.registry.tensors import StoredModel, decode_map, decode_model
 from backstay.storage.digests import check_bytes
-from backstay.storage.documents import JsonObject, parse_object, parse_sealed, seal
+from backstay.storage.documents import JsonObject, parse_object, parse_sealed
 from backstay.storage.files import open_files
 
 _log = logging.getLogger("backstay.registry")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retirement:
+    """The content of `retired.json`."""
+
+    reason: str
+    retired: str  # UTC, ISO 8601
+    removed: tuple[str, ...]  # files that are gone
+    freed: int  # bytes
+
+
+_retirement = TypeAdapter(Retirement)
 
 
 class Registry:
@@ -190,42 +203,7 @@ class Space(SpaceFiles):
             data = self.files.read(path)
         except FileNotFoundError:
             return None
-        return parse_sealed(RETIREMENT, data, path=self.files.full(path), unsealed=True)
-
-    def retire(self, version: int, *, reason: str = "", force: bool = False) -> Retirement:
-        """Remove a version's tables and model.
-
-        Its manifest, metrics and backward map stay: it becomes a virtual version, read out of the
-        latest table, and chains through it still compose. If it is killed half-way, repeat it.
-
-        Raises:
-            RegistryError: It is the latest version; or some of its ids could not be read any more
-                (`force` retires it anyway, unless an alias or a consumer reads them).
-        """
-        manifest = self.manifest(version)
-        latest = self.latest()
-        if version == latest:
-            raise RegistryError(
-                f"version {version} is the latest of {self.name}: older versions are read out of "
-                "its tables. Publish a newer one first."
-            )
-        if not self.retired(version):  # or it was killed half-way
-            refuse_losses(self, version, force=force)
-        removed = {
-            name: entry.size
-            for name, entry in manifest.files.items()
-            if name == MODEL or name.startswith("tables/")
-        }
-        retirement = Retirement(
-            reason=reason, retired=now(), removed=tuple(removed), freed=sum(removed.values())
-        )
-        data = seal(asdict(retirement), what="a retirement")
-        if not self.files.create(self.path(version, RETIRED), data):
-            retirement = self.retired(version) or retirement
-        self.files.remove(self.path(version, MODEL))
-        self.files.remove(self.path(version, "tables"))
-        _log.info("retired %s version %d: %d bytes", self.name, version, retirement.freed)
-        return retirement
+        return parse_sealed(_retirement, data, path=self.files.full(path), unsealed=True)
 
     def _read(self, manifest: Manifest, name: str, *, what: str) -> bytes:
         """A small file of a version; CorruptError unless it has the manifest's size and hash."""

@@ -1,11 +1,8 @@
 """Settings of the service."""
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Self
 
-from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from backstay.errors import UsageError
@@ -23,16 +20,6 @@ def check_max_ids(max_ids: int) -> int:
         return TypeAdapter(MaxIds).validate_python(max_ids)
     except ValidationError as error:
         raise _usage_error(error, name="max_ids") from None
-
-
-def default_cache() -> str:
-    """The default folder for copies of tables: $XDG_CACHE_HOME/backstay or ~/.cache/backstay."""
-    return str(user_cache_path("backstay"))
-
-
-def cache_folder(cache: str | Path, registry: str) -> Path:
-    """The folder in `cache` for the tables of one registry, a path or URL."""
-    return Path(cache) / hashlib.sha256(registry.encode()).hexdigest()[:16]
 
 
 class ServiceConfig(BaseModel):

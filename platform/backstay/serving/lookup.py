@@ -15,7 +15,7 @@ import pyarrow as pa
 from backstay.compat.maps import Vectors
 from backstay.errors import BackstayError, CorruptError, NotFoundError, UsageError
 from backstay.registry.store import Registry
-from backstay.serving.config import cache_folder
+from backstay.serving.cache import cache_folder
 from backstay.serving.description import SpaceDescription
 from backstay.serving.mapped import MappedTable
 from backstay.serving.served import ServedSpace

@@ -24,7 +24,8 @@ from backstay.errors import ServiceError, UsageError
 from backstay.ray_output import log_folder, log_prints, quiet_ray
 from backstay.registry.store import Registry
 from backstay.serving.app import build_app
-from backstay.serving.config import MAX_IDS, ServiceConfig, default_cache
+from backstay.serving.cache import default_cache
+from backstay.serving.config import MAX_IDS, ServiceConfig
 from backstay.serving.lookup import Lookup
 
 with warnings.catch_warnings():

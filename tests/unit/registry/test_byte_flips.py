@@ -8,6 +8,7 @@ import pytest
 
 from backstay.errors import BackstayError
 from backstay.registry import aliases
+from backstay.registry.retirement import retire
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
 from backstay.serving.served import ServedSpace
@@ -63,7 +64,7 @@ def space(tmp_path_factory):
     """Three versions, of which one is retired, and an alias that has moved."""
     space = Registry(tmp_path_factory.mktemp("flips") / "registry").space("movies")
     fill(space, 3, 4, 5)
-    space.retire(1)
+    retire(space, 1)
     for version in (0, 2):
         aliases.promote(space, version)
     return space

@@ -8,7 +8,7 @@ from backstay.compat.maps import BackwardMap
 from backstay.errors import NotFoundError, RegistryError
 from backstay.registry import contracts
 from backstay.registry.aliases import promote
-from backstay.registry.retirement import losses
+from backstay.registry.retirement import losses, retire
 from tests.support.builders import fill, publish
 
 
@@ -50,16 +50,16 @@ def test_a_version_whose_ids_are_all_in_a_newer_table_is_retired(space):
     _publish(space, {"item": [1, 2, 3, 4, 5], "user": ["a", "b"]})
     _publish(space, {"item": [5, 4, 3, 2, 1, 0], "user": ["b", "c", "a"]})
     assert losses(space, 0) == []
-    assert space.retire(0).freed > 0
+    assert retire(space, 0).freed > 0
 
 
 def test_the_only_table_of_an_entity_is_not_removed(space):
     _publish(space, {"item": [1], "shop": [7, 8]})
     _publish(space, {"item": [1]})
     with pytest.raises(RegistryError, match=r"shop: no newer version has a table of it.*--force"):
-        space.retire(0)
+        retire(space, 0)
     assert space.table(0, "shop").read()[0].to_pylist() == [7, 8]
-    space.retire(0, force=True)
+    retire(space, 0, force=True)
     with pytest.raises(NotFoundError):
         space.table(0, "shop")
 
@@ -70,7 +70,7 @@ def test_ids_that_would_be_lost_are_counted_and_named(space):
     with pytest.raises(
         RegistryError, match=r"5 of its 20 ids, such as 'i0', 'i1', 'i2', are not in version 1"
     ):
-        space.retire(0)
+        retire(space, 0)
 
 
 def test_the_newest_table_decides_as_it_does_for_the_service(space):
@@ -78,7 +78,7 @@ def test_the_newest_table_decides_as_it_does_for_the_service(space):
     _publish(space, {"item": [1, 2]})
     _publish(space, {"item": [1]})
     assert losses(space, 0) == ["item: 1 of its 2 ids, such as 2, are not in version 2"]
-    space.retire(2 - 1, force=True)
+    retire(space, 2 - 1, force=True)
     assert losses(space, 0) == ["item: 1 of its 2 ids, such as 2, are not in version 2"]
 
 
@@ -104,13 +104,13 @@ def test_what_an_alias_or_consumer_would_lose_is_never_retired(space, force):
         RegistryError,
         match=r"read by alias stable \(version 0\), consumer ads \(version 1\), .*2 of its 3 ids",
     ):
-        space.retire(1, force=force)
+        retire(space, 1, force=force)
     assert space.retired(1) is None
 
 
 def test_a_retirement_that_was_killed_half_way_is_repeated(space):
     fill(space, 3, 4)
-    space.retire(0)
+    retire(space, 0)
     space.files.write(space.path(0, "tables/item/part-00000.parquet"), b"left")
-    space.retire(0)
+    retire(space, 0)
     assert "tables/item/part-00000.parquet" not in space.files.find(space.path(0))

@@ -21,6 +21,7 @@ from backstay.errors import (
     UsageError,
     VersionExistsError,
 )
+from backstay.registry.retirement import retire
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
 from tests.support.builders import fill, publish, stage
@@ -430,7 +431,7 @@ def test_a_store_without_exclusive_create_is_refused(space):
 def test_a_retired_version_lives_on_through_the_chain(space):
     fill(space, 3, 4, 5)
     before = space.chain(2, 0).matrix
-    retirement = space.retire(1, reason="storage")
+    retirement = retire(space, 1, reason="storage")
 
     assert retirement.reason == "storage"
     assert retirement.freed > 0
@@ -442,13 +443,13 @@ def test_a_retired_version_lives_on_through_the_chain(space):
         with pytest.raises(NotFoundError, match=r"was retired on .* through chain\(2, 1\)"):
             ask()
     assert all(verify(space, k) == [] for k in (0, 1, 2))
-    assert space.retire(1, reason="again").reason == "storage"
+    assert retire(space, 1, reason="again").reason == "storage"
 
 
 def test_the_latest_version_cannot_be_retired(space):
     fill(space, 3)
     with pytest.raises(RegistryError, match="is the latest"):
-        space.retire(0)
+        retire(space, 0)
 
 
 def test_a_version_that_no_chain_reaches_is_retired_only_by_force(space):
@@ -457,9 +458,9 @@ def test_a_version_that_no_chain_reaches_is_retired_only_by_force(space):
     stage(draft)
     publish(draft, method="no-bc")
     with pytest.raises(RegistryError, match="would lose its vectors"):
-        space.retire(0)
+        retire(space, 0)
     assert space.retired(0) is None
-    space.retire(0, force=True)
+    retire(space, 0, force=True)
     with pytest.raises(NotFoundError, match="retired"):
         space.table(0, "item")
 

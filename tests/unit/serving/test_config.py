@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import UsageError
-from backstay.serving.config import ServiceConfig, default_cache
+from backstay.serving.cache import default_cache
+from backstay.serving.config import ServiceConfig
 
 
 def test_a_configuration_comes_out_of_yaml_or_a_command_lines_strings():

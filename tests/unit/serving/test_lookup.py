@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from backstay.errors import MissingMapError, NotFoundError, UsageError
+from backstay.registry.retirement import retire
 from backstay.registry.store import Registry
 from backstay.serving.lookup import Lookup
 from tests.support import served
@@ -81,7 +82,7 @@ def test_the_description_says_what_is_there(lookup):
 
 def test_retired_versions_stay_readable(tmp_path):
     registry = served.build(tmp_path / "registry")
-    registry.space(SPACE).retire(0)
+    retire(registry.space(SPACE), 0)
     with Lookup(registry, cache=tmp_path / "cache") as lookup:
         found = lookup.vectors(SPACE, "user", USERS.tolist(), version=0)
     expected = slowly("user", USERS.tolist(), version=0, source=2)
