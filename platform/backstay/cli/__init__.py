@@ -16,6 +16,7 @@ from backstay.cli import (
     demo,
     housekeeping,
     service,
+    updates,
     versions,
 )
 
@@ -25,7 +26,13 @@ _GROUPS = (
     ("Comparison", comparison.COMMANDS),
     (
         "Versions",
-        (*versions.COMMANDS, *aliases.COMMANDS, *consumers.COMMANDS, *housekeeping.COMMANDS),
+        (
+            *updates.COMMANDS,
+            *versions.COMMANDS,
+            *aliases.COMMANDS,
+            *consumers.COMMANDS,
+            *housekeeping.COMMANDS,
+        ),
     ),
     ("Conversion and look-up", (*conversion.COMMANDS, *service.COMMANDS)),
 )

@@ -1,4 +1,4 @@
-"""Verbs on the versions of a space: fit, list, show, verify."""
+"""Verbs on the versions of a space: list, show, verify."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,120 +14,6 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from backstay.registry.store import Registry, Space
-
-
-@click.command(
-    cls=Command,
-    example="backstay update --registry registry --space movies --dataset datasets/ml-25m "
-    "--until 0.6 --dim 320",
-)
-@options.space
-@click.option("--dataset", required=True, type=options.DATASET, help="Dataset folder.")
-@click.option(
-    "--until",
-    required=True,
-    type=options.POSITION,
-    metavar="T",
-    help="Train up to this position on the timeline, 0 to 1.",
-)
-@click.option(
-    "--window", type=options.POSITION, help="Length of the timeline after T to evaluate on."
-)
-@click.option("--method", default="bc-aligner", help="Update method.")
-@click.option(
-    "--weight", type=float, help="λ, the weight of the alignment loss.  [default: fast 1, paper 16]"
-)
-@click.option(
-    "--dim",
-    type=options.POSITIVE,
-    help="Dimension of the vectors.  [default: wider than the version before]",
-)
-@click.option("--layers", type=options.POSITIVE, help="Layers of the model.  [default: 2, later 3]")
-@options.profile
-@click.option(
-    "--architecture",
-    type=click.Choice(["pinsage", "lightgcn", "factorisation"]),
-    default="pinsage",
-    help="Embedding model.",
-)
-@click.option(
-    "--epochs", type=options.POSITIVE, help="Epochs of the fit.  [default: the profile's]"
-)
-@click.option("--batch-size", type=options.POSITIVE, help="Training triples per optimiser step.")
-@options.epochs_between
-@click.option(
-    "--sampling",
-    type=click.Choice(["auto", "full", "neighbours"]),
-    help="Train on the whole graph, or on sampled neighbours.  [default: by the graph's size]",
-)
-@click.option("--fan-out", type=options.POSITIVE, help="Neighbours sampled per node and layer.")
-@click.option(
-    "--groups",
-    type=options.POSITIVE,
-    help="Sampled graphs in a batch; at most this many workers share it.",
-)
-@options.seed
-@click.option(
-    "--workers",
-    type=options.WORKERS,
-    help="Training workers, or MIN:MAX of them; 0: this process.  [default: 0; on a cluster 1]",
-)
-@click.option("--gpu", is_flag=True, help="Give each worker one GPU.")
-@click.option("--checkpoints", metavar="URI", help="Folder or URL for checkpoints.")
-@click.option(
-    "--checkpoint-seconds", type=options.SECONDS, help="Most seconds of work that a crash may lose."
-)
-@click.option(
-    "--log-dir", type=options.FOLDER, help="Folder for TensorBoard events and fit_report.json."
-)
-@click.option(
-    "--run-name",
-    help="Name of the run. The same name resumes it after a crash; a new one publishes a request "
-    "again that was published already.",
-)
-@click.option(
-    "--max-recall-loss",
-    type=click.FloatRange(min=0),
-    help="Refuse a version whose Recall@50 is lower than that of the version before by more than "
-    "this share.  [default: 0.1]",
-)
-@click.option(
-    "--max-alignment-error",
-    type=click.FloatRange(min=0),
-    help="Refuse a version whose converted vectors are off by more than this share of their "
-    "spread.  [default: 0.5]",
-)
-@click.option("--force", is_flag=True, help="Publish in spite of what the guard finds.")
-@click.option(
-    "--promote",
-    default="none",
-    metavar="ALIAS|none",
-    help="Alias to point to the new version, such as prod.",
-)
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Say what it would cost and whom it would affect. Begins the fit; writes nothing.",
-)
-def update(dry_run: bool, **settings: object) -> object:
-    """Fit the next version and publish it.
-
-    Trains the model and its map back to the version before on the timeline up to T, evaluates both
-    and publishes them. Run the same command again after a crash: it resumes from the last
-    checkpoint. After success, the same command publishes nothing more.
-
-    Refuses, without --force, what would harm readers of older versions.
-    """
-    from backstay.engines.update_config import UpdateConfig
-
-    config = UpdateConfig(**options.given(settings))
-    if dry_run:
-        from backstay.engines.estimate import estimate
-
-        return estimate(config)
-    from backstay.engines.update import update as run
-
-    return run(config)
 
 
 @click.command(cls=Command, example="backstay versions --registry registry --space movies")
@@ -266,4 +152,4 @@ def _tree(space: str, rows: list[dict[str, object]]) -> "Tree":
     return root
 
 
-COMMANDS = (update, versions, show, verify)
+COMMANDS = (versions, show, verify)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
@@ -43,7 +44,7 @@ class Candidate:
             space=space,
             version=self.version,
             dim=self.z.shape[1],
-            tables={entity: [batch] for entity, batch in self.tables.items()},
+            tables={entity: partial(iter, [batch]) for entity, batch in self.tables.items()},
             backward=self.backward,
         )
 

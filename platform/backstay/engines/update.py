@@ -15,6 +15,7 @@ from backstay.engines.update_plan import plan_update, published_request
 from backstay.engines.watch import watching
 from backstay.errors import UsageError
 from backstay.evaluation.contracts.check import run_contracts
+from backstay.evaluation.contracts.promote import promote_new
 from backstay.evaluation.guard import (
     Finding,
     broken_contract,
@@ -22,7 +23,7 @@ from backstay.evaluation.guard import (
     worse_alignment,
     worse_recall,
 )
-from backstay.registry.aliases import check_alias, history, promote
+from backstay.registry.aliases import check_alias
 from backstay.registry.draft import Draft
 from backstay.registry.manifest import FIT_REPORT
 from backstay.registry.store import Registry, Space
@@ -127,34 +128,10 @@ def _figures(config: UpdateConfig, candidate: Candidate) -> list[Finding | None]
     ]
 
 
-def _promote(config: UpdateConfig, space: Space, version: int) -> str | None:
-    """Point the alias that the user asked for to the version; returns the alias if it points there.
-
-    Not if a contract refuses the version. A retry doesn't move an alias that has moved on.
-    """
-    alias = config.promote
-    if alias == "none":
-        return None
-    moves = history(space, alias)
-    if moves and version in {move.to for move in moves}:
-        return alias if moves[-1].to == version else None
-    refusing = [each["consumer"] for each in space.verdicts(version) if each["verdict"] == "refuse"]
-    if refusing or version != space.latest():
-        why = (
-            f"the contracts of {', '.join(refusing)} refuse it"
-            if refusing
-            else "a newer one is published"
-        )
-        log.warning("%s does not lead to version %d: %s", alias, version, why)
-        return None
-    promote(space, version, alias=alias, why="update", checks=space.verdicts(version))
-    return alias
-
-
 def _report(
     config: UpdateConfig, space: Space, version: int, *, published: str = "now"
 ) -> UpdateReport:
-    promoted = _promote(config, space, version)
+    promoted = promote_new(space, version, alias=config.promote, why="update")
     command = "show" if promoted else "promote"
     manifest, metrics = space.manifest(version), space.metrics(version)
     return UpdateReport(

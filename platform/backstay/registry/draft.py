@@ -93,6 +93,10 @@ class Draft:
         """Stage the table of an entity; `batches` and errors as in `write_table_parts`."""
         self._staged.write_table(check_name(entity, what="an entity"), batches, part_rows=part_rows)
 
+    def table(self, entity: str) -> EmbeddingTable:
+        """The staged table of an entity."""
+        return next(table for table in self._tables() if table.entity == entity)
+
     def write_metrics(self, metrics: Mapping[str, object]) -> None:
         """Stage the metrics, a JSON object."""
         self._staged.write(METRICS, canonical_json(dict(metrics), what="metrics"))

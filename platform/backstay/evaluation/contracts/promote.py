@@ -1,5 +1,6 @@
 """Moving an alias to a version only if the consumers' contracts allow it."""
 
+import logging
 from dataclasses import asdict
 
 from backstay.errors import RegistryError
@@ -8,6 +9,8 @@ from backstay.evaluation.contracts.vectors import PublishedVectors
 from backstay.registry import aliases
 from backstay.registry.aliases import AliasMove
 from backstay.registry.store import Space
+
+_log = logging.getLogger("backstay.registry")
 
 
 def promote_checked(
@@ -30,3 +33,25 @@ def promote_checked(
     return aliases.promote(
         space, version, alias=alias, why=why, checks=[asdict(verdict) for verdict in verdicts]
     )
+
+
+def promote_new(space: Space, version: int, *, alias: str, why: str) -> str | None:
+    """Point an alias to a version that was just published; the alias if it points there, else None.
+
+    `alias` "none" means no alias. Nothing moves if a contract refused the version, and a retry
+    doesn't move an alias that has moved on.
+    """
+    if alias == "none":
+        return None
+    moves = aliases.history(space, alias)
+    if version in {move.to for move in moves}:
+        return alias if moves[-1].to == version else None
+    verdicts = space.verdicts(version)
+    refusing = [each["consumer"] for each in verdicts if each["verdict"] == "refuse"]
+    if refusing or version != space.latest():
+        refused = f"the contracts of {', '.join(refusing)} refuse it"
+        reason = refused if refusing else "a newer one is published"
+        _log.warning("%s does not lead to version %d: %s", alias, version, reason)
+        return None
+    aliases.promote(space, version, alias=alias, why=why, checks=verdicts)
+    return alias

@@ -1,6 +1,6 @@
 """Vectors of a version, published or not, in the space of an older version."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -55,7 +55,7 @@ class CandidateVectors:
     space: Space
     version: int
     dim: int
-    tables: Mapping[str, Iterable[Batch]]  # each can be iterated over more than once
+    tables: Mapping[str, Callable[[], Iterable[Batch]]]  # reads the table of an entity
     backward: BackwardMap | None  # to the version before
 
     def batches(self, entity: str) -> Iterable[Batch]:
@@ -65,7 +65,7 @@ class CandidateVectors:
                 f"{self.space.name} version {self.version} has no table of {entity}; it has "
                 f"{', '.join(self.tables)}."
             )
-        return self.tables[entity]
+        return self.tables[entity]()
 
     def map_to(self, target: int) -> BackwardMap:
         """The candidate's map, and the published chain after it."""

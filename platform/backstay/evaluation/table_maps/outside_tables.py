@@ -62,7 +62,7 @@ class OutsideTable:
             path, mode="w+", dtype=np.float32, shape=(len(wanted), self.dim)
         )
         done = 0
-        for ids, vectors in self._batches():
+        for ids, vectors in self.batches():
             self._check_finite(ids, vectors, first_row=done)
             keys = self.keys[done : done + len(ids)]
             done += len(ids)
@@ -72,11 +72,12 @@ class OutsideTable:
         values.flush()
         return values
 
-    def _batches(self) -> Iterator[tuple[pa.Array, Float32]]:
+    def batches(self) -> Iterator[tuple[pa.Array, Float32]]:
+        """Ids and vectors of all rows, in their order."""
         done = 0
         rows = max(1, BATCH_BYTES // (8 * self.dim))
         for part, batch in _read(self.files, self.parts, rows=rows):
-            yield batch.column("id"), _vectors(batch, part, dim=self.dim, first_row=done)
+            yield batch.column("id"), batch_vectors(batch, part, dim=self.dim, first_row=done)
             done += len(batch)
 
     def _check_finite(self, ids: pa.Array, vectors: Float32, *, first_row: int) -> None:
@@ -95,7 +96,11 @@ def open_outside_table(path: str | Path) -> OutsideTable:
     Raises InputError if the table breaks the format or has no rows.
     """
     files = open_files(path)
-    parts = _parts(files, str(path))
+    return outside_table(files, _parts(files, str(path)), str(path))
+
+
+def outside_table(files: Files, parts: tuple[str, ...], path: str) -> OutsideTable:
+    """`open_outside_table` for given files; `path` names the table in messages."""
     id_type = dim = None
     for part in parts:
         full = files.full(part)
@@ -117,7 +122,7 @@ def open_outside_table(path: str | Path) -> OutsideTable:
             raise InputError(f"{part} has a row without an id (null); leave it out.")
         keys.append(_keys(ids))
     table = OutsideTable(
-        path=str(path),
+        path=path,
         files=files,
         parts=parts,
         id_type=id_type,
@@ -126,7 +131,7 @@ def open_outside_table(path: str | Path) -> OutsideTable:
     )
     # Two ids with equal hashes (in 3 of 10⁶ tables of 10⁷ rows) pass: the later row is used.
     again = _read(files, parts, rows=_ID_ROWS, columns=("id",))
-    refuse_duplicates(table.keys, (batch.column("id") for _, batch in again), table=str(path))
+    refuse_duplicates(table.keys, (batch.column("id") for _, batch in again), table=path)
     logger.info("%s: %s rows of %s dimensions", path, f"{len(table.keys):,}", dim)
     return table
 
@@ -206,7 +211,7 @@ def _dim(file: ParquetFile, path: str) -> int | None:
     return len(first)
 
 
-def _vectors(batch: pa.RecordBatch, part: str, *, dim: int, first_row: int) -> Float32:
+def batch_vectors(batch: pa.RecordBatch, part: str, *, dim: int, first_row: int) -> Float32:
     """The vectors of a record batch, (n, D); InputError if a row has none or another length."""
     column = batch.column("embedding")
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)

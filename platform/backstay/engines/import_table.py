@@ -1,0 +1,217 @@
+"""`backstay import`: an outside table becomes the next version of a space."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import cast
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from backstay.engines.candidate import Comparison, compare_with_before
+from backstay.engines.import_map import FittedMap, fit_map
+from backstay.engines.import_source import read_source
+from backstay.engines.update_plan import published_request
+from backstay.errors import UsageError
+from backstay.evaluation import guard
+from backstay.evaluation.contracts.check import run_contracts
+from backstay.evaluation.contracts.promote import promote_new
+from backstay.evaluation.contracts.vectors import CandidateVectors
+from backstay.registry.contracts import contracts
+from backstay.registry.draft import Draft
+from backstay.registry.manifest import Manifest
+from backstay.registry.store import Registry, Space
+from backstay.registry.tables import Batch, EmbeddingTable
+from backstay.storage.documents import JsonObject
+
+log = logging.getLogger("backstay.update")
+
+METHOD = "import"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """One import, as the user asks for it."""
+
+    registry: str
+    space: str
+    tables: tuple[str, ...]  # path or URL of each table
+    entities: tuple[str, ...] = ()  # of each table; (): the files' names
+    ids: Path | None = None  # of a table *.npy
+    no_map: bool = False
+    force: bool = False
+    max_alignment_error: float = guard.ALIGNMENT_ERROR
+    promote: str = "none"
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Entity -> path."""
+        names = self.entities or tuple(Path(path).stem for path in self.tables)
+        if len(names) != len(self.tables) or len(set(names)) != len(names):
+            raise UsageError(
+                f"expected one --entity for each of the {len(self.tables)} tables, all different; "
+                f"found {', '.join(names)}."
+            )
+        if self.ids and len(names) > 1:
+            raise UsageError("--ids goes with one --table alone. Import Parquet files instead.")
+        return dict(zip(names, self.tables, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportReport:
+    """The result of an import."""
+
+    space: str
+    version: int
+    dim: int
+    rows: dict[str, int]  # per entity
+    metrics: Mapping[str, object]
+    comparison: list[Comparison]
+    contracts: list[JsonObject]
+    manifest_sha256: str
+    published: str = field(compare=False)  # now, or by an earlier run
+    promoted: str | None = field(compare=False)
+    next: str = field(compare=False)
+
+
+def import_tables(config: ImportConfig) -> ImportReport:
+    """Publish outside tables as the next version, with a map to the version before.
+
+    The same tables imported again publish nothing more.
+
+    Raises:
+        InputError: A table breaks its format, or shares too few ids with the version before.
+        RegistryError: The guard or a contract refuses the version.
+    """
+    space = Registry(config.registry).space(config.space)
+    versions = space.versions()
+    parent = space.manifest(versions[-1]) if versions else None
+    version = parent.version + 1 if parent else 0
+    draft = space.draft(version, run_id=f"{METHOD}-{uuid4().hex[:12]}")
+    try:
+        request = _stage(config, draft)
+        done = published_request(space, request, run_name=None)
+        if done:
+            log.info("these tables were imported already, as version %d", done.version)
+            version = done.version
+        else:
+            _publish(config, space, draft, parent, request=request)
+    finally:
+        draft.discard()
+    return _report(config, space, version, published="by an earlier run" if done else "now")
+
+
+def _stage(config: ImportConfig, draft: Draft) -> str:
+    """Stage all tables; a hash of what they hold and of the settings."""
+    digest = hashlib.sha256(json.dumps([sorted(config.sources), config.no_map]).encode())
+    for entity, path in sorted(config.sources.items()):
+        draft.write_table(entity, _hashed(read_source(path, config.ids), digest))
+    return digest.hexdigest()[:16]
+
+
+def _hashed(batches: Iterator[Batch], digest: "hashlib._Hash") -> Iterator[Batch]:
+    for ids, values in batches:
+        if pa.types.is_integer(ids.type):
+            digest.update(ids.fill_null(0).to_numpy(zero_copy_only=False).tobytes())
+        else:
+            digest.update(
+                pc.binary_length(ids).fill_null(0).to_numpy(zero_copy_only=False).tobytes()
+            )
+            digest.update(pc.binary_join(pa.array([ids.to_pylist()]), "\n")[0].as_buffer())
+        digest.update(values.tobytes())
+        yield ids, values
+
+
+def _publish(
+    config: ImportConfig, space: Space, draft: Draft, parent: Manifest | None, *, request: str
+) -> None:
+    version, name = draft.version, f"{space.name} version {draft.version}"
+    tables = {entity: draft.table(entity) for entity in config.sources}
+    fitted = None
+    if parent and not config.no_map:
+        fitted = _fit(space, parent, tables)
+        draft.write_backward(fitted.backward)
+    vectors = CandidateVectors(
+        space=space,
+        version=version,
+        dim=next(iter(tables.values())).dim,
+        tables={entity: table.batches for entity, table in tables.items()},
+        backward=fitted.backward if fitted else None,
+    )
+    verdicts = run_contracts(space, vectors)
+    findings = guard.refuse(
+        [
+            *(_findings(config, space, parent, tables, fitted) if parent else ()),
+            *map(guard.broken_contract, verdicts),
+        ],
+        what=f"{name} is not published",
+        force=config.force,
+    )
+    metrics: dict[str, object] = dict(fitted.metrics) if fitted else {}
+    if parent:
+        metrics["before"] = {"version": parent.version, "dim": parent.dim}
+    metrics["guard"] = [asdict(finding) for finding in findings]
+    draft.write_metrics(metrics)
+    if verdicts:
+        draft.write_verdicts([asdict(verdict) for verdict in verdicts])
+    draft.publish(
+        parent=parent.version if parent else None,
+        method=METHOD,
+        config={"request": request, "tables": config.sources, "map": not config.no_map},
+        dataset_fingerprint=request,
+        dim=vectors.dim,
+    )
+
+
+def _fit(space: Space, parent: Manifest, tables: Mapping[str, EmbeddingTable]) -> FittedMap:
+    shared = [entity for entity in tables if entity in parent.entities]
+    if not shared:
+        raise UsageError(
+            f"--entity must be one of version {parent.version}, {', '.join(parent.entities)}, to "
+            f"fit a map on its ids; found {', '.join(tables)}. Correct it, or give --no-map."
+        )
+    older = [space.table(parent.version, entity) for entity in shared]
+    return fit_map([tables[entity] for entity in shared], older)
+
+
+def _findings(
+    config: ImportConfig,
+    space: Space,
+    parent: Manifest,
+    tables: Mapping[str, EmbeddingTable],
+    fitted: FittedMap | None,
+) -> list[guard.Finding | None]:
+    """The guard's checks of an import against the version before."""
+    ids = {
+        entity: pa.concat_arrays([ids for ids, _ in table.batches()])
+        for entity, table in tables.items()
+    }
+    found = [guard.lost_ids(space, parent, ids)]
+    if fitted is None:
+        readers = [f"{each.name} (version {each.version})" for each in contracts(space)]
+        return [*found, guard.cut_off(space, parent, what="--no-map", readers=readers)]
+    relative = cast("dict[str, float]", fitted.metrics["relative_alignment_error"])
+    return [*found, guard.worse_alignment(relative, {}, limit=config.max_alignment_error)]
+
+
+def _report(config: ImportConfig, space: Space, version: int, *, published: str) -> ImportReport:
+    promoted = promote_new(space, version, alias=config.promote, why="import")
+    command = "show" if promoted else "promote"
+    manifest, metrics = space.manifest(version), space.metrics(version)
+    return ImportReport(
+        space=space.name,
+        version=version,
+        dim=manifest.dim,
+        rows={name: entity.rows for name, entity in manifest.entities.items()},
+        metrics=metrics,
+        comparison=compare_with_before(metrics, dim=manifest.dim),
+        contracts=space.verdicts(version),
+        manifest_sha256=manifest.sha256,
+        published=published,
+        promoted=promoted,
+        next=f"backstay {command} --registry {config.registry} --space {space.name} {version}",
+    )
