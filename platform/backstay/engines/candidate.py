@@ -107,8 +107,11 @@ def compare_with_before(metrics: Mapping[str, Any], *, dim: int) -> list[Compari
         "fit_seconds": (metrics.get("fit_seconds"), before.get("fit_seconds")),
     }
     errors, former = (part.get("relative_alignment_error", {}) for part in (metrics, before))
-    for name in sorted({*errors, *former}):
-        rows[f"alignment_error_{name}"] = errors.get(name), former.get(name)
+    k = before["version"] + 1
+    rows["alignment_error_to_version_0"] = errors.get("to_version_0"), former.get("to_version_0")
+    if k > 1:
+        step = errors.get(f"to_version_{k - 1}"), former.get(f"to_version_{k - 2}")
+        rows["alignment_error_to_version_before"] = step
     return [Comparison(figure=name, version=new, before=old) for name, (new, old) in rows.items()]
 
 

@@ -148,8 +148,14 @@ def test_the_answer_compares_the_candidate_with_the_version_before(registry, dat
     assert rows["dimension"] == (12, 10)
     assert set(rows) == {
         *("recall@50", "dimension", "fit_seconds"),
-        *("alignment_error_to_version_0", "alignment_error_to_version_1"),
+        *("alignment_error_to_version_0", "alignment_error_to_version_before"),
     }
+    space = Registry(registry).space("market")
+    own, before = (space.metrics(k)["relative_alignment_error"] for k in (2, 1))
+    assert rows["alignment_error_to_version_before"] == (
+        own["to_version_1"],
+        before["to_version_0"],
+    )
     assert 0 < rows["alignment_error_to_version_0"][0] < 0.5
     assert all(0 < value <= 1 for value in rows["recall@50"])
     assert answer["metrics"]["guard"] == []
