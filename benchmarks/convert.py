@@ -1,17 +1,26 @@
-"""Batch conversion: rows per second and peak memory of Ray Data, of one process, of a bare loop.
+"""Batch conversion beside a bare loop and a bare copy: rows per second and peak memory.
 
-    python benchmarks/convert.py [--rows 500000] [--dim 256] [--target-dim 128]
+    python benchmarks/convert.py [--rows 4000000] [--dim 256] [--target-dim 256] [--rounds 3]
 
-All three convert the same table in the same run, each in a process of its own. The bare loop is
-pyarrow and numpy in ten lines, without checks, atomic output or extra columns. Seconds count from
-the call: with Ray's start where Ray is used, without the caller's imports. Memory is the peak of
-the proportional set size of the process and all that it started: shared memory counts once.
+Every way converts the same table, in a process of its own, and the ways take turns:
+
+- copy        pyarrow reads and writes the same rows, without arithmetic
+- bare loop   the copy, and numpy's product in between: ten lines, no checks, no atomic output
+- local       `backstay convert --engine local`
+- ray         the same by Ray Data; the start of Ray is measured apart
+- five maps   local, through a chain of five maps
+
+Seconds are medians over the rounds, without imports. Backstay forces its output to disk, the bare
+ways leave that to the system. Memory is the peak of the proportional set size of the process and
+all that it started: shared memory counts once.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,77 +34,97 @@ from _machine import header, machine
 
 from backstay.compat.maps import BackwardMap
 from backstay.engines.convert import convert
+from backstay.engines.convert_config import ConvertConfig, Engine
+from backstay.engines.session import ray_session
 from backstay.registry.store import Registry
-from backstay.registry.table_writer import write_table_parts
 
-SPACE = "movies"
+SPACE, NEWEST = "movies", 5
 BATCH = 65_536
+WAYS = ("copy", "bare loop", "local", "ray", "five maps")
 
 
-def prepare(folder: Path, *, rows: int, dims: tuple[int, int]) -> None:
-    """Publish two versions and write a table of the newer one; dims are (target, source)."""
+def prepare(folder: Path, *, rows: int, dim: int, target_dim: int) -> None:
+    """Publish six versions, and write a table of the newest: all but version 0 have `dim`."""
     rng = np.random.default_rng(0)
     space = Registry(folder / "registry").space(SPACE)
-    for number, dim in enumerate(dims):
+    for number in range(NEWEST + 1):
         draft = space.draft(number, run_id=f"run-{number}")
+        size, before = dim if number else target_dim, dim if number > 1 else target_dim
         draft.write_model({}, {"w": np.zeros(1, np.float32)}, {"genre": ("a",)})
-        draft.write_table("item", [(pa.array([0]), np.zeros((1, dim), np.float32))])
+        draft.write_table("item", [(pa.array([0]), np.zeros((1, size), np.float32))])
         if number:
-            matrix = rng.normal(size=dims).astype(np.float32)
-            draft.write_backward(BackwardMap(SPACE, 1, 0, matrix))
+            matrix = rng.normal(size=(before, size)).astype(np.float32) / np.float32(size**0.5)
+            draft.write_backward(BackwardMap(SPACE, number, number - 1, matrix))
         draft.write_metrics({})
         parent = number - 1 if number else None
         draft.publish(parent=parent, method="m", config={}, dataset_fingerprint="f")
-    batches = (
-        (pa.array(range(n, min(n + BATCH, rows))), rng.normal(size=(min(BATCH, rows - n), dims[1])))
-        for n in range(0, rows, BATCH)
-    )
-    floats = ((ids, values.astype(np.float32)) for ids, values in batches)
-    write_table_parts(folder / "input", floats, space=SPACE, entity="item", version=1)
+
+    schema = pa.schema({"id": pa.int64(), "embedding": pa.list_(pa.float32(), dim)})
+    with pq.ParquetWriter(
+        folder / "input.parquet", schema, compression="none", use_dictionary=False
+    ) as writer:
+        for first in range(0, rows, BATCH):
+            ids = pa.array(np.arange(first, min(first + BATCH, rows)))
+            flat = pa.array(rng.standard_normal(len(ids) * dim, np.float32))
+            vectors = pa.FixedSizeListArray.from_arrays(flat, dim)
+            writer.write_table(pa.table([ids, vectors], schema=schema))
 
 
-def bare_loop(folder: Path) -> None:
-    """What one would write without Backstay."""
+def bare(folder: Path, output: Path, *, multiply: bool) -> None:
+    """What one would write without Backstay; with or without the product."""
     matrix = Registry(folder / "registry").space(SPACE).chain(1, 0).matrix
-    (folder / "bare loop").mkdir()
-    for path in sorted((folder / "input").glob("*.parquet")):
-        writer = None
-        for batch in pq.ParquetFile(path).iter_batches(BATCH):
-            values = batch.column("embedding").flatten().to_numpy().reshape(len(batch), -1)
+    writer = None
+    for batch in pq.ParquetFile(folder / "input.parquet").iter_batches(BATCH):
+        column = batch.column("embedding")
+        if multiply:
+            values = column.flatten().to_numpy().reshape(len(batch), -1)
             flat = pa.array((values @ matrix.T).reshape(-1))
             column = pa.FixedSizeListArray.from_arrays(flat, len(matrix))
-            out = pa.table({"id": batch.column("id"), "embedding": column})
-            writer = writer or pq.ParquetWriter(
-                folder / "bare loop" / path.name,
-                out.schema,
-                compression="none",
-                use_dictionary=False,
-            )
-            writer.write_table(out)
-        if writer:
-            writer.close()
+        out = pa.table({"id": batch.column("id"), "embedding": column})
+        writer = writer or pq.ParquetWriter(
+            output, out.schema, compression="none", use_dictionary=False
+        )
+        writer.write_table(out)
+    if writer:
+        writer.close()
 
 
-def run(folder: Path, way: str) -> float:
-    """Seconds that one way takes."""
-    began = time.perf_counter()
-    if way == "bare loop":
-        bare_loop(folder)
-    else:
-        convert(
+def backstay(folder: Path, output: Path, *, source: int, engine: Engine) -> None:
+    """What a user runs."""
+    convert(
+        ConvertConfig(
             registry=str(folder / "registry"),
             space=SPACE,
-            source=1,
-            target=0,
-            input=str(folder / "input"),
-            output=str(folder / way),
-            engine="ray" if way == "ray" else "local",
+            source=source,
+            targets=(0,),
+            input=str(folder / "input.parquet"),
+            assume_version=source,
+            output=str(output),
+            engine=engine,
         )
-    return time.perf_counter() - began
+    )
 
 
-def measure(folder: Path, way: str) -> tuple[float, float]:
-    """Seconds and peak memory in MB of one way, in a process of its own."""
+def run(folder: Path, way: str) -> dict[str, float]:
+    """Seconds that one way takes, and seconds that Ray takes to start before it."""
+    output = folder / "output"
+    start = 0.0
+    with contextlib.ExitStack() as stack:
+        if way == "ray":
+            began = time.perf_counter()
+            stack.enter_context(ray_session())
+            start = time.perf_counter() - began
+        began = time.perf_counter()
+        if way in {"copy", "bare loop"}:
+            bare(folder, output, multiply=way != "copy")
+        else:
+            engine: Engine = "ray" if way == "ray" else "local"
+            backstay(folder, output, source=NEWEST if way == "five maps" else 1, engine=engine)
+        return {"seconds": time.perf_counter() - began, "start": start}
+
+
+def measure(folder: Path, way: str) -> tuple[float, float, float]:
+    """Seconds, seconds of Ray's start, and peak memory in MB of one way, in its own process."""
     mark = f"BACKSTAY_BENCHMARK={folder} {way}"
     name, _, value = mark.partition("=")
     command = [sys.executable, __file__, "--way", way, "--folder", str(folder)]
@@ -109,7 +138,14 @@ def measure(folder: Path, way: str) -> tuple[float, float]:
         if child.returncode:
             raise SystemExit(f"{way} failed")
         output, _ = child.communicate()
-        return float(json.loads(output)["seconds"]), peak
+    written = folder / "output"
+    if written.is_dir():
+        shutil.rmtree(written)
+    else:
+        written.unlink()
+    os.sync()  # the next way finds an idle disk
+    found = json.loads(output)
+    return found["seconds"], found["start"], peak
 
 
 def memory(mark: bytes) -> float:
@@ -124,25 +160,46 @@ def memory(mark: bytes) -> float:
 
 
 def main() -> None:
-    """Prepare, measure each way, print."""
+    """Prepare, measure the ways in turns, print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--rows", type=int, default=4_000_000)
     parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--target-dim", type=int, default=128)
+    parser.add_argument("--target-dim", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", default=",".join(WAYS), help="some of: %(default)s")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.way:
-        print(json.dumps({"seconds": run(given.folder, given.way)}))
+        print(json.dumps(run(given.folder, given.way)))
         return
+    ways = given.ways.split(",")
     print(header(machine("ray", "pyarrow", "numpy")))
-    print(f"{given.rows:,} rows, {given.dim} → {given.target_dim} dimensions, float32\n")
-    print(f"{'':12}{'seconds':>10}{'rows/s':>12}{'peak MB':>10}")
+    print(
+        f"{given.rows:,} rows, {given.dim} → {given.target_dim} dimensions, float32, "
+        f"{given.rounds} rounds\n"
+    )
+    found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory(prefix="backstay-benchmark-") as folder:
-        prepare(Path(folder), rows=given.rows, dims=(given.target_dim, given.dim))
-        for way in ("bare loop", "local", "ray"):
-            seconds, peak = measure(Path(folder), way)
-            print(f"{way:12}{seconds:10.2f}{given.rows / seconds:12,.0f}{peak:10,.0f}")
+        prepare(Path(folder), rows=given.rows, dim=given.dim, target_dim=given.target_dim)
+        for _ in range(given.rounds):
+            for way in ways:
+                found[way].append(measure(Path(folder), way))
+    print(f"{'':12}{'seconds':>10}{'rows/s':>12}{'× bare loop':>13}{'× copy':>9}{'peak MB':>10}")
+    seconds = {way: statistics.median(s for s, _, _ in found[way]) for way in ways}
+    for way in ways:
+        ratios = [
+            f"{seconds[rival] / seconds[way]:.2f}" if rival in seconds else "–"
+            for rival in ("bare loop", "copy")
+        ]
+        peak = max(peak for _, _, peak in found[way])
+        print(
+            f"{way:12}{seconds[way]:10.2f}{given.rows / seconds[way]:12,.0f}"
+            f"{ratios[0]:>13}{ratios[1]:>9}{peak:10,.0f}"
+        )
+    if "ray" in found:
+        start = statistics.median(start for _, start, _ in found["ray"])
+        print(f"\nthe start of Ray, not counted above: {start:.1f} s")
 
 
 if __name__ == "__main__":

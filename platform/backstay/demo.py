@@ -14,6 +14,7 @@ from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.engines.compare import compare
 from backstay.engines.convert import convert
+from backstay.engines.convert_config import ConvertConfig
 from backstay.engines.session import ray_session
 from backstay.engines.update import update
 from backstay.engines.update_config import UpdateConfig
@@ -95,12 +96,14 @@ def run(*, out: Path) -> tuple[DemoReport, Analysis]:
             )
         with _timed("conversion", seconds):
             convert(
-                registry=str(registry),
-                space=SPACE,
-                source=newest,
-                target=0,
-                input=str(registry / SPACE / "versions" / str(newest) / "tables" / "item"),
-                output=str(converted),
+                ConvertConfig(
+                    registry=str(registry),
+                    space=SPACE,
+                    source=newest,
+                    targets=(0,),
+                    entity="item",
+                    output=str(converted),
+                )
             )
         with _timed("serving", seconds):
             lookup = _look_up(registry, converted, newest=newest)

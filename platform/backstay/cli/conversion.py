@@ -6,10 +6,22 @@ from backstay.cli import options
 from backstay.terminal import Command
 
 
+class _ConvertCommand(Command):
+    """A command whose --to takes one or more versions: `--to 0 1 2`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat --to before each further number."""
+        repeated: list[str] = []
+        for arg in args:
+            after_a_target = len(repeated) > 1 and repeated[-2] == "--to" and arg.isdecimal()
+            repeated += ["--to", arg] if after_a_target else [arg]
+        return super().parse_args(ctx, repeated)
+
+
 @click.command(
-    cls=Command,
-    example="backstay convert --registry registry --space movies --from 4 --to 0 "
-    "--input items.parquet --output items-v0",
+    cls=_ConvertCommand,
+    example="backstay convert --registry registry --space movies --from 4 --to 0 1 "
+    "--input items.parquet --output items-older",
 )
 @options.space
 @click.option(
@@ -22,30 +34,71 @@ from backstay.terminal import Command
 )
 @click.option(
     "--to",
-    "target",
+    "targets",
     required=True,
+    multiple=True,
     type=options.VERSION,
-    metavar="J",
-    help="Version to convert to.",
+    metavar="J…",
+    help="Versions to convert to: one, or several in one pass, each into OUTPUT/v<j>.",
 )
 @click.option(
-    "--input", "input_", required=True, metavar="PARQUET", help="Table: a file, folder or URL."
+    "--input",
+    "input_",
+    metavar="PARQUET",
+    help="Table: a file, folder or URL. Left out: the table that the registry has.",
 )
 @click.option("--output", required=True, metavar="DIR", help="Folder or URL to write.")
+@click.option("--entity", help="Entity of the ids, such as item. By default the table's label.")
+@click.option("--id-column", default="id", help="Column of ids: strings or integers.")
 @click.option(
-    "--workers", type=options.POSITIVE, help="Parts converted at the same time, with Ray."
+    "--embedding-column",
+    default="embedding",
+    help="Column of vectors: lists of floats, or fixed-size binary.",
+)
+@click.option(
+    "--assume-version",
+    type=options.VERSION,
+    metavar="K",
+    help="Version of a table that has no label of it.",
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the output."
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["refuse", "quarantine"]),
+    default="refuse",
+    help="Refuse a table with bad rows, or set them aside in rejected/.",
+)
+@click.option(
+    "--workers", type=options.POSITIVE, help="Most parts converted at once. By default all cores."
 )
 @click.option(
     "--engine",
     type=click.Choice(["auto", "local", "ray"]),
     default="auto",
-    help="Convert in this process, or with Ray Data.",
+    help="Threads of this process, or Ray Data; auto takes Ray on a cluster.",
 )
-def convert(registry: str, space: str, input_: str, **settings: object) -> object:
-    """Convert a table of version K to the older version J."""
-    from backstay.engines.convert import convert as run
+@click.option("--dry-run", is_flag=True, help="Only estimate rows, bytes, memory and time.")
+def convert(
+    registry: str,
+    space: str,
+    targets: tuple[int, ...],
+    input_: str | None,
+    dry_run: bool,
+    **settings: object,
+) -> object:
+    """Convert a table of version K to one or more older versions J.
 
-    return run(registry=registry, space=space, input=input_, **options.given(settings))
+    The same command after a kill does what is missing.
+    """
+    from backstay.engines import convert as engine
+    from backstay.engines.convert_config import ConvertConfig
+
+    config = ConvertConfig(
+        registry=registry, space=space, targets=targets, input=input_, **options.given(settings)
+    )
+    return engine.estimate(config) if dry_run else engine.convert(config)
 
 
 COMMANDS = (convert,)

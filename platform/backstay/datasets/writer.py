@@ -85,8 +85,7 @@ def write_dataset(
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow a link in place of out
     check_target(out)
-    with new_folder(out) as new:
-        folder = new.path
+    with new_folder(out) as folder:
         work = folder / "work"
         work.mkdir()
         fingerprint = Fingerprint()

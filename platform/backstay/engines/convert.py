@@ -1,245 +1,240 @@
-"""Batch conversion: a table of version k becomes a table of an older version j.
+"""Batch conversion: a table of version k becomes tables of one or more older versions.
 
-The work is cut into parts, runs of row groups of about PART_BYTES. A part is streamed from the
-input through one matrix into one file of the output, so vectors never pass between processes. It is
-done by this process, one part after another, or by tasks of Ray Data, which are repeated when their
-worker dies. Order, bytes and memory are the same either way.
+The input is cut into parts of 16 to 128 MiB (`convert_plan`). A part is streamed through one matrix
+for each target into one file for each target (`convert_part`), so vectors never pass between
+processes. Threads of this process do the parts, or tasks of Ray Data (`convert_work`): order and
+bytes are the same. Finished parts are recorded (`convert_output`); after a kill, the same command
+does what is missing.
 """
 
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Literal
 
-import pyarrow as pa
+from pydantic import TypeAdapter
 
-from backstay.compat.maps import BackwardMap
-from backstay.engines.convert_part import Conversion, ConvertedPart, RowGroup, convert_part
+from backstay.engines.convert_check import check_counts, check_sample
+from backstay.engines.convert_config import (
+    ConvertConfig,
+    ConvertedTable,
+    ConvertEstimate,
+    ConvertReport,
+    Sample,
+)
+from backstay.engines.convert_ids import KEYS_AT_ONCE, repeated_ids
+from backstay.engines.convert_output import (
+    ConvertOutput,
+    PartRecord,
+    converted_output,
+    finished_job,
+)
+from backstay.engines.convert_part import Conversion, Target
+from backstay.engines.convert_plan import Part, cut, job_id
+from backstay.engines.convert_rate import seconds_per_row
+from backstay.engines.convert_setup import choose_engine, input_name, set_up
+from backstay.engines.convert_work import Progress, locally, over_ray, usable_cores
 from backstay.errors import InputError
-from backstay.registry.store import Registry
-from backstay.registry.table_layout import table_schema
-from backstay.registry.table_writer import GROUP_BYTES
-from backstay.registry.tables import EmbeddingTable, open_table
-from backstay.storage.folders import new_folder
-from backstay.storage.parquet_parts import open_part
+from backstay.registry.table_commit import TableCommit, read_commit, table_parts
+from backstay.registry.table_layout import FINGERPRINT
+from backstay.storage.files import open_files
 
 _log = logging.getLogger("backstay.convert")
 
-PART_BYTES = 128 << 20  # of vectors in a part of the output, as in a block of Ray Data
-LOCAL_BYTES = 64 << 20  # of vectors; for fewer, starting Ray takes longer than the work
-
-Engine = Literal["auto", "local", "ray"]
+_report = TypeAdapter(ConvertReport)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConvertReport:
-    """The size and speed of a conversion that is done."""
+def convert(config: ConvertConfig) -> ConvertReport:
+    """Convert a table to older versions.
 
-    space: str
-    entity: str
-    source: int  # version of the input
-    target: int  # version of the output
-    dims: tuple[int, int]  # of source and target
-    rows: int
-    parts: int
-    extra_columns: tuple[str, ...]  # beside id and embedding, passed through
-    engine: Literal["local", "ray"]
-    seconds: float
-    rows_per_second: float
-    input: str
-    output: str
-
-
-def convert(
-    *,
-    registry: str,
-    space: str,
-    source: int,
-    target: int,
-    input: str,  # noqa: A002 - the word of the command line
-    output: str,
-    workers: int | None = None,
-    engine: Engine = "auto",
-) -> ConvertReport:
-    """Convert a table of version `source` to the older version `target`.
-
-    Rows keep their order; columns beside id and embedding pass through unchanged. The output is a
-    table in the registry's format, labelled with the target version. A local output appears whole,
-    by a rename; an output on an object store is whole once it holds `_SUCCESS`.
-
-    Args:
-        registry: The registry's root, which has the chain of maps: a path or URL.
-        space: The space of the table.
-        source: The version of the input.
-        target: The version wanted.
-        input: Parquet file or folder, or its URL: id, embedding as fixed-size list of float32.
-        output: Folder or URL to write; must not hold anything yet.
-        workers: Most parts done at once with Ray; by default as many as there are CPUs.
-        engine: "ray", "local" for this process alone, or "auto": Ray from 64 MiB of vectors on.
+    Rows keep their order; columns beside id and embedding pass through unchanged. Each output is a
+    table with a commit file, which is written last; a local output appears by a rename. The same
+    call after a kill does what is missing; after success, it returns the report again.
 
     Raises:
-        MapMismatchError: `target` is newer than `source`.
+        MapMismatchError: A target is newer than the source.
         NotFoundError: A version or a map of the chain isn't there.
-        InputError: The input is no table of `source`, or has rows that can't be converted, which
-            are counted; or `output` isn't empty. Nothing is written then.
+        InputError: The input is no table of `source`, changes meanwhile, or has rows that can't be
+            converted, which are counted; or `output` isn't empty. Nothing of it stays then.
     """
     began = time.perf_counter()
-    chain = Registry(registry).space(space).chain(source, target)
-    table = open_table(input, space=space, version=source, extra_columns=True)
-    if table.dim != chain.matrix.shape[1]:
-        raise InputError(
-            f"{input} holds vectors of dimension {table.dim}; expected {chain.matrix.shape[1]}, "
-            f"the dimension of {space} version {source}. Is it a table of another version?"
-        )
-    groups, schema = _survey(table)
-    parts = _cut(groups, row_bytes=_row_bytes(chain))
-    if engine == "auto":
-        engine = "local" if table.rows * _row_bytes(chain) < LOCAL_BYTES else "ray"
-    _log.info(
-        "converting %d rows of %s from version %d to %d in %d parts (%s)",
-        *(table.rows, space, source, target, len(parts)),
-        "in this process" if engine == "local" else "over Ray Data",
+    conversion = set_up(config)
+    job = job_id(
+        conversion.table,
+        [target.chain for target in conversion.targets],
+        dtype=config.dtype,
+        on_error=config.on_error,
     )
-    with new_folder(output) as place:
-        conversion = Conversion(
-            table=table,
-            chain=chain,
-            schema=_out_schema(table, chain, schema),
-            output=place,
-            batch_rows=max(1, GROUP_BYTES // _row_bytes(chain)),
+    if (report := _finished(config, job)) is not None:
+        _log.info("%s is converted already", config.output)
+        return report
+    conversion = replace(conversion, repeated=repeated_ids(conversion.table))
+    if len(conversion.repeated[0]) and not conversion.quarantine:
+        raise InputError(_repeated(conversion))
+    parts = cut(conversion.table, conversion.size)
+    engine = choose_engine(config, conversion)
+    with converted_output(config.output, job=job, folders=config.folders) as output:
+        done = output.done()
+        records = _work(conversion, output, parts, done=done, engine=engine, workers=config.workers)
+        _refuse_faults(records)
+        output.check(records)
+        check_counts(conversion, records)
+        samples = check_sample(conversion, output, parts, records)
+        table, set_aside = conversion.table, sum(record.set_aside for record in records)
+        seconds = time.perf_counter() - began
+        report = ConvertReport(
+            job=job,
+            space=config.space,
+            entity=table.entity,
+            source=config.source,
+            targets=config.targets,
+            dims=conversion.dims,
+            rows=table.rows,
+            written=table.rows - set_aside,
+            set_aside=set_aside,
+            parts=len(parts),
+            resumed=len(done),
+            id_type=table.id_type,
+            extra_columns=table.extra_columns,
+            engine=engine,
+            seconds=seconds,
+            rows_per_second=sum(r.read for r in records if r.number not in done) / seconds,
+            input=input_name(config, table),
+            output=config.output,
+            tables=_tables(config, conversion, records, samples),
+            unreadable=(*table.unreadable, *(one for r in records for one in r.unreadable)),
         )
-        results = (
-            _locally(conversion, parts)
-            if engine == "local"
-            else _over_ray(conversion, parts, workers)
+        output.commit(
+            [
+                _commit(config, report, target, records, at)
+                for at, target in enumerate(conversion.targets)
+            ],
+            records,
         )
-        done = _collect(results, parts=len(parts))
-        place.check_parts({part.name: part.size for part in done})
-    seconds = time.perf_counter() - began
-    return ConvertReport(
-        space=space,
-        entity=table.entity,
-        source=source,
-        target=target,
-        dims=(table.dim, chain.matrix.shape[0]),
+    return report
+
+
+def estimate(config: ConvertConfig) -> ConvertEstimate:
+    """What `convert` would read, write and take; nothing is written. Raises like `convert`."""
+    conversion = set_up(config)
+    table, size = conversion.table, conversion.size
+    parts = cut(table, size)
+    workers = min(config.workers or usable_cores(), len(parts))
+    vectors = (2 if config.dtype == "float16" else 4) * sum(conversion.dims[1:])
+    written = vectors + size.extra_bytes * len(config.targets)
+    held = size.group_rows * written + 4 * size.batch_rows * size.row_bytes
+    return ConvertEstimate(
         rows=table.rows,
         parts=len(parts),
-        extra_columns=tuple(name for name in schema.names if name not in {"id", "embedding"}),
-        engine=engine,
-        seconds=seconds,
-        rows_per_second=table.rows / seconds,
-        input=str(input),
-        output=str(output),
+        targets=config.targets,
+        dims=conversion.dims,
+        input_bytes=table.size,
+        output_bytes=table.rows * written,
+        memory_bytes=(workers + 1) * held + 16 * min(table.rows, KEYS_AT_ONCE),
+        workers=workers,
+        seconds=table.rows * seconds_per_row(conversion, parts) / workers,
+        engine=choose_engine(config, conversion),
+        input=input_name(config, table),
+        output=config.output,
     )
 
 
-def _row_bytes(chain: BackwardMap) -> int:
-    """Bytes of a row's vector, before or after, whichever is longer."""
-    return 4 * int(max(chain.matrix.shape))
-
-
-def _survey(table: EmbeddingTable) -> tuple[list[RowGroup], pa.Schema]:
-    """The row groups of a table in row order, and the schema that all its parts have."""
-    groups: list[RowGroup] = []
-    schema: pa.Schema | None = None
-    first_row = 0
-    for path in table.parts:
-        with open_part(table.files, path) as file:
-            found = file.schema_arrow.remove_metadata()
-            schema = found if schema is None else schema
-            if found.names != schema.names or found.types != schema.types:
-                raise InputError(
-                    f"{table.files.full(path)} has the columns {_columns(found)}; the first part "
-                    f"of the table has {_columns(schema)}. Make them alike or convert them apart."
-                )
-            for index in range(file.num_row_groups):
-                rows = file.metadata.row_group(index).num_rows
-                groups.append(RowGroup(path, index, rows, first_row))
-                first_row += rows
-    assert schema is not None  # noqa: S101 - a table has at least one part
-    return groups, schema
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} {field.type}" for field in schema)
-
-
-def _cut(groups: list[RowGroup], *, row_bytes: int) -> list[list[RowGroup]]:
-    """Runs of row groups, each full at PART_BYTES; one empty run for a table without rows."""
-    parts: list[list[RowGroup]] = [[]]
-    filled = 0
-    for group in groups:
-        if filled >= PART_BYTES:
-            parts.append([])
-            filled = 0
-        parts[-1].append(group)
-        filled += group.rows * row_bytes
-    return parts
-
-
-def _out_schema(table: EmbeddingTable, chain: BackwardMap, schema: pa.Schema) -> pa.Schema:
-    """The input's columns, with id and embedding as a table of the target version has them."""
-    own = table_schema(
-        chain.matrix.shape[0],
-        table.id_type,
-        space=chain.space,
-        entity=table.entity,
-        version=chain.target,
-    )
-    fields = [own.field(f.name) if f.name in own.names else f for f in schema]
-    return pa.schema(fields, metadata=own.metadata)
-
-
-def _locally(conversion: Conversion, parts: list[list[RowGroup]]) -> Iterator[ConvertedPart]:
-    for number, part in enumerate(parts):
-        yield convert_part(conversion, part, number=number)
-
-
-def _over_ray(
-    conversion: Conversion, parts: list[list[RowGroup]], workers: int | None
-) -> Iterator[ConvertedPart]:
-    import ray  # noqa: PLC0415 - small tables do without
-    from ray.data import DataContext, TaskPoolStrategy  # noqa: PLC0415
-
-    from backstay.engines.session import ray_session  # noqa: PLC0415
-
-    DataContext.get_current().enable_progress_bars = False  # they'd be on stdout
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(
-        logging.ERROR
-    )  # a notice that they are off
-    with ray_session(cpus=workers):
-        rows = ray.data.range(len(parts), override_num_blocks=len(parts)).map(
-            _task,
-            fn_kwargs={"conversion": conversion, "parts": parts},
-            compute=TaskPoolStrategy(size=workers),
-            num_cpus=1,
+def _tables(
+    config: ConvertConfig,
+    conversion: Conversion,
+    records: Sequence[PartRecord],
+    samples: Sequence[Sample],
+) -> tuple[ConvertedTable, ...]:
+    return tuple(
+        ConvertedTable(
+            version=version,
+            dim=conversion.dims[1 + at],
+            path=f"{config.output}/{config.folders[at]}".rstrip("/"),
+            size=sum(record.tables[at].size for record in records),
+            sample=samples[at],
         )
-        for row in rows.iter_rows():
-            yield ConvertedPart(**row)
+        for at, version in enumerate(config.targets)
+    )
 
 
-def _task(
-    row: dict[str, int], *, conversion: Conversion, parts: list[list[RowGroup]]
-) -> dict[str, str | int]:
-    return asdict(convert_part(conversion, parts[row["id"]], number=row["id"]))
+def _repeated(conversion: Conversion) -> str:
+    table, (rows, firsts) = conversion.table, conversion.repeated
+    return (
+        f"{len(rows)} of {table.rows} rows repeat an id; the first is {table.where(int(rows[0]))}: "
+        f"its id stands in {table.where(int(firsts[0]))} already. Keep one row of an id, or set "
+        "the later ones aside by --on-error quarantine."
+    )
 
 
-def _collect(results: Iterator[ConvertedPart], *, parts: int) -> list[ConvertedPart]:
-    """All results, in order; InputError where a row could not be converted."""
-    done = []
-    for part in results:
-        if part.error:
-            raise InputError(part.error)
-        done.append(part)
-        _log.info("%d of %d parts, %d rows", len(done), parts, sum(p.rows for p in done))
-    done.sort(key=lambda part: part.name)
-    faulty = [part for part in done if part.faulty]
+def _finished(config: ConvertConfig, job: str) -> ConvertReport | None:
+    """The report of this very job, if its output is there and whole."""
+    files = open_files(config.output)
+    commits = [read_commit(files, folder) for folder in config.folders]
+    if any(finished_job(commit) != job for commit in commits):
+        return None
+    for folder in config.folders:
+        table_parts(open_files(f"{config.output}/{folder}".rstrip("/")))
+    return _report.validate_python(commits[0].conversion if commits[0] else None)
+
+
+def _work(
+    conversion: Conversion,
+    output: ConvertOutput,
+    parts: Sequence[Part],
+    *,
+    done: Mapping[int, PartRecord],
+    engine: Literal["local", "ray"],
+    workers: int | None,
+) -> list[PartRecord]:
+    """Do the parts that are not done yet; the records of all, in order."""
+    todo = [(number, part) for number, part in enumerate(parts) if number not in done]
+    rows = conversion.table.rows - sum(record.read for record in done.values())
+    _log.info(
+        "converting %s rows from version %d to %s in %d parts (%s)%s",
+        f"{rows:,}",
+        conversion.targets[0].chain.source,
+        ", ".join(str(target.chain.target) for target in conversion.targets),
+        len(todo),
+        "in this process" if engine == "local" else "over Ray Data",
+        f"; {len(done)} are done already" if done else "",
+    )
+    progress = Progress(rows=rows, parts=len(parts), done=len(done))
+    records = dict(done)
+    run = locally if engine == "local" else over_ray
+    for record in run(conversion, output, todo, workers) if todo else ():
+        records[record.number] = record
+        progress.add(record)
+    return [records[number] for number in range(len(parts))]
+
+
+def _refuse_faults(records: Sequence[PartRecord]) -> None:
+    faulty = [record for record in records if record.faulty]
     if faulty:
         raise InputError(
-            f"{sum(part.faulty for part in faulty)} of {sum(part.rows for part in done)} rows "
-            f"can't be converted; the first is {faulty[0].fault}. Give every row an id and a "
-            "finite vector, or leave it out."
+            f"{sum(record.faulty for record in faulty)} of {sum(r.read for r in records)} rows "
+            f"can't be converted; the first is {faulty[0].fault}. Correct such rows, leave them "
+            "out, or set them aside by --on-error quarantine."
         )
-    return done
+
+
+def _commit(
+    config: ConvertConfig,
+    report: ConvertReport,
+    target: Target,
+    records: Sequence[PartRecord],
+    at: int,
+) -> TableCommit:
+    fingerprint = (target.schema.metadata or {}).get(FINGERPRINT, b"").decode() or None
+    return TableCommit(
+        space=config.space,
+        entity=report.entity,
+        version=config.targets[at],
+        dim=report.dims[1 + at],
+        rows=report.written,
+        id_type=report.id_type,
+        dtype=config.dtype,
+        fingerprint=fingerprint,
+        conversion=asdict(report),
+        parts=tuple(record.tables[at] for record in records),
+    )

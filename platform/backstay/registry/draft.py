@@ -248,7 +248,7 @@ class Draft:
                 tuple(
                     self._staged.path(n)
                     for n in sorted(self._staged.complete)
-                    if n.startswith(f"tables/{entity}/")
+                    if n.startswith(f"tables/{entity}/") and n.endswith(".parquet")
                 ),
                 space=self.space.name,
                 version=self.version,

@@ -112,7 +112,11 @@ class Manifest:
     def parts(self, entity: str) -> tuple[str, ...]:
         """The files of an entity's table, in row order."""
         prefix = f"tables/{entity}/"
-        return tuple(sorted(path for path in self.files if path.startswith(prefix)))
+        return tuple(
+            sorted(
+                path for path in self.files if path.startswith(prefix) and path.endswith(".parquet")
+            )
+        )
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`: equal manifests give equal bytes."""

@@ -33,6 +33,7 @@ from backstay.registry.manifest import (
 )
 from backstay.registry.space_files import SpaceFiles, spaces
 from backstay.registry.staging import StagedDraft, staged_drafts
+from backstay.registry.table_commit import COMMIT
 from backstay.registry.tables import EmbeddingTable
 from backstay.registry.tensors import StoredModel, decode_map, decode_model
 from backstay.storage.digests import check_bytes
@@ -122,6 +123,9 @@ class Space(SpaceFiles):
                 f"it has {sorted(manifest.entities)}."
             )
         self._refuse_retired(version, what=f"table of {entity}")
+        commit = f"tables/{entity}/{COMMIT}"
+        if commit in manifest.files:  # versions published earlier have none
+            self._read(manifest, commit, what="commit file")
         entry = manifest.entities[entity]
         return EmbeddingTable(
             space=self.name,

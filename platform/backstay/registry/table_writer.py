@@ -1,10 +1,11 @@
 """Writing embedding tables: batches of any size become parts, a row group in memory at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain, count, islice
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, Unpack
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -12,16 +13,11 @@ import pyarrow.parquet as pq
 
 from backstay.errors import InputError
 from backstay.registry.fingerprint import fingerprint
-from backstay.registry.table_layout import table_schema
-from backstay.registry.tables import (
-    Batch,
-    EmbeddingTable,
-    Float32,
-    check_batch,
-    record_batch,
-)
-from backstay.storage.files import FileDigest, Files
-from backstay.storage.folders import new_folder
+from backstay.registry.table_commit import COMMIT, TableCommit, TablePart, write_commit
+from backstay.registry.table_layout import Float32, check_batch, record_batch, table_schema
+from backstay.registry.tables import Batch, EmbeddingTable
+from backstay.storage.files import FileDigest, Files, open_files
+from backstay.storage.folders import new_folder, refuse_content
 from backstay.storage.ids import ID_TYPES, IdKeys, IdType, refuse_duplicates
 
 
@@ -31,6 +27,14 @@ class ParquetOptions(TypedDict):
     compression: str
     use_dictionary: bool
     write_page_checksum: bool
+
+
+class TableOf(TypedDict):
+    """Which table it is."""
+
+    space: str
+    entity: str
+    version: int
 
 
 PARQUET_OPTIONS: ParquetOptions = {
@@ -67,7 +71,7 @@ def write_table_parts(
     """Write a stand-alone table into a new folder, holding one part's row group in memory.
 
     A local folder appears when it is whole; on an object store it is whole once it holds
-    `_SUCCESS`. A writer that fails removes what it wrote.
+    `_table.json`. A writer that fails removes what it wrote, and nothing else.
 
     Args:
         folder: A path or fsspec URL; must not hold anything yet.
@@ -81,10 +85,14 @@ def write_table_parts(
     Raises:
         InputError: on a duplicate or null id, a vector that isn't finite, a shape that changes.
     """
-    with new_folder(folder, storage_options=storage_options) as new:
-        return write_parts(
-            new.files, "", batches, space=space, entity=entity, version=version, part_rows=part_rows
-        )
+    files = open_files(folder, storage_options=storage_options)
+    of: TableOf = {"space": space, "entity": entity, "version": version}
+    if files.is_local:
+        with new_folder(Path(files.root)) as content:
+            return write_parts(open_files(content), "", batches, part_rows=part_rows, **of)
+    refuse_content(files, folder)
+    attempt = f"-{uuid4().hex[:12]}"  # another writer may write there at the same time
+    return write_parts(files, "", batches, part_rows=part_rows, attempt=attempt, **of)
 
 
 def write_parts(
@@ -92,63 +100,82 @@ def write_parts(
     folder: str,
     batches: Iterable[Batch],
     *,
-    space: str,
-    entity: str,
-    version: int,
     part_rows: int | None = None,
+    attempt: str = "",
     build: str | None = None,
+    **of: Unpack[TableOf],
 ) -> TableFiles:
     """`write_table_parts` into a folder of `files`; after an error nothing of it stays.
 
     `build`: the build that the table is part of; its parts then carry a fingerprint.
+    `attempt` ends the names of the parts in a folder where others may write at the same time.
     """
     batches = iter(batches)
     first = next(batches, None)
     if first is None:
         raise InputError(
-            f"expected at least one batch for the table of {entity}, found none. "
+            f"expected at least one batch for the table of {of['entity']}, found none. "
             "For an empty table pass one batch of no rows."
         )
-    ids, values = first
-    id_type, dim = _id_type(ids), _dim(values)
-    label = None if build is None else fingerprint(space, entity, version, dim, build)
-    schema = table_schema(
-        dim, id_type, space=space, entity=entity, version=version, fingerprint=label
-    )
+    id_type, dim = _id_type(first[0]), _dim(first[1])
+    label = None if build is None else fingerprint(dim=dim, build=build, **of)
+    schema = table_schema(dim, id_type, fingerprint=label, **of)
     part_rows = part_rows or max(1, PART_BYTES // (4 * dim))
     group_rows = min(part_rows, max(1, GROUP_BYTES // (4 * dim)))
-    written: dict[str, FileDigest] = {}
+    parts: list[TablePart] = []
     keys = IdKeys()
     try:
         groups = _row_groups(chain([first], batches), schema=schema, rows=group_rows, keys=keys)
-        for number in count():
-            group = next(groups, None)
-            if group is None:
-                break
-            name = f"part-{number:05d}.parquet"
+        while (group := next(groups, None)) is not None:
+            name = f"part-{len(parts):05d}{attempt}.parquet"
+            rows = 0
             with (
-                files.writer(f"{folder}/{name}".lstrip("/")) as sink,
+                files.writer(_in(folder, name)) as sink,
                 pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer,
             ):
                 for batch in chain([group], islice(groups, part_rows // group_rows - 1)):
                     writer.write_batch(batch, row_group_size=group_rows)
-            written[name] = sink.digest
-        table = EmbeddingTable(
-            space=space,
-            entity=entity,
-            version=version,
+                    rows += len(batch)
+            parts.append(TablePart(name=name, rows=rows, **asdict(sink.digest)))
+        commit = TableCommit(
             dim=dim,
             rows=keys.rows,
             id_type=id_type,
-            files=files,
-            parts=tuple(f"{folder}/{name}".lstrip("/") for name in written),
+            dtype="float32",
+            fingerprint=label,
+            parts=tuple(parts),
+            **of,
         )
-        ids_again = (ids for ids, _ in table.batches())
-        refuse_duplicates(keys.whole(), ids_again, table=f"the table of {entity}")
+        _refuse_duplicates(files, folder, commit, keys)
+        digest = write_commit(files, folder, commit, exclusive=bool(attempt))
     except BaseException:
-        files.remove(folder)
+        for part in parts if attempt else ():
+            files.remove(_in(folder, part.name))
+        if not attempt:
+            files.remove(folder)
         raise
-    return TableFiles(rows=keys.rows, dim=dim, id_type=id_type, files=written)
+    written = {part.name: FileDigest(size=part.size, sha256=part.sha256) for part in parts}
+    return TableFiles(rows=keys.rows, dim=dim, id_type=id_type, files={**written, COMMIT: digest})
+
+
+def _refuse_duplicates(files: Files, folder: str, commit: TableCommit, keys: IdKeys) -> None:
+    """InputError where an id stands in two rows of the parts that were written."""
+    table = EmbeddingTable(
+        space=commit.space,
+        entity=commit.entity,
+        version=commit.version,
+        dim=commit.dim,
+        rows=commit.rows,
+        id_type=commit.id_type,
+        files=files,
+        parts=tuple(_in(folder, part.name) for part in commit.parts),
+    )
+    ids_again = (ids for ids, _ in table.batches())
+    refuse_duplicates(keys.whole(), ids_again, table=f"the table of {commit.entity}")
+
+
+def _in(folder: str, name: str) -> str:
+    return f"{folder}/{name}".lstrip("/")
 
 
 def _row_groups(

@@ -1,39 +1,42 @@
 """Embedding tables: Parquet files of ids and float32 vectors, labelled with their version.
 
     id         string | int64
-    embedding  fixed-size list of float32, of length D
+    embedding  fixed-size list of float32 (or float16, in converted tables), of length D
 
 in part-*.parquet files, uncompressed and without dictionaries (vectors get no smaller by either),
-with space, entity, version and fingerprint in the schema's metadata.
+with space, entity, version and fingerprint in the schema's metadata, and a commit file that lists
+them.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
 from backstay.compat.maps import Vectors
-from backstay.errors import InputError
+from backstay.errors import CorruptError, InputError
+from backstay.registry.table_commit import COMMIT, table_parts
 from backstay.registry.table_layout import (
     ENTITY,
     FINGERPRINT,
     SPACE,
-    VERSION,
+    Float32,
+    FloatType,
+    check_labels,
     check_layout,
     labels_of,
     table_schema,
+    version_of,
 )
 from backstay.storage.files import FileDigest, Files, open_files
 from backstay.storage.ids import ID_TYPES, IdType
-from backstay.storage.parquet_parts import open_part, part_batches, part_names
+from backstay.storage.parquet_parts import open_part, part_batches
 
-Float32 = npt.NDArray[np.float32]
 Batch = tuple[pa.Array, Float32]
 """Ids (n,) and their vectors (n, D)."""
 
@@ -48,6 +51,7 @@ class EmbeddingTable:
     dim: int
     rows: int
     id_type: IdType
+    dtype: FloatType = "float32"  # of the stored numbers; rows are read as float32
     files: Files
     parts: tuple[str, ...]  # paths in `files`, in row order
     extra_columns: bool = False  # whether parts may hold more than id and embedding
@@ -63,6 +67,7 @@ class EmbeddingTable:
             space=self.space,
             entity=self.entity,
             version=self.version,
+            dtype=self.dtype,
             fingerprint=self.fingerprint,
         )
 
@@ -74,7 +79,8 @@ class EmbeddingTable:
     def batches(self, batch_rows: int = 65536) -> Iterator[Batch]:
         """Ids (n,) and vectors (n, D) float32 of at most `batch_rows` rows, in row order.
 
-        The vectors are views of what Parquet decoded. InputError where a part breaks the layout.
+        Vectors of float32 are views of what Parquet decoded. InputError where a part breaks the
+        layout.
         """
         done = 0
         for part, digest in zip_longest(self.parts, self.digests):
@@ -110,19 +116,6 @@ class EmbeddingTable:
         return Vectors(self.space, self.version, self.read()[1])
 
 
-def record_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema) -> pa.RecordBatch:
-    """Rows of a table as an Arrow record batch that shares the memory of `values`.
-
-    Args:
-        ids: (n,) of the schema's id type.
-        values: (n, D) float32, already checked by `check_batch`.
-        schema: from `table_schema`.
-    """
-    flat = pa.array(np.asarray(values, order="C").reshape(-1))
-    column = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type)
-    return pa.record_batch([ids, column], schema=schema)
-
-
 def open_table(
     path: str | Path,
     *,
@@ -143,17 +136,21 @@ def open_table(
         storage_options: For the fsspec file system.
 
     Raises:
-        InputError: The layout is another, or the table is labelled with another space or version.
+        InputError: The layout is another, the table is labelled with another space or version, or
+            Backstay never finished writing it.
+        CorruptError: It is not what its commit file lists.
     """
     files = open_files(path, storage_options=storage_options)
-    parts = part_names(files)
-    if not parts:
-        raise InputError(
-            f"{path} holds no table: expected a Parquet file, or a folder of *.parquet files."
-        )
-    return open_parts(
+    parts, commit = table_parts(files)
+    table = open_parts(
         files, parts, space=space, version=version, entity=entity, extra_columns=extra_columns
     )
+    if commit is not None and commit.rows != table.rows:
+        raise CorruptError(
+            f"{path} must have {commit.rows} rows, as its {COMMIT} says; found {table.rows}. "
+            "Restore it from a copy, or write it again."
+        )
+    return table
 
 
 def open_parts(
@@ -182,38 +179,6 @@ def open_parts(
     return EmbeddingTable(**{**vars(table), "rows": rows})
 
 
-def check_batch(ids: pa.Array, values: Float32, *, schema: pa.Schema, first_row: int) -> None:
-    """Refuse a batch that can't be rows of a table.
-
-    Args:
-        ids: (n,) of the schema's id type, none of them null.
-        values: (n, D) float32, finite.
-        schema: from `table_schema`.
-        first_row: number of the first row, for messages.
-
-    Raises:
-        InputError: names the row, and the id, of a null id or a vector that is not finite.
-    """
-    id_type, dim = schema.field("id").type, schema.field("embedding").type.list_size
-    if ids.type != id_type:
-        raise InputError(f"ids must stay {id_type} throughout a table; found {ids.type}.")
-    if values.dtype != np.float32 or values.shape != (len(ids), dim):
-        raise InputError(
-            f"expected float32 vectors of shape {(len(ids), dim)}, one per id; "
-            f"found {values.dtype} of shape {values.shape}."
-        )
-    if ids.null_count:
-        row = int(np.flatnonzero(pc.is_null(ids).to_numpy(zero_copy_only=False))[0])
-        raise InputError(f"row {first_row + row} has no id (null); give it one or leave it out.")
-    finite = np.isfinite(values)
-    if not finite.all():
-        row = int(np.flatnonzero(~finite.all(axis=1))[0])
-        raise InputError(
-            f"row {first_row + row}, id {ids[row].as_py()!r}: the vector isn't finite (NaN or "
-            "infinity); leave the row out or check the model."
-        )
-
-
 def _describe(
     file: ParquetFile,
     path: str,
@@ -224,20 +189,15 @@ def _describe(
     extra_columns: bool,
 ) -> EmbeddingTable:
     """A table by its first part; `given` are space, version and entity."""
-    id_type, dim = check_layout(file.schema_arrow, path, extra_columns=extra_columns)
-    labels = labels_of(file, path)
+    id_type, dim, dtype = check_layout(file.schema_arrow, path, extra_columns=extra_columns)
+    labels = labels_of(file.schema_arrow, path)
     space, version, entity = given
     if space is None:
         space = labels.get(SPACE)
-    if version is None and VERSION in labels:
-        if not labels[VERSION].isdecimal():
-            raise InputError(
-                f"{path} is labelled version {labels[VERSION]!r}; expected a number. Write the "
-                "table anew."
-            )
-        version = int(labels[VERSION])
+    if version is None:
+        version = version_of(labels, path)
     if entity is None:
-        entity = labels.get(ENTITY, Path(path).stem)
+        entity = labels.get(ENTITY, PurePosixPath(path).stem)
     if space is None or version is None:
         raise InputError(
             f"{path} has no label of the space and version of its vectors; name them (space=…, "
@@ -250,6 +210,7 @@ def _describe(
         dim=dim,
         rows=0,
         id_type=id_type,
+        dtype=dtype,
         files=files,
         parts=parts,
         extra_columns=extra_columns,
@@ -258,27 +219,20 @@ def _describe(
 
 
 def _check_part(file: ParquetFile, table: EmbeddingTable, path: str) -> None:
-    id_type, dim = check_layout(file.schema_arrow, path, extra_columns=table.extra_columns)
-    if (id_type, dim) != (table.id_type, table.dim):
+    id_type, dim, dtype = check_layout(file.schema_arrow, path, extra_columns=table.extra_columns)
+    if (id_type, dim, dtype) != (table.id_type, table.dim, table.dtype):
         raise InputError(
             f"{path} holds {id_type} ids and dimension {dim}; the table has {table.id_type} and "
-            f"{table.dim}."
+            f"{table.dim} (numbers: {dtype}; the table's: {table.dtype})."
         )
-    labels = labels_of(file, path)
-    expected = {
-        SPACE: table.space,
-        VERSION: str(table.version),
-        ENTITY: table.entity,
-        FINGERPRINT: table.fingerprint,
-    }
-    for key, value in expected.items():
-        found = labels.get(key, value)
-        if value is not None and found != value:
-            what = key.decode().removeprefix("backstay.")
-            raise InputError(
-                f"{path} is labelled {what} {found}; expected {what} {value}. Vectors of different "
-                "versions can't be mixed: pick the right table, or convert it first."
-            )
+    check_labels(
+        labels_of(file.schema_arrow, path),
+        path,
+        space=table.space,
+        version=table.version,
+        entity=table.entity,
+        fingerprint=table.fingerprint,
+    )
 
 
 def _columns(batch: pa.RecordBatch, table: EmbeddingTable, *, part: str, first_row: int) -> Batch:
@@ -293,4 +247,5 @@ def _columns(batch: pa.RecordBatch, table: EmbeddingTable, *, part: str, first_r
         ids = ids.cast(ID_TYPES[table.id_type])
     except pa.ArrowInvalid as error:
         raise InputError(f"{part}: an id doesn't fit {table.id_type} ({error}).") from error
-    return ids, flat.to_numpy(zero_copy_only=True).reshape(-1, table.dim)
+    values = flat.to_numpy(zero_copy_only=True).reshape(-1, table.dim)
+    return ids, values.astype(np.float32, copy=False)

@@ -84,7 +84,7 @@ def open_cached(
         if not (folder / name).is_dir():
             remove_abandoned(folder)
             with new_folder(folder / name) as new:
-                _copy(table, new.path)
+                _copy(table, new)
         opened = _open(folder / name)
         for entry in folder.iterdir():
             number, _, rest = entry.name.partition("-")

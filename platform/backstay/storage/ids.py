@@ -27,17 +27,22 @@ class IdKeys:
 
     def add(self, ids: pa.Array) -> None:
         """Take in the ids (n,) of the next rows."""
-        values = ids.to_numpy(zero_copy_only=False)
-        if pa.types.is_string(ids.type):
-            from pandas.util import hash_array  # noqa: PLC0415 - half a second to import
-
-            values = hash_array(values, categorize=False)
-        self._keys.append(values.copy())
+        self._keys.append(id_keys(ids).copy())
         self.rows += len(ids)
 
     def whole(self) -> Keys:
         """The keys of all rows (rows,)."""
         return np.concatenate(self._keys) if self._keys else np.zeros(0, np.int64)
+
+
+def id_keys(ids: pa.Array) -> Keys:
+    """64 bits for each id (n,): the id itself, or a hash of a string."""
+    values: Keys = ids.to_numpy(zero_copy_only=False)
+    if pa.types.is_string(ids.type):
+        from pandas.util import hash_array  # noqa: PLC0415 - half a second to import
+
+        values = hash_array(values, categorize=False)
+    return values
 
 
 def refuse_duplicates(keys: Keys, batches: Iterable[pa.Array], *, table: str) -> None:

@@ -39,7 +39,12 @@ def open_part(
     opened = files.source(name) if digest is None else checked_source(files, name, digest)
     with opened as source:
         try:
-            file = pq.ParquetFile(source, buffer_size=read_ahead, page_checksum_verification=True)
+            file = pq.ParquetFile(
+                source,
+                buffer_size=read_ahead,
+                pre_buffer=not read_ahead,  # which would read row groups whole
+                page_checksum_verification=True,
+            )
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{files.full(name)} is no whole Parquet file ({error}).") from error
         with file:

@@ -38,7 +38,7 @@ def test_of_two_racing_processes_exactly_one_publishes(tmp_path):
         assert space.metrics(0) == {"recall50": len(winner)}
         assert verify(space, 0) == []
         assert [draft.run_id for draft in space.drafts()] == [loser]
-        assert len(space.draft(0, run_id=loser).staged) == 6
+        assert len(space.draft(0, run_id=loser).staged) == 8
 
 
 def test_a_publisher_killed_anywhere_leaves_no_half_and_finishes_when_run_again(tmp_path):

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backstay.errors import InputError
+from backstay.errors import CorruptError, InputError, RegistryError
 from backstay.registry import table_writer
-from backstay.registry.table_layout import table_schema
+from backstay.registry.table_commit import COMMIT
+from backstay.registry.table_layout import record_batch, table_schema
 from backstay.registry.table_writer import write_table_parts
-from backstay.registry.tables import open_table, record_batch
+from backstay.registry.tables import open_table
 from backstay.storage.files import open_files
 
 OF = {"space": "movies", "entity": "item", "version": 2}
@@ -39,7 +40,7 @@ def test_a_table_that_was_written_opens_as_itself(tmp_path):
     assert (table.space, table.entity, table.version) == ("movies", "item", 2)
     assert (table.rows, table.dim, table.id_type) == (3, 3, "string")
     assert (written.rows, written.dim, written.id_type) == (3, 3, "string")
-    assert list(written.files) == ["part-00000.parquet"]
+    assert list(written.files) == ["part-00000.parquet", COMMIT]
     assert open_table(tmp_path / "t" / "part-00000.parquet").rows == 3
 
 
@@ -53,12 +54,15 @@ def test_a_table_on_another_file_system(tmp_path):
     with pytest.raises(InputError, match="holds no table"):
         open_table("memory://tables/u")
     local = write_table_parts(tmp_path / "t", [_batch([1, 2])], **OF)
-    assert local == written
+    digests = [sorted(one.sha256 for name, one in table.files.items() if name != COMMIT)
+               for table in (local, written)]  # fmt: skip
+    assert digests[0] == digests[1]
 
 
 def test_parts_are_plain_parquet_that_others_read(tmp_path):
     write_table_parts(tmp_path / "t", [_batch([1, 2, 3])], part_rows=2, **OF)
     assert [p.name for p in sorted((tmp_path / "t").iterdir())] == [
+        COMMIT,
         "part-00000.parquet",
         "part-00001.parquet",
     ]
@@ -250,6 +254,92 @@ def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(InputError, match="no whole Parquet file"):
         open_table(tmp_path / "t.parquet", space="s", version=0)
+
+
+def test_a_folder_that_was_never_committed_is_refused(tmp_path):
+    write_table_parts(tmp_path / "t", [_batch([1, 2, 3])], part_rows=1, **OF)
+    (tmp_path / "t" / COMMIT).unlink()
+    with pytest.raises(InputError, match="was never committed: it lacks _table"):
+        open_table(tmp_path / "t")
+    assert open_table(tmp_path / "t" / "part-00000.parquet").rows == 1
+
+
+def test_a_folder_is_the_parts_that_its_commit_file_lists(tmp_path):
+    write_table_parts(tmp_path / "t", [_batch([1, 2, 3])], part_rows=2, **OF)
+    write_table_parts(tmp_path / "u", [_batch([4])], **OF)
+    stray = tmp_path / "t" / "part-00001-late.parquet"
+    stray.write_bytes((tmp_path / "u" / "part-00000.parquet").read_bytes())
+    assert open_table(tmp_path / "t").read()[0].to_pylist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("damage", ["lost", "short", "another"])
+def test_a_part_that_is_not_the_committed_one_is_refused(tmp_path, damage):
+    write_table_parts(tmp_path / "t", [_batch([1, 2, 3])], part_rows=2, **OF)
+    part = tmp_path / "t" / "part-00001.parquet"
+    if damage == "lost":
+        part.unlink()
+    elif damage == "short":
+        part.write_bytes(part.read_bytes()[:-1])
+    else:
+        commit = tmp_path / "t" / COMMIT
+        commit.write_text(commit.read_text().replace("part-00001", "../u/part-00001"))
+    message = {"lost": "it is missing", "short": "must have", "another": "of its own folder"}
+    with pytest.raises(CorruptError, match=message[damage]):
+        open_table(tmp_path / "t")
+
+
+def test_a_newer_commit_file_is_refused(tmp_path):
+    write_table_parts(tmp_path / "t", [_batch([1])], **OF)
+    commit = tmp_path / "t" / COMMIT
+    commit.write_text(commit.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(RegistryError, match="has format 2; this Backstay reads up to 1"):
+        open_table(tmp_path / "t")
+
+
+def test_of_two_writers_on_an_object_store_the_first_to_commit_has_it():
+    files = open_files("memory://both/t")
+    try:
+        with pytest.raises(InputError, match="another writer has just committed"):
+            write_table_parts("memory://both/t", second_before_its_first_part(), **OF)
+        assert open_table("memory://both/t").read()[0].to_pylist() == [2]
+        assert len(files.find("")) == 2  # a part, and the commit file that lists it
+    finally:
+        files.remove("")
+
+
+def second_before_its_first_part():
+    write_table_parts("memory://both/t", [_batch([2])], **OF)
+    yield _batch([1])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (b"backstay.space", b"\xff\xfe", "not UTF-8 or not printable"),
+        (b"backstay.entity", b"\x1b[31mred", "not UTF-8 or not printable"),
+        (b"backstay.version", b"two", r"labelled version .two.; expected"),
+    ],
+)
+def test_metadata_that_is_no_text_is_refused_in_plain_letters(tmp_path, key, value, message):
+    labels = {b"backstay.space": b"s", b"backstay.version": b"0", key: value}
+    table = pa.table({"id": [1], "embedding": _vectors(1)}).replace_schema_metadata(labels)
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=message) as caught:
+        open_table(tmp_path / "t.parquet")
+    assert str(caught.value).isprintable()
+
+
+def test_float16_is_read_as_float32(tmp_path):
+    schema = table_schema(3, "int64", dtype="float16", **OF)
+    values = np.array([[1, 2, 3.5]], np.float16)
+    pq.write_table(
+        pa.Table.from_batches([record_batch(pa.array([1]), values, schema=schema)]),
+        tmp_path / "t.parquet",
+    )
+    table = open_table(tmp_path / "t.parquet")
+    assert table.dtype == "float16"
+    assert table.read()[1].dtype == np.float32
+    assert table.read()[1].tolist() == [[1, 2, 3.5]]
 
 
 def test_a_record_batch_shares_the_vectors_memory():

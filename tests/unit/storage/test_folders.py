@@ -1,7 +1,6 @@
-"""New folders, on a local disk and on a file system without renames."""
+"""New folders on a local disk."""
 
 import os
-import pickle
 import signal
 import subprocess
 from pathlib import Path
@@ -9,70 +8,65 @@ from pathlib import Path
 import pytest
 
 from backstay.errors import InputError
-from backstay.storage.files import open_files
-from backstay.storage.folders import MARKER, new_folder, remove_abandoned
+from backstay.storage.files import HALF_WRITTEN
+from backstay.storage.folders import new_folder, remove_abandoned, resumable_folder
 from tests.support.processes import start_python
 
 
-@pytest.fixture(params=["folder", "memory"])
-def target(request, tmp_path):
-    uri = str(tmp_path / "deep" / "out") if request.param == "folder" else f"memory://{tmp_path}"
-    yield uri
-    open_files(uri).remove("")
+@pytest.mark.parametrize("error", [None, KeyError, KeyboardInterrupt])
+def test_a_folder_has_what_was_written_or_is_not_there(tmp_path, error):
+    def write():
+        with new_folder(tmp_path / "deep" / "out") as new:
+            (new / "a").write_bytes(b"12")
+            (new / f"{HALF_WRITTEN}b").touch()  # of a worker that was killed
+            if error:
+                raise error
 
-
-def write(new, name, content):
-    with new.part(name) as sink:
-        sink.write(content)
-
-
-def test_a_folder_has_what_was_written(target):
-    with new_folder(target) as new:
-        for _ in range(2):  # two workers may write the same part
-            write(pickle.loads(pickle.dumps(new)) if new.files.is_local else new, "a", b"12")
-        new.check_parts({"a": 2})
-    found = open_files(target).find("")
-    assert found.pop(MARKER, 0) == 0
-    assert found == {"a": 2}
-    assert open_files(target).is_local or open_files(target).exists(MARKER)
-
-
-@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
-def test_a_writer_that_fails_leaves_nothing(target, error):
-    def fail():
-        with new_folder(target) as new:
-            write(new, "a", b"12")
-            raise error
-
+    if error is None:
+        write()
+        assert [path.name for path in (tmp_path / "deep" / "out").iterdir()] == ["a"]
+        return
     with pytest.raises(error):
+        write()
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["out/x", "out"])
+def test_what_is_there_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"mine")
+    for folder in (new_folder(tmp_path / "out"), resumable_folder(tmp_path / "out", key="k")):
+        with pytest.raises(InputError, match="is not empty"), folder:
+            pass
+    assert (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_a_resumable_folder_stays_for_the_same_key_alone(tmp_path):
+    def fail():
+        with resumable_folder(tmp_path / "out", key="one") as hidden:
+            (hidden / "content" / "a").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
         fail()
-    assert not open_files(target).exists("")
-    assert not Path(target).parent.is_dir() or list(Path(target).parent.iterdir()) == []
-
-
-def test_a_part_that_is_lost_is_named(target):
-    def lose():
-        with new_folder(target) as new:
-            write(new, "a", b"12")
-            new.check_parts({"a": 2, "b": 3})
-
-    with pytest.raises(InputError, match="lacks 1 of 2 parts that workers wrote, such as b"):
-        lose()
-
-
-def test_what_is_there_is_not_overwritten(target):
-    open_files(target).write("x", b"")
-    with pytest.raises(InputError, match="is not empty"), new_folder(target):
+    with resumable_folder(tmp_path / "out", key="one") as hidden:
+        assert (hidden / "content" / "a").exists()
+        with (
+            pytest.raises(InputError, match="another process is writing"),
+            resumable_folder(tmp_path / "out", key="one"),
+        ):
+            pass
+    with new_folder(tmp_path / "out"):
         pass
-    assert list(open_files(target).find("")) == ["x"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_of_two_writers_the_first_to_finish_has_it(tmp_path):
     def write_both():
         with new_folder(tmp_path / "out") as slow:
             with new_folder(tmp_path / "out") as quick:
-                write(quick, "a", b"quick")
-            write(slow, "a", b"slow")
+                (quick / "a").write_bytes(b"quick")
+            (slow / "a").write_bytes(b"slow")
 
     with pytest.raises(InputError, match="someone else wrote there meanwhile"):
         write_both()
@@ -90,16 +84,17 @@ def test_every_file_is_on_disk_before_the_folder_appears(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", note)
     with new_folder(tmp_path / "out") as new:
-        (new.path / "sub").mkdir()
-        (new.path / "sub" / "a").touch()
+        (new / "sub").mkdir()
+        (new / "sub" / "a").touch()
     assert {"a", "sub", "content", tmp_path.name} <= synced
 
 
 KILLED = """
 import sys, time
+from pathlib import Path
 from backstay.storage.folders import new_folder
-with new_folder(sys.argv[1]) as new:
-    (new.path / "a").touch()
+with new_folder(Path(sys.argv[1])) as new:
+    (new / "a").touch()
     print("half-way", flush=True)
     time.sleep(600)
 """
