@@ -27,7 +27,7 @@ def versions(output: Output, /, registry: str, space: str, tree: bool) -> None:
     """
     opened = open_space(registry, space)
     opened.latest()  # raises if the space has no version
-    rows = [_summary(opened, version) for version in opened.versions()]
+    rows = _summaries(opened)
     output.show(rows, picture=_tree(space, rows) if tree else None)
 
 
@@ -98,14 +98,26 @@ def open_space(registry: str, space: str) -> "Space":
     return open_registry(registry).space(space)
 
 
-def _summary(space: "Space", version: int) -> dict[str, object]:
+def _summaries(space: "Space") -> list[dict[str, object]]:
+    """One row a version: its manifest's figures, and who reads it."""
     from backstay.registry.aliases import aliases
     from backstay.registry.contracts import contracts
 
-    readers = {
-        "aliases": [name for name, at in aliases(space).items() if at == version],
-        "consumers": [each.name for each in contracts(space) if each.version == version],
-    }
+    named, pinned = aliases(space), contracts(space)
+    return [
+        _summary(
+            space,
+            version,
+            {
+                "aliases": [name for name, at in named.items() if at == version],
+                "consumers": [each.name for each in pinned if each.version == version],
+            },
+        )
+        for version in space.versions()
+    ]
+
+
+def _summary(space: "Space", version: int, readers: dict[str, list[str]]) -> dict[str, object]:
     try:
         manifest = space.manifest(version)
     except RegistryError as error:

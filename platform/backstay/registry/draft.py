@@ -273,7 +273,8 @@ class Draft:
         raise VersionExistsError(
             self._lost(f"{claim.holder} claimed it at {claim.time} and has not finished")
             + " If that run is dead, start it again on the same host to finish it, or free the "
-            f"number with Space.release_claim({self.version})."
+            f"number with Space.release_claim({self.version}); `backstay gc --yes` does so after a "
+            "day."
         )
 
     def _place(self, claim: Claim) -> None:

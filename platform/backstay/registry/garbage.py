@@ -121,7 +121,7 @@ class _Search:
             claim = space.claim(int(name))
             if claim and (claim.state == "committed" or is_running(claim)):
                 continue  # it will be finished
-            if placed and self._is_old(path):
+            if (placed or claim) and self._is_old(path):
                 why = f"nobody has gone on publishing it since {self._changed(path):%F %H:%M}"
                 yield Garbage(kind="attempt", path=self.files.full(path), size=sum(placed), why=why)
 

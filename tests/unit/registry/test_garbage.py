@@ -89,6 +89,20 @@ def test_nothing_that_a_manifest_names_is_removed(untidy, tmp_path):
     assert verify(untidy.space("movies"), 2) == []
 
 
+def test_a_claim_of_another_host_is_released_once_it_is_old(registry, tmp_path):
+    space = registry.space("movies")
+    fill(space, 3)
+    dead = Claim(
+        run_id="lost", time="then", nonce="old", **vars(replace(this_process(), host="elsewhere"))
+    )
+    space.files.write(space.path(1, "claim.json"), seal(vars(dead), what="a claim"))
+    assert _found(registry, tmp_path, LATER) == []
+    remove_garbage(registry, _found(registry, tmp_path, -timedelta(minutes=1)))
+    assert space.claim(1) is None
+    fill(space, 4)
+    assert verify(space, 1) == []
+
+
 def test_an_attempt_that_somebody_goes_on_with_meanwhile_stays(untidy, tmp_path):
     found = _found(untidy, tmp_path, -timedelta(minutes=1))
     space = untidy.space("movies")
