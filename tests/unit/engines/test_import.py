@@ -219,3 +219,21 @@ def test_a_broken_table_ends_with_one_line_and_nothing_half_written(broken, word
     assert message in result.stderr.splitlines()[-1]
     assert space_of(broken).versions() == [0]
     assert space_of(broken).drafts() == []
+
+
+def test_imports_and_contracts_work_on_an_object_store(s3, tmp_path, monkeypatch):
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    registry = s3.bucket()
+    imported(registry, "--table", parquet(tmp_path / "item.parquet", vectors(8)))
+    at = ("--registry", registry, "--space", "movies")
+    table = parquet(tmp_path / "ids.parquet", vectors(8))
+    options = ("--metric", "cosine", "--table", table, "--tolerance", 0.001)
+    added = run("consumers", "add", "search", *at, "--reads", 0, "--contact", "a@b.org", *options)
+    assert added.exit_code == 0, added.output
+    bad = parquet(tmp_path / "bad.parquet", rotated(vectors(8), 12, noise=0.1))
+    refused(registry, import_(registry, "--table", bad, "--entity", "item"), "contract of search")
+    good = parquet(tmp_path / "good.parquet", rotated(vectors(8), 12))
+    answer = imported(registry, "--table", good, "--entity", "item", "--promote", "prod")
+    assert (answer["version"], answer["promoted"]) == (1, "prod")
+    assert space_of(registry).resolve() == 1
