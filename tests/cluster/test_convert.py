@@ -106,7 +106,10 @@ def test_ten_kills_change_nothing(registry, tmp_path, store, request, monkeypatc
     cut_small(monkeypatch, part=PART, group=PART // 4)
     rows = 8_000
     write_input(tmp_path / "in", vectors(rows), ids=pa.array(np.arange(rows)[::-1]), part_rows=1000)
-    variables = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    variables = {
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # that Ray listens on the loopback only
+    }
     output = str(tmp_path / "out")
     if store == "s3":
         output, more = bucket(request, monkeypatch)
