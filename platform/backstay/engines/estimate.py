@@ -12,7 +12,7 @@ from backstay.datasets.dataset import Dataset
 from backstay.engines.fit import FitRun, fit_here
 from backstay.engines.update_config import UpdateConfig
 from backstay.engines.update_plan import UpdatePlan, plan_update, published_request
-from backstay.evaluation.guard import Finding
+from backstay.evaluation.contracts.guard import Finding
 from backstay.registry.aliases import aliases
 from backstay.registry.contracts import contracts
 from backstay.registry.manifest import MODEL

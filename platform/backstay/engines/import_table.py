@@ -17,7 +17,7 @@ from backstay.engines.import_map import FittedMap, fit_map
 from backstay.engines.import_source import read_source
 from backstay.engines.update_plan import published_request
 from backstay.errors import UsageError
-from backstay.evaluation import guard
+from backstay.evaluation.contracts import guard
 from backstay.evaluation.contracts.check import run_contracts
 from backstay.evaluation.contracts.promote import promote_new
 from backstay.evaluation.contracts.vectors import CandidateVectors

@@ -15,14 +15,14 @@ from backstay.engines.update_plan import plan_update, published_request
 from backstay.engines.watch import watching
 from backstay.errors import UsageError
 from backstay.evaluation.contracts.check import run_contracts
-from backstay.evaluation.contracts.promote import promote_new
-from backstay.evaluation.guard import (
+from backstay.evaluation.contracts.guard import (
     Finding,
     broken_contract,
     refuse,
     worse_alignment,
     worse_recall,
 )
+from backstay.evaluation.contracts.promote import promote_new
 from backstay.registry.aliases import check_alias
 from backstay.registry.draft import Draft
 from backstay.registry.manifest import FIT_REPORT

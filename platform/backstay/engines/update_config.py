@@ -12,7 +12,7 @@ from backstay.checks import AtLeastOne, NotNegative, check_fields
 from backstay.compat.methods import METHODS, find_method
 from backstay.engines.fit import CHECKPOINT_SECONDS
 from backstay.errors import UsageError
-from backstay.evaluation.guard import ALIGNMENT_ERROR, RECALL_LOSS
+from backstay.evaluation.contracts.guard import ALIGNMENT_ERROR, RECALL_LOSS
 from backstay.training.config import RECIPES, FitConfig, Recipe, Sampling
 
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -12,8 +12,8 @@ from backstay.datasets.timeline import step
 from backstay.engines.candidate import stored_model
 from backstay.engines.update_config import UpdateConfig
 from backstay.errors import NotFoundError, RegistryError
-from backstay.evaluation import guard
-from backstay.evaluation.guard import Finding
+from backstay.evaluation.contracts import guard
+from backstay.evaluation.contracts.guard import Finding
 from backstay.registry.contracts import contracts
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Space

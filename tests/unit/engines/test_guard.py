@@ -12,7 +12,7 @@ from backstay.cli import main
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
-from backstay.evaluation import guard
+from backstay.evaluation.contracts import guard
 from backstay.registry.store import Registry
 
 SHORT = ("--epochs", "4", "--evaluate-every", "2", "--workers", "0")

@@ -1,1 +1,1 @@
-"""Consumer contracts, run on the vectors of a version."""
+"""Consumer contracts and the guard on updates: what a candidate version would break."""
