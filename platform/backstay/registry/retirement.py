@@ -28,14 +28,20 @@ def retire(space: Space, version: int, *, reason: str = "", force: bool = False)
     latest table, and chains through it still compose. If it is killed half-way, repeat it.
 
     Raises:
-        RegistryError: It is the latest version; or some of its ids could not be read any more
-            (`force` retires it anyway, unless an alias or a consumer reads them).
+        RegistryError: It is the latest version, or an alias points to it; or some of its ids could
+            not be read any more (`force` retires it anyway, unless a consumer reads them).
     """
     manifest = space.manifest(version)
     if version == space.latest():
         raise RegistryError(
             f"version {version} is the latest of {space.name}: older versions are read out of "
             "its tables. Publish a newer one first."
+        )
+    pointing = [name for name, v in aliases(space).items() if v == version]
+    if pointing:
+        raise RegistryError(
+            f"{space.name} version {version} is served as {', '.join(pointing)}, out of its own "
+            "tables. Move the alias with `backstay promote` first."
         )
     if not space.retired(version):  # or it was killed half-way
         refuse_losses(space, version, force=force)

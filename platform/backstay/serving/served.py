@@ -1,4 +1,4 @@
-"""A space as it was published at one moment: manifests, maps and the newest table per entity."""
+"""A space at one moment, up to the version in force: manifests, maps, a table per entity."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +26,16 @@ class ServedSpace:
 
     @classmethod
     def read(cls, space: Space, *, cache: Path, known: Self | None = None) -> Self | None:
-        """Read a space; None if it has no version.
+        """Read a space up to the version of its alias `prod`, or its latest where it has none.
 
-        Copies new tables into the folder `cache`. Returns `known` if nothing was published since.
+        Copies new tables into the folder `cache`. Returns `known` if nothing has changed since, and
+        None if the space has no version.
         """
-        versions = space.versions()
-        if not versions:
+        published = space.versions()
+        if not published:
             return None
+        in_force = space.resolve()
+        versions = [version for version in published if version <= in_force]
         newest = space.manifest(versions[-1])
         if known and versions == list(known.manifests) and newest == known.manifests[versions[-1]]:
             return known
@@ -59,7 +62,7 @@ class ServedSpace:
 
     @property
     def latest(self) -> int:
-        """The newest version."""
+        """The newest version that is served."""
         return max(self.manifests)
 
     def chain(self, source: int, target: int) -> BackwardMap:

@@ -108,6 +108,15 @@ def test_what_an_alias_or_consumer_would_lose_is_never_retired(space, force):
     assert space.retired(1) is None
 
 
+def test_the_tables_behind_an_alias_are_never_retired(space):
+    fill(space, 3, 4)
+    promote(space, 0)
+    with pytest.raises(RegistryError, match=r"served as prod.*Move the alias"):
+        retire(space, 0, force=True)
+    promote(space, 1)
+    assert retire(space, 0).freed > 0
+
+
 def test_a_retirement_that_was_killed_half_way_is_repeated(space):
     fill(space, 3, 4)
     retire(space, 0)

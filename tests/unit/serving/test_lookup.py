@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from backstay.errors import MissingMapError, NotFoundError, UsageError
+from backstay.registry.aliases import promote, rollback
 from backstay.registry.retirement import retire
 from backstay.registry.store import Registry
 from backstay.serving.lookup import Lookup
@@ -96,6 +97,35 @@ def test_an_entity_that_a_newer_version_lacks_is_answered_from_its_own_newest(tm
         assert lookup.vectors(SPACE, "user", [5]).source_version == 2
         found = lookup.vectors(SPACE, "item", ["tt1"])
     assert (found.version, found.source_version) == (1, 1)
+
+
+def test_only_promoted_versions_are_served_and_a_rollback_takes_the_service_back(tmp_path):
+    registry = served.build(tmp_path / "registry", versions=2)
+    space = registry.space(SPACE)
+    promote(space, 0)
+    with Lookup(registry, cache=tmp_path / "cache") as lookup:
+        lookup.watch(seconds=0.02)
+        assert lookup.vectors(SPACE, "user", [5]).source_version == 0
+        publish(registry, 2)
+        for move, version in [
+            (lambda: promote(space, 2), 2),
+            (lambda: rollback(space), 0),
+            (lambda: promote(space, 1), 1),
+        ]:
+            move()
+            until(lambda v=version: lookup.vectors(SPACE, "user", [5]).source_version == v)
+            found = lookup.vectors(SPACE, "user", USERS.tolist(), version=0)
+            expected = slowly("user", USERS.tolist(), version=0, source=version)
+            np.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-5)
+        with pytest.raises(NotFoundError, match="versions 0 to 1; found 2"):
+            lookup.vectors(SPACE, "user", [5], version=2)
+
+
+def until(happened):
+    end = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_version_published_meanwhile_is_taken_up(tmp_path):
