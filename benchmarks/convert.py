@@ -33,8 +33,8 @@ import pyarrow.parquet as pq
 from _machine import header, machine
 
 from backstay.compat.maps import BackwardMap
-from backstay.engines.convert import convert
-from backstay.engines.convert_config import ConvertConfig, Engine
+from backstay.engines.conversion.config import ConvertConfig, Engine
+from backstay.engines.conversion.convert import convert
 from backstay.engines.session import ray_session
 from backstay.registry.store import Registry
 

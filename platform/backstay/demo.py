@@ -13,8 +13,8 @@ import numpy as np
 from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.engines.compare import compare
-from backstay.engines.convert import convert
-from backstay.engines.convert_config import ConvertConfig
+from backstay.engines.conversion.config import ConvertConfig
+from backstay.engines.conversion.convert import convert
 from backstay.engines.session import ray_session
 from backstay.engines.update import update
 from backstay.engines.update_config import UpdateConfig

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from backstay.engines import convert_plan
+from backstay.engines.conversion import plan as convert_plan
 from backstay.errors import InputError
 from backstay.registry.store import Registry
 from backstay.registry.table_commit import COMMIT, read_commit

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backstay.engines import convert_plan
-from backstay.engines.convert import convert
-from backstay.engines.convert_config import ConvertConfig
+from backstay.engines.conversion import plan
+from backstay.engines.conversion.config import ConvertConfig
+from backstay.engines.conversion.convert import convert
 from backstay.registry.store import Registry
 from backstay.registry.table_writer import write_table_parts
 from tests.support.builders import vector_column
@@ -53,8 +53,8 @@ def run(registry, input_, output, **options):
 
 def cut_small(patch, *, part=320 * 32, group=64 * 32):
     """Cut parts and row groups so small that little tables have many."""
-    patch.setattr(convert_plan, "PART_BYTES", (part, part))
-    patch.setattr(convert_plan, "GROUP_BYTES", group)
+    patch.setattr(plan, "PART_BYTES", (part, part))
+    patch.setattr(plan, "GROUP_BYTES", group)
 
 
 def slowly(registry, values, *, source=2, target=0):

@@ -14,10 +14,10 @@ from tests.support.processes import environment, start_python
 CHILDREN = """
 import json, os, sys
 import s3fs
-from backstay.engines import convert_config, convert_plan, convert_work
-from backstay.engines.convert import convert
+from backstay.engines.conversion import config, plan, work
+from backstay.engines.conversion.convert import convert
 
-add = convert_work.Progress.add
+add = work.Progress.add
 
 def tell(text):
     os.write(1, f"{text}\\n".encode())  # a line at once: two processes write here
@@ -27,12 +27,12 @@ def add_and_tell(self, record):
     add(self, record)
 
 def run(wanted):
-    convert_plan.PART_BYTES = (wanted["part"], wanted["part"])
-    convert_plan.GROUP_BYTES = wanted["part"] // 4
-    convert_work.Progress.add = add_and_tell
+    plan.PART_BYTES = (wanted["part"], wanted["part"])
+    plan.GROUP_BYTES = wanted["part"] // 4
+    work.Progress.add = add_and_tell
     tell("began")
     wanted["config"]["targets"] = tuple(wanted["config"]["targets"])
-    report = convert(convert_config.ConvertConfig(**wanted["config"]))
+    report = convert(config.ConvertConfig(**wanted["config"]))
     tell(f"finished {report.resumed}")
 
 for line in sys.stdin:

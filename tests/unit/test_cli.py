@@ -475,7 +475,7 @@ def test_a_usage_error_names_the_flag_as_typed(message, shown, tmp_path, monkeyp
 
 def test_a_flag_may_differ_from_the_parameter_s_name(monkeypatch):
     error = errors.UsageError("source must be above target_, and input_ a table.")
-    monkeypatch.setattr("backstay.engines.convert.convert", _raise(error))
+    monkeypatch.setattr("backstay.engines.conversion.convert.convert", _raise(error))
     words = "convert --registry r --space s --from 1 --to 0 --input i --output o"
     assert "--from must be above target_, and --input a table" in run(*words.split()).stderr
 

@@ -92,8 +92,8 @@ def convert(
 
     The same command after a kill does what is missing.
     """
-    from backstay.engines import convert as engine
-    from backstay.engines.convert_config import ConvertConfig
+    from backstay.engines.conversion import convert as engine
+    from backstay.engines.conversion.config import ConvertConfig
 
     config = ConvertConfig(
         registry=registry, space=space, targets=targets, input=input_, **options.given(settings)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backstay.engines import convert_ids
-from backstay.engines.convert import convert, estimate
+from backstay.engines.conversion import ids as id_check
+from backstay.engines.conversion.convert import convert, estimate
 from backstay.errors import InputError, MapMismatchError, NotFoundError, UsageError
 from backstay.registry.store import Registry
 from backstay.registry.table_commit import COMMIT, read_commit
@@ -139,7 +139,7 @@ def test_ray_is_not_loaded(registry, tmp_path):
     path = write_input(tmp_path / "in", vectors(5))
     script = f"""
         import sys
-        from backstay.engines.convert import convert
+        from backstay.engines.conversion.convert import convert
         from tests.support.conversions import config
         report = convert(config({str(registry)!r}, {str(path)!r}, {str(tmp_path / "out")!r}))
         assert report.engine == "local"
@@ -295,7 +295,7 @@ def test_refuses_what_no_chain_of_maps_gives(registry, tmp_path):
 
 
 def test_ids_are_compared_in_several_passes_where_they_are_many(registry, tmp_path, monkeypatch):
-    monkeypatch.setattr(convert_ids, "KEYS_AT_ONCE", 100)
+    monkeypatch.setattr(id_check, "KEYS_AT_ONCE", 100)
     ids = [*range(700), 3]
     path = write_plain(tmp_path / "in.parquet", id=ids, embedding=vectors(701))
     with pytest.raises(InputError, match=r"1 of 701 rows repeat an id; the first is .* row 0: "):

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from backstay.cli import main
-from backstay.engines import convert as module
-from backstay.engines import convert_part
+from backstay.engines.conversion import convert as module
+from backstay.engines.conversion import part
 from backstay.registry.store import Registry
 from backstay.registry.table_commit import COMMIT
 from backstay.registry.tables import open_table
@@ -229,9 +229,9 @@ def test_an_input_that_is_replaced_meanwhile_is_noticed(registry, tmp_path, monk
 
 def test_a_result_that_is_not_input_times_map_is_refused(registry, tmp_path, monkeypatch):
     write_input(tmp_path / "in", vectors(20))
-    there = convert_part.with_vectors
+    there = part.with_vectors
     monkeypatch.setattr(
-        convert_part, "with_vectors", lambda t, d, values: there(t, d, values + np.float32(0.1))
+        part, "with_vectors", lambda t, d, values: there(t, d, values + np.float32(0.1))
     )
     result = command(registry, tmp_path / "in", tmp_path / "out")
     assert result.exit_code == 1
@@ -241,14 +241,14 @@ def test_a_result_that_is_not_input_times_map_is_refused(registry, tmp_path, mon
 
 def test_parts_that_workers_wrote_elsewhere_are_missed(registry, tmp_path, monkeypatch):
     write_input(tmp_path / "in", vectors(3))
-    there = convert_part.convert_run
+    there = part.convert_run
 
     def elsewhere(conversion, output, todo, **options):
         for record in there(conversion, output, todo, **options):
             output.files.remove(record.tables[0].name)
             yield record
 
-    monkeypatch.setattr("backstay.engines.convert_work.convert_run", elsewhere)
+    monkeypatch.setattr("backstay.engines.conversion.work.convert_run", elsewhere)
     result = command(registry, tmp_path / "in", tmp_path / "out")
     assert "lacks 1 of 1 parts" in result.stderr
     assert not (tmp_path / "out").exists()

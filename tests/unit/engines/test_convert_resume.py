@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from backstay.engines import convert_part, convert_work
+from backstay.engines.conversion import part, work
 from backstay.errors import InputError
 from backstay.registry.store import Registry
 from backstay.registry.table_commit import COMMIT, read_commit
@@ -47,7 +47,7 @@ def small_parts(monkeypatch):
 
 def interrupt(*arguments, **options):
     """A conversion that ends at its fifth part, as if it were killed."""
-    there = convert_part.convert_run
+    there = part.convert_run
 
     def four(*arguments, **options):
         for record in there(*arguments, **options):
@@ -56,7 +56,7 @@ def interrupt(*arguments, **options):
             yield record
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert_work, "convert_run", four)
+        patch.setattr(work, "convert_run", four)
         with pytest.raises(KilledError):
             run(*arguments, workers=1, **options)
 
@@ -106,16 +106,16 @@ def test_a_second_converter_deletes_nothing_of_the_first(registry, tmp_path, mon
     """The first finishes while the second, with other options, is at work and then fails."""
     output = f"memory://{tmp_path}/out"
     write_input(tmp_path / "in", vectors(200))
-    there = convert_part.convert_run
+    there = part.convert_run
 
     def first_finishes(*arguments, **options):
-        monkeypatch.setattr(convert_work, "convert_run", there)
+        monkeypatch.setattr(work, "convert_run", there)
         with monkeypatch.context() as patch:
-            patch.setattr("backstay.engines.convert_output._refuse_others", lambda *_: None)
+            patch.setattr("backstay.engines.conversion.output._refuse_others", lambda *_: None)
             run(registry, tmp_path / "in", output)
         yield from there(*arguments, **options)
 
-    monkeypatch.setattr(convert_work, "convert_run", first_finishes)
+    monkeypatch.setattr(work, "convert_run", first_finishes)
     with pytest.raises(InputError, match="another writer has just committed"):
         run(registry, tmp_path / "in", output, dtype="float16")
     table = open_table(output)
@@ -127,14 +127,14 @@ def test_a_second_converter_deletes_nothing_of_the_first(registry, tmp_path, mon
 def test_of_two_attempts_at_a_part_the_first_counts(registry, tmp_path, output, monkeypatch):
     """An attempt that was thought dead ends after its repetition, and removes its own file only."""
     write_input(tmp_path / "in", vectors(200))
-    there = convert_part.convert_run
+    there = part.convert_run
 
     def twice(*arguments, **options):
         first, second = (list(there(*arguments, **options)) for _ in range(2))
         assert first == second
         yield from first
 
-    monkeypatch.setattr(convert_work, "convert_run", twice)
+    monkeypatch.setattr(work, "convert_run", twice)
     run(registry, tmp_path / "in", output)
     assert open_table(output).rows == 200
     assert len(open_files(output).find("")) == 2
@@ -144,16 +144,16 @@ def test_an_attempt_that_fails_late_leaves_the_finished_part(
     registry, tmp_path, output, monkeypatch
 ):
     write_input(tmp_path / "in", vectors(200))
-    there = convert_part.convert_run
+    there = part.convert_run
 
     def late_failure(conversion, place, todo, **options):
         yield from there(conversion, place, todo, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(convert_part, "with_vectors", _fail)
+            patch.setattr(part, "with_vectors", _fail)
             with pytest.raises(OSError, match="network"):
                 list(there(conversion, place, todo, **options))
 
-    monkeypatch.setattr(convert_work, "convert_run", late_failure)
+    monkeypatch.setattr(work, "convert_run", late_failure)
     run(registry, tmp_path / "in", output)
     assert open_table(output).rows == 200
 

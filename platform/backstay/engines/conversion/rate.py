@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from backstay.engines.convert_part import Conversion, convert_rows, with_vectors
-from backstay.engines.convert_plan import Part
-from backstay.engines.convert_rows import RowReader, Rows
+from backstay.engines.conversion.part import Conversion, convert_rows, with_vectors
+from backstay.engines.conversion.plan import Part
+from backstay.engines.conversion.rows import RowReader, Rows
 from backstay.registry.table_writer import PARQUET_OPTIONS
 
 _SECONDS = 1.0  # of measuring, at most a batch more

@@ -6,7 +6,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from backstay.engines.convert_input import ConvertInput, Unreadable
+from backstay.engines.conversion.input import ConvertInput, Unreadable
 from backstay.errors import InputError
 from backstay.storage.parquet_parts import open_part
 

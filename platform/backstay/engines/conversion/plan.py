@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from backstay.compat.maps import BackwardMap
-from backstay.engines.convert_input import ConvertInput, RowGroup
-from backstay.engines.convert_rows import Piece, RowReader, Rows
+from backstay.engines.conversion.input import ConvertInput, RowGroup
+from backstay.engines.conversion.rows import Piece, RowReader, Rows
 from backstay.storage.documents import canonical_json
 
 PART_BYTES = (16 << 20, 128 << 20)

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backstay.engines.convert_output import ConvertOutput
-from backstay.engines.convert_plan import GROUP_BYTES, Sizes
+from backstay.engines.conversion.output import ConvertOutput
+from backstay.engines.conversion.plan import GROUP_BYTES, Sizes
 from backstay.registry.table_commit import TablePart
 from backstay.registry.table_writer import PARQUET_OPTIONS
 from backstay.storage.files import HashedFile

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from backstay.compat.maps import BackwardMap
-from backstay.engines.convert_ids import unusable
-from backstay.engines.convert_input import ConvertInput, Unreadable
-from backstay.engines.convert_output import REJECTED, ConvertOutput, PartRecord
-from backstay.engines.convert_plan import Part, Sizes
-from backstay.engines.convert_rows import RowReader, Rows
-from backstay.engines.convert_vectors import (
+from backstay.engines.conversion.ids import unusable
+from backstay.engines.conversion.input import ConvertInput, Unreadable
+from backstay.engines.conversion.output import REJECTED, ConvertOutput, PartRecord
+from backstay.engines.conversion.plan import Part, Sizes
+from backstay.engines.conversion.rows import RowReader, Rows
+from backstay.engines.conversion.vectors import (
     Mask,
     Vectors,
     all_finite,
@@ -24,7 +24,7 @@ from backstay.engines.convert_vectors import (
     numbers,
     wrong_shape,
 )
-from backstay.engines.convert_writer import PartWriter, part_writer
+from backstay.engines.conversion.writer import PartWriter, part_writer
 from backstay.registry.table_layout import record_batch
 
 Float32 = npt.NDArray[np.float32]

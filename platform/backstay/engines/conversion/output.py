@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from pydantic import TypeAdapter
 
-from backstay.engines.convert_input import Unreadable
+from backstay.engines.conversion.input import Unreadable
 from backstay.errors import BackstayError, InputError
 from backstay.registry.table_commit import COMMIT, TableCommit, TablePart, read_commit, write_commit
 from backstay.storage.documents import canonical_json, parse_document

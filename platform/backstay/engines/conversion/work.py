@@ -11,9 +11,9 @@ from threading import Event
 
 from threadpoolctl import threadpool_limits
 
-from backstay.engines.convert_output import ConvertOutput, PartRecord, parse_record
-from backstay.engines.convert_part import Conversion, convert_run
-from backstay.engines.convert_plan import Part, runs
+from backstay.engines.conversion.output import ConvertOutput, PartRecord, parse_record
+from backstay.engines.conversion.part import Conversion, convert_run
+from backstay.engines.conversion.plan import Part, runs
 from backstay.storage.documents import canonical_json
 
 _log = logging.getLogger("backstay.convert")

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from backstay.compat.maps import BackwardMap
-from backstay.engines.convert_config import ConvertConfig
-from backstay.engines.convert_input import ConvertInput, dataset, stored_table, survey
-from backstay.engines.convert_part import Conversion, Target
-from backstay.engines.convert_plan import sizes
+from backstay.engines.conversion.config import ConvertConfig
+from backstay.engines.conversion.input import ConvertInput, dataset, stored_table, survey
+from backstay.engines.conversion.part import Conversion, Target
+from backstay.engines.conversion.plan import sizes
 from backstay.registry.store import Registry
 from backstay.registry.table_layout import table_schema
 

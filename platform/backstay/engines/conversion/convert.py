@@ -1,9 +1,9 @@
 """Batch conversion: a table of version k becomes tables of one or more older versions.
 
-The input is cut into parts of 16 to 128 MiB (`convert_plan`). A part is streamed through one matrix
-for each target into one file for each target (`convert_part`), so vectors never pass between
-processes. Threads of this process do the parts, or tasks of Ray Data (`convert_work`): order and
-bytes are the same. Finished parts are recorded (`convert_output`); after a kill, the same command
+The input is cut into parts of 16 to 128 MiB (`plan`). A part is streamed through one matrix
+for each target into one file for each target (`part`), so vectors never pass between
+processes. Threads of this process do the parts, or tasks of Ray Data (`work`): order and
+bytes are the same. Finished parts are recorded (`output`); after a kill, the same command
 does what is missing.
 """
 
@@ -15,26 +15,26 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from backstay.engines.convert_check import check_counts, check_sample
-from backstay.engines.convert_config import (
+from backstay.engines.conversion.check import check_counts, check_sample
+from backstay.engines.conversion.config import (
     ConvertConfig,
     ConvertedTable,
     ConvertEstimate,
     ConvertReport,
     Sample,
 )
-from backstay.engines.convert_ids import KEYS_AT_ONCE, repeated_ids
-from backstay.engines.convert_output import (
+from backstay.engines.conversion.ids import KEYS_AT_ONCE, repeated_ids
+from backstay.engines.conversion.output import (
     ConvertOutput,
     PartRecord,
     converted_output,
     finished_job,
 )
-from backstay.engines.convert_part import Conversion, Target
-from backstay.engines.convert_plan import Part, cut, job_id
-from backstay.engines.convert_rate import seconds_per_row
-from backstay.engines.convert_setup import choose_engine, input_name, set_up
-from backstay.engines.convert_work import Progress, locally, over_ray, usable_cores
+from backstay.engines.conversion.part import Conversion, Target
+from backstay.engines.conversion.plan import Part, cut, job_id
+from backstay.engines.conversion.rate import seconds_per_row
+from backstay.engines.conversion.setup import choose_engine, input_name, set_up
+from backstay.engines.conversion.work import Progress, locally, over_ray, usable_cores
 from backstay.errors import InputError
 from backstay.registry.table_commit import TableCommit, read_commit, table_parts
 from backstay.registry.table_layout import FINGERPRINT

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from backstay.engines.convert_input import ConvertInput
-from backstay.engines.convert_vectors import is_null
+from backstay.engines.conversion.input import ConvertInput
+from backstay.engines.conversion.vectors import is_null
 from backstay.storage.ids import ID_TYPES, Keys, id_keys
 from backstay.storage.parquet_parts import open_part
 

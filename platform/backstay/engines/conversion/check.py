@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from backstay.engines.convert_config import Sample
-from backstay.engines.convert_output import ConvertOutput, PartRecord
-from backstay.engines.convert_part import Conversion, Target, convert_rows
-from backstay.engines.convert_plan import Part
-from backstay.engines.convert_rows import RowReader, Rows
+from backstay.engines.conversion.config import Sample
+from backstay.engines.conversion.output import ConvertOutput, PartRecord
+from backstay.engines.conversion.part import Conversion, Target, convert_rows
+from backstay.engines.conversion.plan import Part
+from backstay.engines.conversion.rows import RowReader, Rows
 from backstay.errors import CorruptError, InputError
 from backstay.storage.files import Files
 from backstay.storage.parquet_parts import open_part

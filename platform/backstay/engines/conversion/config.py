@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from backstay.engines.convert_input import Unreadable
+from backstay.engines.conversion.input import Unreadable
 from backstay.errors import UsageError
 from backstay.registry.table_layout import FloatType
 from backstay.storage.ids import IdType

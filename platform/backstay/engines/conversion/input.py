@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backstay.engines.convert_vectors import check_vector_type
+from backstay.engines.conversion.vectors import check_vector_type
 from backstay.errors import InputError, UsageError
 from backstay.registry.store import Space
 from backstay.registry.table_commit import table_parts
