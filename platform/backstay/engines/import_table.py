@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 from uuid import uuid4
@@ -12,21 +12,19 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from backstay.engines.candidate import Comparison, compare_with_before
 from backstay.engines.import_map import FittedMap, fit_map
 from backstay.engines.import_source import read_source
 from backstay.engines.update_plan import published_request
+from backstay.engines.version_report import VersionReport, promoted_report
 from backstay.errors import UsageError
 from backstay.evaluation.contracts import guard
 from backstay.evaluation.contracts.check import run_contracts
-from backstay.evaluation.contracts.promote import promote_new
 from backstay.evaluation.contracts.vectors import CandidateVectors
 from backstay.registry.contracts import contracts
 from backstay.registry.draft import Draft
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Registry, Space
 from backstay.registry.tables import Batch, EmbeddingTable
-from backstay.storage.documents import JsonObject
 
 log = logging.getLogger("backstay.update")
 
@@ -61,24 +59,7 @@ class ImportConfig:
         return dict(zip(names, self.tables, strict=True))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImportReport:
-    """The result of an import."""
-
-    space: str
-    version: int
-    dim: int
-    rows: dict[str, int]  # per entity
-    metrics: Mapping[str, object]
-    comparison: list[Comparison]
-    contracts: list[JsonObject]
-    manifest_sha256: str
-    published: str = field(compare=False)  # now, or by an earlier run
-    promoted: str | None = field(compare=False)
-    next: str = field(compare=False)
-
-
-def import_tables(config: ImportConfig) -> ImportReport:
+def import_tables(config: ImportConfig) -> VersionReport:
     """Publish outside tables as the next version, with a map to the version before.
 
     The same tables imported again publish nothing more.
@@ -102,7 +83,13 @@ def import_tables(config: ImportConfig) -> ImportReport:
             _publish(config, space, draft, parent, request=request)
     finally:
         draft.discard()
-    return _report(config, space, version, published="by an earlier run" if done else "now")
+    return promoted_report(
+        space,
+        version,
+        promote=config.promote,
+        why="import",
+        published="by an earlier run" if done else "now",
+    )
 
 
 def _stage(config: ImportConfig, draft: Draft) -> str:
@@ -196,22 +183,3 @@ def _findings(
         return [*found, guard.cut_off(space, parent, what="--no-map", readers=readers)]
     relative = cast("dict[str, float]", fitted.metrics["relative_alignment_error"])
     return [*found, guard.worse_alignment(relative, {}, limit=config.max_alignment_error)]
-
-
-def _report(config: ImportConfig, space: Space, version: int, *, published: str) -> ImportReport:
-    promoted = promote_new(space, version, alias=config.promote, why="import")
-    command = "show" if promoted else "promote"
-    manifest, metrics = space.manifest(version), space.metrics(version)
-    return ImportReport(
-        space=space.name,
-        version=version,
-        dim=manifest.dim,
-        rows={name: entity.rows for name, entity in manifest.entities.items()},
-        metrics=metrics,
-        comparison=compare_with_before(metrics, dim=manifest.dim),
-        contracts=space.verdicts(version),
-        manifest_sha256=manifest.sha256,
-        published=published,
-        promoted=promoted,
-        next=f"backstay {command} --registry {config.registry} --space {space.name} {version}",
-    )

@@ -3,15 +3,15 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import cast
 
 from backstay.datasets.dataset import Dataset
-from backstay.engines.candidate import Candidate, Comparison, compare_with_before, evaluate
+from backstay.engines.candidate import Candidate, evaluate
 from backstay.engines.fit import FitRun, fit_here, fit_on_ray
 from backstay.engines.update_config import UpdateConfig
 from backstay.engines.update_plan import plan_update, published_request
+from backstay.engines.version_report import VersionReport, promoted_report
 from backstay.engines.watch import watching
 from backstay.errors import UsageError
 from backstay.evaluation.contracts.check import run_contracts
@@ -22,12 +22,10 @@ from backstay.evaluation.contracts.guard import (
     worse_alignment,
     worse_recall,
 )
-from backstay.evaluation.contracts.promote import promote_new
 from backstay.registry.aliases import check_alias
 from backstay.registry.draft import Draft
 from backstay.registry.manifest import FIT_REPORT
-from backstay.registry.store import Registry, Space
-from backstay.storage.documents import JsonObject
+from backstay.registry.store import Registry
 from backstay.storage.files import open_files
 from backstay.training.request import FitRequest
 from backstay.training.version import FittedVersion
@@ -35,26 +33,7 @@ from backstay.training.version import FittedVersion
 log = logging.getLogger("backstay.update")
 
 
-@dataclass(frozen=True, kw_only=True)
-class UpdateReport:
-    """The result of an update."""
-
-    space: str
-    version: int
-    method: str
-    dim: int
-    rows: dict[str, int]  # per entity
-    metrics: Mapping[str, object]
-    comparison: list[Comparison]
-    contracts: list[JsonObject]  # verdicts of consumer contracts
-    run: str
-    manifest_sha256: str
-    published: str = field(default="now", compare=False)  # or: by an earlier run
-    promoted: str | None = field(compare=False)  # the alias that points to it since
-    next: str = field(compare=False)  # the command to go on with
-
-
-def update(config: UpdateConfig) -> UpdateReport:
+def update(config: UpdateConfig) -> VersionReport:
     """Fit the next version on the timeline up to `config.until` and publish it.
 
     After a crash, the same call resumes the fit from its last checkpoint, or finishes the
@@ -74,7 +53,9 @@ def update(config: UpdateConfig) -> UpdateReport:
         log.info("this request was published already, as version %d; nothing to do", done.version)
         space.draft(done.version, run_id=done.run_id).discard()
         open_files(root).remove(done.run_id)
-        return _report(config, space, done.version, published="by an earlier run")
+        return promoted_report(
+            space, done.version, promote=config.promote, why="update", published="by an earlier run"
+        )
     plan = plan_update(config, data, space)
     request, version = plan.request, plan.version
     if config.promote != "none":
@@ -112,12 +93,12 @@ def update(config: UpdateConfig) -> UpdateReport:
         draft.write_verdicts([asdict(verdict) for verdict in verdicts])
     _publish(draft, candidate, fitted, config=config, data=data, settings=settings)
     open_files(root).remove(run)
-    return _report(config, space, version)
+    return promoted_report(space, version, promote=config.promote, why="update")
 
 
 def _figures(config: UpdateConfig, candidate: Candidate) -> list[Finding | None]:
     """The findings on the candidate's figures."""
-    before = cast("Mapping[str, Mapping[str, float]]", candidate.metrics.get("before", {}))
+    before = cast("dict[str, dict[str, float]]", candidate.metrics.get("before", {}))
     return [
         worse_recall(candidate.recall, candidate.recall_before, limit=config.max_recall_loss),
         worse_alignment(
@@ -126,29 +107,6 @@ def _figures(config: UpdateConfig, candidate: Candidate) -> list[Finding | None]
             limit=config.max_alignment_error,
         ),
     ]
-
-
-def _report(
-    config: UpdateConfig, space: Space, version: int, *, published: str = "now"
-) -> UpdateReport:
-    promoted = promote_new(space, version, alias=config.promote, why="update")
-    command = "show" if promoted else "promote"
-    manifest, metrics = space.manifest(version), space.metrics(version)
-    return UpdateReport(
-        space=space.name,
-        version=version,
-        method=manifest.method,
-        dim=manifest.dim,
-        rows={name: entity.rows for name, entity in manifest.entities.items()},
-        metrics=metrics,
-        comparison=compare_with_before(metrics, dim=manifest.dim),
-        contracts=space.verdicts(version),
-        run=manifest.run_id,
-        manifest_sha256=manifest.sha256,
-        published=published,
-        promoted=promoted,
-        next=f"backstay {command} --registry {config.registry} --space {space.name} {version}",
-    )
 
 
 def _fit(request: FitRequest, config: UpdateConfig, *, run: str, root: str) -> FittedVersion:

@@ -71,11 +71,6 @@ class EmbeddingTable:
             fingerprint=self.fingerprint,
         )
 
-    @property
-    def paths(self) -> list[str]:
-        """The parts as paths of `files.fs`, for readers of their own such as Ray Data."""
-        return [self.files.full(part) for part in self.parts]
-
     def batches(self, batch_rows: int = 65536) -> Iterator[Batch]:
         """Ids (n,) and vectors (n, D) float32 of at most `batch_rows` rows, in row order.
 
