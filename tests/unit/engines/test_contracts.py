@@ -11,38 +11,17 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import torch
-from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from backstay.cli import main
 from backstay.engines import estimate
 from backstay.evaluation.consumers.model import Consumer, consumer_network
 from backstay.registry.aliases import aliases, history
 from backstay.registry.contracts import contracts
 from backstay.registry.store import Registry
+from tests.support.updates import run, update
 
-SHORT = ("--epochs", "4", "--evaluate-every", "2", "--workers", "0")
 BAD = ("--until", "0.7", "--dim", "12", "--weight", "0", "--profile", "paper")
 """An update whose vectors convert badly."""
-
-
-def run(*words):
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-@pytest.fixture(scope="module")
-def published(dataset, tmp_path_factory):
-    """A registry with versions 0 and 1 of dimensions 8 and 10."""
-    root = tmp_path_factory.mktemp("published")
-    for until, dim in ((0.5, 8), (0.6, 10)):
-        done = update(root, dataset, "--until", until, "--dim", dim)
-        assert done.exit_code == 0, done.output
-    return root
-
-
-@pytest.fixture
-def registry(published, tmp_path):
-    return shutil.copytree(published, tmp_path / "registry")
 
 
 @pytest.fixture
@@ -50,11 +29,6 @@ def items(registry):
     """Ids and version-0 vectors of 100 items."""
     ids, values = Registry(registry).space("market").table(0, "item").read()
     return ids[:100], values[:100]
-
-
-def update(registry, dataset, *options):
-    at = ("--registry", registry, "--space", "market", "--dataset", dataset)
-    return run("update", *at, *SHORT, "--json", *options)
 
 
 def consumers(registry, verb, *words):

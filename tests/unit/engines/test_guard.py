@@ -14,29 +14,7 @@ from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.evaluation.contracts import guard
 from backstay.registry.store import Registry
-
-SHORT = ("--epochs", "4", "--evaluate-every", "2", "--workers", "0")
-
-
-def update(registry, dataset, *options):
-    words = ["update", "--registry", registry, "--space", "market", "--dataset", dataset]
-    words += [*SHORT, "--json", *options]
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-@pytest.fixture(scope="module")
-def published(dataset, tmp_path_factory):
-    """A registry with versions 0 and 1 of dimensions 8 and 10."""
-    root = tmp_path_factory.mktemp("published")
-    for until, dim in ((0.5, 8), (0.6, 10)):
-        done = update(root, dataset, "--until", until, "--dim", dim)
-        assert done.exit_code == 0, done.output
-    return root
-
-
-@pytest.fixture
-def registry(published, tmp_path):
-    return shutil.copytree(published, tmp_path / "registry")
+from tests.support.updates import update
 
 
 def refused(result, registry, *words, fitted=False):
