@@ -30,6 +30,7 @@ from tests.support.processes import ROOT, run_python, start_python
 CONTRACT = {
     *("demo", "ingest", "compare", "compare-tables", "update", "tune", "convert", "serve"),
     *("versions", "show", "verify", "retire", "gc", "promote", "rollback"),
+    *("tokens add", "tokens list", "tokens revoke"),
 }
 COMMANDS = sorted(all_commands())
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -16,6 +16,7 @@ from backstay.cli import (
     demo,
     housekeeping,
     service,
+    tokens,
     updates,
     versions,
 )
@@ -34,7 +35,7 @@ _GROUPS = (
             *housekeeping.COMMANDS,
         ),
     ),
-    ("Conversion and look-up", (*conversion.COMMANDS, *service.COMMANDS)),
+    ("Conversion and look-up", (*conversion.COMMANDS, *service.COMMANDS, *tokens.COMMANDS)),
 )
 
 

@@ -6,9 +6,7 @@ An alias is the only thing in a registry that moves. `latest` is no alias: it is
 version.
 """
 
-import getpass
 import logging
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -17,7 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from backstay.errors import CorruptError, NotFoundError, RegistryError, UsageError
 from backstay.registry.manifest import check_name, is_safe_name, now
-from backstay.registry.records import Records
+from backstay.registry.records import Records, author
 from backstay.registry.space_files import SpaceFiles
 from backstay.storage.documents import JsonObject
 
@@ -174,7 +172,7 @@ def _move_to(
         "action": action,
         "from": before,
         "to": version,
-        "who": who or f"{getpass.getuser()}@{socket.gethostname()}",
+        "who": who or author(),
         "when": now(),
         "why": why,
         "checks": list(checks),

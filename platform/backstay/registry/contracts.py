@@ -4,10 +4,8 @@
 <root>/<space>/consumers/<name>/files/<sha256>.<ext>  frozen model and labelled table
 """
 
-import getpass
 import hashlib
 import logging
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -16,7 +14,7 @@ from pydantic import TypeAdapter
 
 from backstay.errors import CorruptError, NotFoundError, RegistryError
 from backstay.registry.manifest import check_name, is_safe_name, now
-from backstay.registry.records import Records
+from backstay.registry.records import Records, author
 from backstay.registry.space_files import SpaceFiles
 
 _log = logging.getLogger("backstay.registry")
@@ -91,7 +89,7 @@ def write(space: SpaceFiles, new: Contract, files: Mapping[str, bytes]) -> Contr
         )
     for name, data in files.items():
         space.files.create(_file(space, new.name, name), data)
-    record = asdict(new) | {"n": len(numbers), "who": _who(), "when": now()}
+    record = asdict(new) | {"n": len(numbers), "who": author(), "when": now()}
     if not records.append(len(numbers), record):
         raise RegistryError(
             f"someone else has just changed the contract of {new.name} on {space.name}. Look at it "
@@ -130,7 +128,3 @@ def _file(space: SpaceFiles, consumer: str, name: str) -> str:
 
 def _records(space: SpaceFiles, name: str) -> Records[Contract]:
     return Records(space.files, f"{space.name}/consumers/{name}", _contract)
-
-
-def _who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -1,5 +1,7 @@
 """Numbered records that never change: <folder>/0.json, 1.json, … The highest number is in force."""
 
+import getpass
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -10,6 +12,11 @@ from backstay.storage.documents import parse_sealed, seal
 from backstay.storage.files import Files
 
 T = TypeVar("T")
+
+
+def author() -> str:
+    """Who writes a record: the user and host of this process."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 @dataclass(frozen=True)
