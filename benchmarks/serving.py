@@ -38,7 +38,7 @@ from backstay.registry.store import Registry
 from backstay.serving import wire
 from backstay.serving.app import build_app
 from backstay.serving.lookup import Lookup
-from backstay.serving.service import run
+from backstay.serving.server import run
 
 SPACE, ENTITY = "bench", "item"
 DIMS = (256, 320)

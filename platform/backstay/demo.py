@@ -24,7 +24,7 @@ from backstay.evaluation.comparison.results import Results
 from backstay.evaluation.report.terminal_table import terminal_table
 from backstay.registry.tables import open_table
 from backstay.serving.client import Client
-from backstay.serving.service import run as serve
+from backstay.serving.server import run as serve
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

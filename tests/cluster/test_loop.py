@@ -14,7 +14,7 @@ from backstay.evaluation.consumers.model import judge
 from backstay.evaluation.consumers.training import FAST, train_consumers
 from backstay.registry.store import Registry
 from backstay.serving.client import Client
-from backstay.serving.service import run as serve
+from backstay.serving.server import run as serve
 from tests.support.builders import model_of
 
 DIMS = (64, 80, 96)

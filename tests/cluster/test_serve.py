@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from backstay.errors import ServiceError, UsageError
+from backstay.serving import server
 from backstay.serving import service as on_serve
 from backstay.serving.client import Client
 from backstay.serving.config import ServiceConfig
@@ -24,7 +25,7 @@ SECONDS = 120  # how long anything here may take
 
 RUN = """
 import sys
-from backstay.serving.service import run
+from backstay.serving.server import run
 run(sys.argv[1], port=0, cache=sys.argv[2], refresh_seconds=0.5,
     on_ready=lambda url: print(url, flush=True))
 """
@@ -32,7 +33,7 @@ run(sys.argv[1], port=0, cache=sys.argv[2], refresh_seconds=0.5,
 IN_A_SESSION = """
 import sys
 from backstay.engines.session import ray_session
-from backstay.serving.service import run
+from backstay.serving.server import run
 with ray_session(cpus=1), run(sys.argv[1], port=0, cache=sys.argv[2], blocking=False):
     pass
 """
@@ -163,9 +164,9 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServiceError, match=rf"127\.0\.0\.1:{port}.*--port"):
-            on_serve.run(tmp_path, port=port)
+            server.run(tmp_path, port=port)
 
 
 def test_an_invalid_number_of_replicas_is_refused(tmp_path):
     with pytest.raises(UsageError, match="replicas must be at least 1"):
-        on_serve.run(tmp_path, replicas=0)
+        server.run(tmp_path, replicas=0)

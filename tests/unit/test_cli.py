@@ -329,7 +329,7 @@ def test_workers_are_a_number_or_the_least_and_the_most(monkeypatch, word, worke
 
 def test_zero_counts_as_given_and_other_options_keep_their_default(monkeypatch):
     taken = {}
-    monkeypatch.setattr("backstay.serving.service.run", lambda *_, **options: taken.update(options))
+    monkeypatch.setattr("backstay.serving.server.run", lambda *_, **options: taken.update(options))
     assert run("serve", "--registry", "r", "--port", "0").exit_code == 0
     taken.pop("on_ready")
     assert taken["port"] == 0
@@ -338,7 +338,7 @@ def test_zero_counts_as_given_and_other_options_keep_their_default(monkeypatch):
 
 def test_the_service_announces_itself_while_it_runs(monkeypatch):
     monkeypatch.setattr(
-        "backstay.serving.service.run",
+        "backstay.serving.server.run",
         lambda *_, on_ready, **__: on_ready("http://127.0.0.1:1"),
     )
     result = run("serve", "--registry", "r", "--json")

@@ -32,7 +32,7 @@ def serve(output: Output, /, registry: str, **settings: object) -> None:
 
     Answers for every version from the newest table. Prints the URL when the service is ready.
     """
-    from backstay.serving.service import run
+    from backstay.serving.server import run
 
     run(registry, on_ready=lambda url: output.show({"url": url}), **options.given(settings))
 
