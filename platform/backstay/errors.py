@@ -11,6 +11,8 @@
     │   └── CorruptError         a stored file that does not match its manifest
     ├── TrainingError            a fit that cannot continue
     └── ServiceError             the look-up service refused a request or cannot be reached
+        ├── NotReadyError        the service can't answer yet; try again in `retry_after` seconds
+        └── SourceChangedError   the table that a request names can't be served any more
 
 A message states what was expected, what was found and what to do.
 """
@@ -22,8 +24,10 @@ __all__ = [
     "MapMismatchError",
     "MissingMapError",
     "NotFoundError",
+    "NotReadyError",
     "RegistryError",
     "ServiceError",
+    "SourceChangedError",
     "TrainingError",
     "UsageError",
     "VersionExistsError",
@@ -72,3 +76,19 @@ class TrainingError(BackstayError):
 
 class ServiceError(BackstayError):
     """The look-up service refused a request or cannot be reached."""
+
+
+class NotReadyError(ServiceError):
+    """The service can't answer yet, for example because it still copies a table."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds until another attempt may succeed
+
+
+class SourceChangedError(ServiceError):
+    """A request names the version of a table that can't be served any more."""
+
+    def __init__(self, message: str, *, present: int) -> None:
+        super().__init__(message)
+        self.present = present  # version of the table that answers now

@@ -122,6 +122,20 @@ async def health(request: Request) -> Response:
     return _json({"status": "degraded" if failures else "ok", "failures": failures})
 
 
+async def ready(request: Request) -> Response:
+    """Report whether every space can be served; 503 lists those that can't, and why."""
+    reasons = _lookup(request).ready()
+    if reasons:
+        raise Problem(
+            503,
+            f"{len(reasons)} spaces can't be served. Wait, or look at the reasons.",
+            kind="not-ready",
+            headers={"Retry-After": "5"},
+            reasons=reasons,
+        )
+    return _json({"status": "ok"})
+
+
 async def metrics(request: Request) -> Response:
     """Report this replica's counters in Prometheus's format."""
     registry = request.app.state.metrics.registry
@@ -247,5 +261,6 @@ _ROUTES: list[tuple[str, Callable[..., Awaitable[Response]], str, dict[str, Any]
      _documented(_VECTORS, 400, 404, 406, 413, 415, 422) | {"openapi_extra": _REQUEST_BODY}),
     (f"{_VECTOR}/{{id:anything}}", get_vector, "GET", _documented(_VECTORS, 404, 406, 422)),
     ("/healthz", health, "GET", _documented(_JSON, 503)),
+    ("/readyz", ready, "GET", _documented(_JSON, 503)),
     ("/metrics", metrics, "GET", _documented({"content": {"text/plain": {}}})),
 ]  # fmt: skip

@@ -13,7 +13,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from backstay.compat.maps import Vectors
-from backstay.errors import BackstayError, CorruptError, NotFoundError, UsageError
+from backstay.errors import (
+    BackstayError,
+    CorruptError,
+    NotFoundError,
+    NotReadyError,
+    SourceChangedError,
+    UsageError,
+)
 from backstay.registry.store import Registry
 from backstay.serving.cache import cache_folder
 from backstay.serving.description import SpaceDescription
@@ -24,9 +31,10 @@ logger = logging.getLogger("backstay.serving")
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _NAMED = 10  # most names in a message
+_RETRY_AFTER = 5.0  # seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """The answer to one look-up."""
 
@@ -34,6 +42,8 @@ class Found:
     entity: str
     version: int  # version whose space the vectors are in
     source_version: int  # version of the table they came from
+    fingerprint: str  # of the build of `version`: what a consumer was trained on
+    source_fingerprint: str  # of the build of the table
     ids: pa.Array  # (m,) as requested: int64 or large_string
     found: npt.NDArray[np.bool_]  # (m,): whether the table holds each id
     values: npt.NDArray[np.float32]  # (n, D_version): one row per id found, in request order
@@ -145,21 +155,47 @@ class Lookup:
             raise UsageError(f"ids of {entity!r} of space {space!r} are integers; found {text!r}.")
         return int(text)
 
+    def resolve(
+        self, space: str, version: int | str | None = None, *, consumer: str | None = None
+    ) -> int:
+        """The number of a version, given as a number, an alias or `latest`.
+
+        None: the version that the contract of `consumer` names, else `prod`, else `latest`.
+        Raises NotFoundError for an unknown space or alias, NotReadyError if the space can't be
+        served yet.
+        """
+        return self._served(space).resolve(version, consumer=consumer)
+
+    def ready(self) -> dict[str, str]:
+        """Spaces that should be served and can't be, and why; empty: the service is ready."""
+        return {name: why for name, why in self._failures.items() if name not in self._spaces}
+
     def vectors(
         self,
         space: str,
         entity: str,
         ids: Sequence[int | str],
         *,
-        version: int | None = None,
+        version: int | str | None = None,
+        consumer: str | None = None,
+        source: int | None = None,
     ) -> Found:
-        """Vectors of `ids` in the space of `version`; None: the version of the newest table.
+        """Vectors of `ids` in the space of `version`; see `resolve`.
 
+        `source`: answer from the table of this version and no other.
         Raises NotFoundError for an unknown space, entity or version, MissingMapError if the chain
-        to `version` is broken, UsageError for ids of the wrong type.
+        to `version` is broken, UsageError for ids of the wrong type, NotReadyError if the table
+        can't be read yet, SourceChangedError if the table of `source` can't be read any more.
         """
-        served, (source, table) = self._table(space, entity)
-        target = source if version is None else version
+        served, (present, table) = self._table(space, entity)
+        target = served.resolve(version, consumer=consumer)
+        if source not in {None, present}:
+            raise SourceChangedError(
+                f"{entity!r} of space {space!r} is answered from version {present}; the request "
+                f"expects version {source}. Repeat all pages of the call.",
+                present=present,
+            )
+        source = present
         if not 0 <= target <= source:
             raise NotFoundError(
                 f"{entity!r} of space {space!r} has versions 0 to {source}; found {target}. "
@@ -176,7 +212,17 @@ class Lookup:
                     f"expected finite vectors from {chain}, found an overflow of float32 for a "
                     f"vector of {entity!r}. Publish a version without such values."
                 )
-        return Found(space, entity, target, source, asked, found, values)
+        return Found(
+            space=space,
+            entity=entity,
+            version=target,
+            source_version=source,
+            fingerprint=served.manifests[target].fingerprint(entity),
+            source_fingerprint=served.manifests[source].fingerprint(entity),
+            ids=asked,
+            found=found,
+            values=values,
+        )
 
     def _table(self, space: str, entity: str) -> tuple[ServedSpace, tuple[int, MappedTable]]:
         served = self._served(space)
@@ -191,11 +237,14 @@ class Lookup:
             return self._spaces[space]
         except KeyError:
             reason = self._failures.get(space)
+            if reason:
+                raise NotReadyError(
+                    f"space {space!r} can't be served: {reason}", retry_after=_RETRY_AFTER
+                ) from None
             raise NotFoundError(
-                f"space {space!r} can't be served: {reason}" if reason else
                 f"there is no space {space!r} with a published version; "
                 f"there is {_listed(self._spaces)}."
-            ) from None  # fmt: skip
+            ) from None
 
 
 def _as_ids(ids: Sequence[int | str], type_: pa.DataType, of: str) -> pa.Array:

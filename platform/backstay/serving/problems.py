@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import ceil
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -14,7 +15,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from backstay.errors import BackstayError, MissingMapError, NotFoundError, UsageError
+from backstay.errors import (
+    BackstayError,
+    MissingMapError,
+    NotFoundError,
+    NotReadyError,
+    SourceChangedError,
+    UsageError,
+)
+from backstay.serving import wire
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -122,6 +131,15 @@ _TRANSLATIONS: dict[type[Exception], Callable[[Request, Any], Problem]] = {
     MissingMapError: lambda _request, error: Problem(404, str(error), kind="no-map"),
     NotFoundError: lambda _request, error: Problem(404, str(error)),
     UsageError: lambda _request, error: Problem(422, str(error)),
+    NotReadyError: lambda _request, error: Problem(
+        503, str(error), kind="not-ready", headers={"Retry-After": str(ceil(error.retry_after))}
+    ),
+    SourceChangedError: lambda _request, error: Problem(
+        409,
+        str(error),
+        kind="source-changed",
+        headers={wire.SOURCE_VERSION: str(error.present)},
+    ),
     BackstayError: lambda _request, error: Problem(500, str(error)),
     Exception: _internal,
 }

@@ -1,6 +1,6 @@
 """A space at one moment, up to the version in force: manifests, maps, a table per entity."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from backstay.compat.maps import BackwardMap, compose
 from backstay.errors import MissingMapError, NotFoundError
+from backstay.registry.aliases import LATEST, PROD, aliases
+from backstay.registry.contracts import contracts
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Space
 from backstay.serving.description import SpaceDescription
@@ -22,6 +24,8 @@ class ServedSpace:
     manifests: dict[int, Manifest]  # ascending
     maps: dict[int, BackwardMap]  # k -> B_k, for each version that has one
     tables: dict[str, tuple[int, MappedTable]]  # entity -> version of its newest table, the table
+    aliases: dict[str, int]
+    pins: dict[str, int]  # consumer -> version that its contract names
     _chains: dict[tuple[int, int], BackwardMap] = field(default_factory=dict)  # composed when used
 
     @classmethod
@@ -37,8 +41,11 @@ class ServedSpace:
         in_force = space.resolve()
         versions = [version for version in published if version <= in_force]
         newest = space.manifest(versions[-1])
+        named = aliases(space)
+        pins = {contract.name: contract.version for contract in contracts(space)}
         if known and versions == list(known.manifests) and newest == known.manifests[versions[-1]]:
-            return known
+            same = (named, pins) == (known.aliases, known.pins)
+            return known if same else replace(known, aliases=named, pins=pins)
         manifests = {k: space.manifest(k) for k in versions[:-1]} | {versions[-1]: newest}
         owners = {
             entity: k
@@ -58,12 +65,28 @@ class ServedSpace:
             )
             for entity, k in sorted(owners.items())
         }
-        return cls(space.name, manifests, _maps(space, upto=versions[-1]), tables)
+        return cls(space.name, manifests, _maps(space, upto=versions[-1]), tables, named, pins)
 
     @property
     def latest(self) -> int:
         """The newest version that is served."""
         return max(self.manifests)
+
+    def resolve(self, version: int | str | None, *, consumer: str | None) -> int:
+        """The number of a version; see `Lookup.resolve`."""
+        if version is None:
+            return self.pins.get(consumer or "", self.aliases.get(PROD, self.latest))
+        if version == LATEST:
+            return self.latest
+        if isinstance(version, int) or version.isdecimal():
+            return int(version)
+        if version not in self.aliases:
+            raise NotFoundError(
+                f"space {self.name!r} has no alias {version!r}; it has "
+                f"{', '.join(sorted(self.aliases)) or 'none'}. Ask for one of those, for a number "
+                "or for `latest`."
+            )
+        return self.aliases[version]
 
     def chain(self, source: int, target: int) -> BackwardMap:
         """The composed map from version `source` to `target`; MissingMapError if it is broken."""

@@ -121,6 +121,7 @@ def test_health_and_openapi(http):
         "/v1/spaces/{space}/{entity}/lookup",
         "/v1/spaces/{space}/{entity}/{id}",
         "/healthz",
+        "/readyz",
         "/metrics",
     }
     operation = paths["/v1/spaces/{space}/{entity}/lookup"]["post"]

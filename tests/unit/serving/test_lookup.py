@@ -95,7 +95,10 @@ def test_an_entity_that_a_newer_version_lacks_is_answered_from_its_own_newest(tm
     publish(registry, 2, tables={"user": served.tables_of(2)["user"]})
     with Lookup(registry, cache=tmp_path / "cache") as lookup:
         assert lookup.vectors(SPACE, "user", [5]).source_version == 2
-        found = lookup.vectors(SPACE, "item", ["tt1"])
+        assert lookup.resolve(SPACE, "latest") == 2  # of the space, whatever the entity
+        with pytest.raises(NotFoundError, match="versions 0 to 1; found 2"):
+            lookup.vectors(SPACE, "item", ["tt1"])
+        found = lookup.vectors(SPACE, "item", ["tt1"], version=1)
     assert (found.version, found.source_version) == (1, 1)
 
 

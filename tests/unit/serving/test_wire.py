@@ -45,7 +45,17 @@ def test_accept_picks_the_preferred_form(accept, chosen):
 
 def answer(ids, found, values, *, id_type=None):
     id_type = id_type or pa.int64()
-    return Found("s", "e", 1, 3, pa.array(ids, id_type), np.array(found, bool), values)
+    return Found(
+        space="s",
+        entity="e",
+        version=1,
+        source_version=3,
+        fingerprint="1" * 16,
+        source_fingerprint="3" * 16,
+        ids=pa.array(ids, id_type),
+        found=np.array(found, bool),
+        values=values,
+    )
 
 
 def from_json(body, _headers):
