@@ -183,6 +183,7 @@ def _move_to(
             f"{moved.who} has just moved the alias {alias} of {space.name} to version {moved.to}. "
             "Look at it with `backstay versions`, and repeat the command if it still holds."
         )
+    space.renew_markers()
     _log.info("%s of %s: version %s → %d (%s)", alias, space.name, before, version, action)
     return history(space, alias)[-1]
 

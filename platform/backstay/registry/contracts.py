@@ -95,6 +95,7 @@ def write(space: SpaceFiles, new: Contract, files: Mapping[str, bytes]) -> Contr
             f"someone else has just changed the contract of {new.name} on {space.name}. Look at it "
             "with `backstay consumers show`, and repeat the command if it still holds."
         )
+    space.renew_markers()
     _log.info("contract of %s on %s is %s", new.name, space.name, new.state)
     return records.read(len(numbers))
 

@@ -173,6 +173,7 @@ class Draft:
             raise VersionExistsError(self._lost("its claim was released while it was publishing"))
         if not self._files.create(self._target(MANIFEST), data):
             raise VersionExistsError(self._lost("another run has just published it"))
+        self.space.renew_markers()
         _log.info("published %s version %d", self.space.name, self.version)
         self._staged.clear()
         return Manifest.from_json(data)

@@ -58,6 +58,7 @@ def retire(space: Space, version: int, *, reason: str = "", force: bool = False)
         retirement = space.retired(version) or retirement
     space.files.remove(space.path(version, MODEL))
     space.files.remove(space.path(version, "tables"))
+    space.renew_markers()
     _log.info("retired %s version %d: %d bytes", space.name, version, retirement.freed)
     return retirement
 

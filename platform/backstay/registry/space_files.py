@@ -7,6 +7,7 @@
 from dataclasses import dataclass
 
 from backstay.errors import CorruptError, NotFoundError, RegistryError
+from backstay.registry.changes import change_token, renew_markers
 from backstay.registry.claims import Claim, Claims
 from backstay.registry.manifest import MANIFEST, Manifest, is_safe_name
 from backstay.storage.files import Files
@@ -90,6 +91,14 @@ class SpaceFiles:
             )
         return manifest
 
+    def change_token(self) -> str | None:
+        """A text that differs once the space was written, by one request; see `changes`."""
+        return change_token(self.files, self.name)
+
+    def renew_markers(self) -> None:
+        """Tell readers that the space was written; see `changes`."""
+        renew_markers(self.files, self.name)
+
     def claims(self, version: int) -> Claims:
         """The log of claims on a number."""
         return Claims(self.files, self.path(version))
@@ -107,6 +116,7 @@ class SpaceFiles:
         if claim is None or claim.manifest is None:
             return False
         self.files.create(self.path(version, MANIFEST), claim.manifest.encode())
+        self.renew_markers()
         return True
 
     def release_claim(self, version: int, *, force: bool = False) -> None:

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from backstay.compat.maps import BackwardMap, compose, identity
 from backstay.errors import MapMismatchError, NotFoundError
 from backstay.registry.aliases import resolve
+from backstay.registry.changes import change_token
 from backstay.registry.draft import Draft
 from backstay.registry.manifest import (
     BACKWARD,
@@ -75,6 +76,10 @@ class Registry:
     def spaces(self) -> list[str]:
         """The spaces with at least one published version."""
         return spaces(self.files, self.uri)
+
+    def change_token(self) -> str | None:
+        """A text that differs once any space was written, by one request; see `changes`."""
+        return change_token(self.files)
 
     def space(self, name: str) -> "Space":
         """A space, which need not hold a version yet."""
