@@ -237,6 +237,10 @@ _VECTORS: dict[str, object] = {
                        "schema": {"type": "integer"}},
         wire.SOURCE_VERSION: {"description": "version of the table that the vectors come from",
                               "schema": {"type": "integer"}},
+        wire.FINGERPRINT: {"description": "fingerprint of the vectors' build",
+                           "schema": {"type": "string"}},
+        wire.SOURCE_FINGERPRINT: {"description": "fingerprint of the table's build",
+                                  "schema": {"type": "string"}},
     },
 }  # fmt: skip
 _JSON: dict[str, object] = {"content": {wire.JSON: {}}}

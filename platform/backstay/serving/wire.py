@@ -35,6 +35,8 @@ JSON, ARROW, BINARY = MEDIA_TYPES
 
 VERSION = "Backstay-Version"
 SOURCE_VERSION = "Backstay-Source-Version"
+FINGERPRINT = "Backstay-Fingerprint"
+SOURCE_FINGERPRINT = "Backstay-Source-Fingerprint"
 SHAPE = "Backstay-Shape"
 MISSING = "Backstay-Missing"
 FOUND = "Backstay-Found"
@@ -132,8 +134,13 @@ def _inconsistent(why: str) -> ServiceError:
 
 
 def version_headers(found: "Found") -> dict[str, str]:
-    """The headers with the version of the vectors, and the version of the table they came from."""
-    return {VERSION: str(found.version), SOURCE_VERSION: str(found.source_version)}
+    """Version and fingerprint of the vectors, and of the table that they came from."""
+    return {
+        VERSION: str(found.version),
+        SOURCE_VERSION: str(found.source_version),
+        FINGERPRINT: found.fingerprint,
+        SOURCE_FINGERPRINT: found.source_fingerprint,
+    }
 
 
 def dump_json(value: object) -> bytes:

@@ -94,6 +94,7 @@ def test_every_form_carries_every_bit(media_type, of, data):
     body, headers = wire.encode(answer(asked, found, array, id_type=id_type), media_type)
     assert headers["Content-Type"] == media_type
     assert (headers[wire.VERSION], headers[wire.SOURCE_VERSION]) == ("1", "3")
+    assert (headers[wire.FINGERPRINT], headers[wire.SOURCE_FINGERPRINT]) == ("1" * 16, "3" * 16)
     decode = {
         JSON: from_json,
         ARROW: from_arrow,
