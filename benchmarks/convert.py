@@ -32,10 +32,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from _machine import header, machine
 
+from backstay.cluster.session import ray_session
 from backstay.compat.maps import BackwardMap
 from backstay.engines.conversion.config import ConvertConfig, Engine
 from backstay.engines.conversion.convert import convert
-from backstay.engines.session import ray_session
 from backstay.registry.store import Registry
 
 SPACE, NEWEST = "movies", 5

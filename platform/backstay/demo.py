@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backstay.cluster.session import ray_session
 from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.engines.compare import compare
 from backstay.engines.conversion.config import ConvertConfig
 from backstay.engines.conversion.convert import convert
-from backstay.engines.session import ray_session
 from backstay.engines.update import update
 from backstay.engines.update_config import UpdateConfig
 from backstay.errors import InputError, ServiceError

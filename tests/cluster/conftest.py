@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def ray_cluster(s3) -> Iterator[None]:
     """A private Ray of two CPUs, open for `ray_session`; its workers reach the S3 server."""
-    from backstay.engines.session import ray_session  # noqa: PLC0415 - job tests do without
+    from backstay.cluster.session import ray_session  # noqa: PLC0415 - job tests do without
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3.environment.items():

@@ -32,7 +32,7 @@ run(sys.argv[1], port=0, cache=sys.argv[2], refresh_seconds=0.5,
 
 IN_A_SESSION = """
 import sys
-from backstay.engines.session import ray_session
+from backstay.cluster.session import ray_session
 from backstay.serving.server import run
 with ray_session(cpus=1), run(sys.argv[1], port=0, cache=sys.argv[2], blocking=False):
     pass

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backstay.engines import session
+from backstay.cluster import session
 from backstay.errors import InputError
 from tests.support.processes import ROOT, pids_of, run_python
 

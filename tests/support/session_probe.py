@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "platform"))
 
 import ray
 
-from backstay.engines.session import ray_session
+from backstay.cluster.session import ray_session
 
 
 @ray.remote

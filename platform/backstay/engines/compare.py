@@ -11,10 +11,10 @@ from typing import Unpack
 import ray
 from ray.exceptions import RayError
 
+from backstay.cluster.session import ray_session
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.timeline import check_split, steps
 from backstay.engines.run_folder import claim_folder
-from backstay.engines.session import ray_session
 from backstay.errors import InputError
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.analysis.summary import with_summary

@@ -98,7 +98,7 @@ def fit_on_ray(
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig  # noqa: PLC0415
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
 
-    from backstay.engines.session import ray_session  # noqa: PLC0415
+    from backstay.cluster.session import ray_session  # noqa: PLC0415
 
     with ray_session(), relay(run.watch) if run.watch else nullcontext() as inbox:
         shared = ray.put(request)

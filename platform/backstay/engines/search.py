@@ -14,11 +14,12 @@ from typing import Unpack
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
+from backstay.cluster.output import log_prints
+from backstay.cluster.session import ray_session
 from backstay.compat.methods import find_method
 from backstay.datasets.dataset import Dataset
 from backstay.engines.compare import RayTasks, read_data
 from backstay.engines.run_folder import claim_folder
-from backstay.engines.session import ray_session
 from backstay.errors import TrainingError, UsageError
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.analysis.summary import pareto_front, summarise, with_summary
@@ -32,7 +33,6 @@ from backstay.evaluation.comparison.run import (
 )
 from backstay.evaluation.comparison.values import Data
 from backstay.evaluation.report.write import write_report
-from backstay.ray_output import log_prints
 
 log = logging.getLogger("backstay.tune")
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import ray
 
+from backstay.cluster.output import log_folder, log_prints, quiet_ray
 from backstay.errors import ServiceError, UsageError
-from backstay.ray_output import log_folder, log_prints, quiet_ray
 from backstay.registry.store import Registry
 from backstay.serving.config import MAX_IDS, ServiceConfig
 from backstay.serving.service import APP, LookupService, serve

@@ -73,7 +73,7 @@ def over_ray(
     import ray  # noqa: PLC0415 - a local conversion does without
     from ray.data import DataContext, TaskPoolStrategy  # noqa: PLC0415
 
-    from backstay.engines.session import ray_session  # noqa: PLC0415
+    from backstay.cluster.session import ray_session  # noqa: PLC0415
 
     DataContext.get_current().enable_progress_bars = False  # they'd be on stdout
     logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -4,7 +4,7 @@ import logging
 
 from ray._private import worker
 
-from backstay.ray_output import log_prints, quiet_ray
+from backstay.cluster.output import log_prints, quiet_ray
 
 
 def test_ray_s_messages_are_logged_for_debugging_only(caplog, capsys):

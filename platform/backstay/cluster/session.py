@@ -14,8 +14,8 @@ import ray
 from ray._private import ray_constants
 
 import backstay
+from backstay.cluster.output import log_folder, quiet_ray
 from backstay.errors import BackstayError
-from backstay.ray_output import log_folder, quiet_ray
 
 _log = logging.getLogger("backstay.engines")
 

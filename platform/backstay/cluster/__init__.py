@@ -1,0 +1,1 @@
+"""Where Backstay meets Ray: starting and joining it, and its output."""
