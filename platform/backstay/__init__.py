@@ -12,18 +12,30 @@ if TYPE_CHECKING:
     from backstay.compat.maps import BackwardMap, Vectors, compose
     from backstay.datasets.dataset import Dataset
     from backstay.registry.store import Registry
-    from backstay.serving.client import Client
+    from backstay.serving.client import AsyncClient, Client, LookupResult
 
 _LAZY = {
+    "AsyncClient": "backstay.serving.client",
     "BackwardMap": "backstay.compat.maps",
     "Client": "backstay.serving.client",
     "Dataset": "backstay.datasets.dataset",
+    "LookupResult": "backstay.serving.client",
     "Registry": "backstay.registry.store",
     "Vectors": "backstay.compat.maps",
     "compose": "backstay.compat.maps",
 }
 
-__all__ = ["BackwardMap", "Client", "Dataset", "Registry", "Vectors", "compose", "errors"]
+__all__ = [
+    "AsyncClient",
+    "BackwardMap",
+    "Client",
+    "Dataset",
+    "LookupResult",
+    "Registry",
+    "Vectors",
+    "compose",
+    "errors",
+]
 __version__ = "0.1.0"
 
 

@@ -11,6 +11,7 @@
     │   └── CorruptError         a stored file that does not match its manifest
     ├── TrainingError            a fit that cannot continue
     └── ServiceError             the look-up service refused a request or cannot be reached
+        ├── FingerprintError     vectors of another build than the caller expects
         ├── NotReadyError        the service can't answer yet; try again in `retry_after` seconds
         └── SourceChangedError   the table that a request names can't be served any more
 
@@ -20,6 +21,7 @@ A message states what was expected, what was found and what to do.
 __all__ = [
     "BackstayError",
     "CorruptError",
+    "FingerprintError",
     "InputError",
     "MapMismatchError",
     "MissingMapError",
@@ -76,6 +78,10 @@ class TrainingError(BackstayError):
 
 class ServiceError(BackstayError):
     """The look-up service refused a request or cannot be reached."""
+
+
+class FingerprintError(ServiceError):
+    """The service has vectors of another build than the one that the caller expects."""
 
 
 class NotReadyError(ServiceError):

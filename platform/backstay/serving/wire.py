@@ -33,10 +33,15 @@ MediaType = Literal[
 MEDIA_TYPES: tuple[MediaType, ...] = get_args(MediaType)
 JSON, ARROW, BINARY = MEDIA_TYPES
 
+HALF = f"{BINARY};dtype=float16"
+"""As BINARY, with numbers in float16."""
+
 VERSION = "Backstay-Version"
 SOURCE_VERSION = "Backstay-Source-Version"
 FINGERPRINT = "Backstay-Fingerprint"
 SOURCE_FINGERPRINT = "Backstay-Source-Fingerprint"
+CONSUMER = "Backstay-Consumer"
+REQUEST_ID = "Backstay-Request-Id"
 SHAPE = "Backstay-Shape"
 MISSING = "Backstay-Missing"
 FOUND = "Backstay-Found"
@@ -107,14 +112,15 @@ def encode_one(found: "Found", media_type: MediaType) -> tuple[bytes, dict[str, 
 
 def decode_binary(
     body: bytes, headers: Mapping[str, str], *, asked: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+) -> tuple[npt.NDArray[np.float32 | np.float16], npt.NDArray[np.bool_]]:
     """Decode an octet-stream answer: vectors (n, D), and the mask (asked,) of the ids found.
 
     Raises ServiceError if headers and body do not fit together.
     """
     try:
         n, dim = (int(part) for part in headers[SHAPE].split(","))
-        values = np.frombuffer(body, "<f4").reshape(n, dim)
+        half = headers.get("content-type", "").replace(" ", "").lower() == HALF
+        values = np.frombuffer(body, "<f2" if half else "<f4").reshape(n, dim)
         found = np.ones(asked, bool)
         if int(headers[MISSING]):
             packed = np.frombuffer(base64.b64decode(headers[FOUND], validate=True), np.uint8)
@@ -123,7 +129,7 @@ def decode_binary(
         raise _inconsistent(repr(error)) from error
     if np.count_nonzero(found) != n:
         raise _inconsistent(f"{n} vectors for {np.count_nonzero(found)} ids")
-    return values.astype(np.float32, copy=False), found
+    return values.astype(values.dtype.newbyteorder("="), copy=False), found
 
 
 def _inconsistent(why: str) -> ServiceError:
