@@ -28,7 +28,17 @@ from tests.support.builders import fill
 from tests.support.processes import ROOT, run_python, start_python
 
 CONTRACT = {
-    *("demo", "ingest", "compare", "compare-tables", "update", "tune", "convert", "serve"),
+    *(
+        "demo",
+        "ingest",
+        "compare",
+        "compare-tables",
+        "update",
+        "tune",
+        "convert",
+        "serve",
+        "lookup",
+    ),
     *("versions", "show", "verify", "retire", "gc", "promote", "rollback"),
     *("tokens add", "tokens list", "tokens revoke"),
 }
@@ -69,7 +79,7 @@ def parse(name: str, words: list[str], folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(folder)
     for dataset in ("ml-100k", "ml-25m", "datasets/ml-25m", "datasets/marketplace"):
         Path(dataset).mkdir(parents=True, exist_ok=True)
-    for file in ("orders.parquet", "clicks.parquet", "ranking.onnx"):
+    for file in ("orders.parquet", "clicks.parquet", "ranking.onnx", "ids.csv"):
         Path(file).touch()
     all_commands()[name].make_context(name, words)
 

@@ -15,6 +15,7 @@ from backstay.cli import (
     data,
     demo,
     housekeeping,
+    lookup,
     service,
     tokens,
     updates,
@@ -35,7 +36,10 @@ _GROUPS = (
             *housekeeping.COMMANDS,
         ),
     ),
-    ("Conversion and look-up", (*conversion.COMMANDS, *service.COMMANDS, *tokens.COMMANDS)),
+    (
+        "Conversion and look-up",
+        (*conversion.COMMANDS, *service.COMMANDS, *lookup.COMMANDS, *tokens.COMMANDS),
+    ),
 )
 
 

@@ -11,9 +11,22 @@ from uuid import uuid4
 def write_file(path: Path, content: bytes) -> None:
     """Write `content` to `path`, making its folder; a reader finds the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_file(path.parent, content) as temporary:
+    with replaced_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that replaces `path` at the end. After an error, `path` is as before."""
+    temporary = path.parent / f".{uuid4().hex}.part"
+    with synced_file(temporary) as file:
+        yield file
+    try:
         temporary.replace(path)
-        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink()
+        raise
+    sync_folder(path.parent)
 
 
 @contextmanager
