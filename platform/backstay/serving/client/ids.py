@@ -21,15 +21,19 @@ def as_ids(ids: Ids) -> IdArray:
         raise UsageError(f"ids must be one-dimensional; found the shape {ids.shape}.")
     if isinstance(ids, np.ndarray) and ids.dtype.kind == "i":
         return ids.astype(np.int64)
-    listed = [_plain(id_) for id_ in _iterated(ids)]
-    if listed and all(type(id_) is int for id_ in listed):
+    listed = list(_iterated(ids))
+    kinds = set(map(type, listed))
+    if not kinds <= {int, str}:
+        listed = [_plain(id_) for id_ in listed]
+        kinds = set(map(type, listed))
+    if kinds == {int}:
         try:
             return np.array(listed, np.int64)
         except OverflowError as error:
             raise UsageError(f"integer ids must be within 64 bits: {error}.") from error
-    if not all(isinstance(id_, str) for id_ in listed):
-        kinds = ", ".join(sorted({type(id_).__name__ for id_ in listed}))
-        raise UsageError(f"ids must be all integers or all strings; found {kinds}.")
+    if not kinds <= {str}:
+        found = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise UsageError(f"ids must be all integers or all strings; found {found}.")
     array = np.empty(len(listed), object)  # numpy's own strings drop trailing NULs
     array[:] = listed
     return array

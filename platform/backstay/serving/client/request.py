@@ -68,6 +68,8 @@ def checked(outcome: Outcome, *, url: str, seconds: float) -> httpx.Response:
     """
     if isinstance(outcome, httpx.Response):
         if outcome.is_success:
+            # httpx's stream refers back to the answer, whose bytes would wait for the collector.
+            outcome.stream = httpx.ByteStream(b"")
             return outcome
         raise _refusal(outcome, url)
     why = str(outcome) or type(outcome).__name__

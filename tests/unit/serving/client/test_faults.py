@@ -1,9 +1,11 @@
 """Both clients when the service fails, changes or refuses."""
 
+import gc
 import gzip
 import socket
 import ssl
 import threading
+import weakref
 from contextlib import contextmanager
 
 import httpx
@@ -125,6 +127,28 @@ def test_one_failed_page_fails_the_look_up(kind, fault):
     ):
         client.lookup("films", "item", list(range(500)))
     assert len(service.requests) < 100
+
+
+def test_an_answer_is_freed_once_its_vectors_are_taken(kind):
+    """httpx's answers are cycles: the bytes of many pages waited for the garbage collector."""
+    alive = []
+
+    class Watched(FakeService):
+        def __call__(self, request):
+            answer = super().__call__(request)
+            alive.append(weakref.ref(answer))
+            return answer
+
+    gc.collect()
+    gc.disable()
+    try:
+        with opened(kind, transport=Watched().transport, batch=1) as client:
+            client.lookup("films", "item", IDS)
+        assert len(alive) == len(IDS)
+        # The event loop may still hold the last ones.
+        assert sum(ref() is not None for ref in alive) < len(IDS) / 2
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
