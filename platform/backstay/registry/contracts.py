@@ -49,9 +49,13 @@ _contract: TypeAdapter[Contract] = TypeAdapter(Contract)
 
 def contracts(space: SpaceFiles) -> list[Contract]:
     """The active contracts of a space, by name."""
-    names = [name for name in space.files.folders(f"{space.name}/consumers") if is_safe_name(name)]
-    found = (_records(space, name).last() for name in names)
+    found = (_records(space, name).last() for name in consumers(space))
     return [contract for contract in found if contract and contract.state == "active"]
+
+
+def consumers(space: SpaceFiles) -> list[str]:
+    """Every consumer that has or had a contract, by name."""
+    return [name for name in space.files.folders(f"{space.name}/consumers") if is_safe_name(name)]
 
 
 def contract(space: SpaceFiles, name: str) -> Contract:

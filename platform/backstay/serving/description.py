@@ -14,11 +14,11 @@ class VersionDescription(TypedDict):
 
 
 class EntityDescription(TypedDict):
-    """One entity, and the versions that its newest table can be read in."""
+    """One entity, and the versions that it can be read in."""
 
     rows: int
     id_type: Literal["int64", "string"]
-    source_version: int  # version of the newest table
+    source_version: int  # version of the table that answers by default
     versions: list[int]  # ascending
 
 
@@ -26,6 +26,8 @@ class SpaceDescription(TypedDict):
     """One space."""
 
     space: str
-    latest: int
+    latest: int  # newest published version
+    in_force: int  # version of the alias `prod`, or the latest where there is none
+    aliases: dict[str, int]
     versions: list[VersionDescription]
     entities: dict[str, EntityDescription]

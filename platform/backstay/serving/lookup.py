@@ -1,4 +1,4 @@
-"""Versioned look-up: the newest table and its chain of maps answer for older versions."""
+"""Versioned look-up: one table and its chain of maps answer for many versions."""
 
 import logging
 import re
@@ -13,25 +13,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from backstay.compat.maps import Vectors
-from backstay.errors import (
-    BackstayError,
-    CorruptError,
-    NotFoundError,
-    NotReadyError,
-    SourceChangedError,
-    UsageError,
-)
+from backstay.errors import CorruptError, NotReadyError, SourceChangedError, UsageError
 from backstay.registry.store import Registry
 from backstay.serving.cache import cache_folder
 from backstay.serving.description import SpaceDescription
-from backstay.serving.mapped import MappedTable
-from backstay.serving.served import ServedSpace
+from backstay.serving.rollout import Rollout
+from backstay.serving.served import Answering
+from backstay.serving.shelf import GRACE_SECONDS, Shelf
+from backstay.serving.watcher import READ_SECONDS, Watcher
 
 logger = logging.getLogger("backstay.serving")
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
-_NAMED = 10  # most names in a message
-_RETRY_AFTER = 5.0  # seconds
+_LOADED_SECONDS = 0.25  # between two checks whether a coming state is prepared
+_CLOSING_SECONDS = 5.0  # to wait for the watching thread, which may wait for a registry that hangs
+_BEHIND_SECONDS = 1.0  # when a request may be repeated for a version that is not taken up yet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +56,40 @@ class Found:
 
 
 class Lookup:
-    """Answers look-ups from a registry's newest tables. Threads can share it.
+    """Answers look-ups of a registry's spaces. Threads can share it. Close it, or use `with`.
 
-    The constructor copies the newest table of each entity into `cache`, if it is not there yet (see
-    `backstay.serving.mapped`). `watch` then follows the registry. Each request is answered from one
-    snapshot, even if a version is published meanwhile.
+    The constructor reads the registry and copies the tables in force into `cache`. `watch` then
+    follows the registry. An answer comes from one table, whatever is published meanwhile. Other
+    tables are copied in the background when a request needs them; until then it gets NotReadyError.
+
+    Args:
+        registry: The registry, or its path or URL.
+        cache: Local folder for copies of tables. Processes can share it.
+        spaces: The spaces to serve; None: all of the registry.
+        load: False: read nothing; the caller passes orders to `shelf.follow`, as replicas do.
+        grace: Seconds for which the tables before stay open after a switch.
+        read_seconds: Time limit for reading the state of a space.
     """
 
-    def __init__(self, registry: Registry | str, *, cache: str | Path) -> None:
-        self._registry = Registry(registry) if isinstance(registry, str) else registry
-        self._cache = cache_folder(cache, self._registry.uri)
-        self._spaces: dict[str, ServedSpace] = {}
-        self._failures: dict[str, str] = {}
+    def __init__(
+        self,
+        registry: Registry | str,
+        *,
+        cache: str | Path,
+        spaces: Collection[str] | None = None,
+        load: bool = True,
+        grace: float = GRACE_SECONDS,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
+        registry = Registry(registry) if isinstance(registry, str) else registry
+        self.shelf = Shelf(registry, cache_folder(cache, registry.uri), grace=grace)
+        self._watcher = Watcher(registry, spaces=spaces, seconds=read_seconds)
+        self._rollout = Rollout(registry.uri)
         self._refreshing = threading.Lock()
         self._closed = threading.Event()
-        self._watcher: threading.Thread | None = None
-        self.refresh()
+        self._thread: threading.Thread | None = None
+        if load:
+            self.refresh()
 
     def __enter__(self) -> Self:
         return self
@@ -86,74 +100,70 @@ class Lookup:
     def close(self) -> None:
         """Stop watching."""
         self._closed.set()
-        if self._watcher:
-            self._watcher.join()
+        if self._thread:
+            self._thread.join(_CLOSING_SECONDS)
 
     def watch(self, *, seconds: float) -> None:
-        """Refresh every `seconds` in a thread until closed. Failures are logged and retried."""
+        """Follow the registry in a thread until closed: look for changes every `seconds`.
+
+        Copies of tables are made in other threads. Failures are logged, and tried again.
+        """
 
         def loop() -> None:
-            while not self._closed.wait(seconds):
+            waited = seconds
+            while not self._closed.wait(min(seconds, _LOADED_SECONDS)):
+                waited += min(seconds, _LOADED_SECONDS)
                 try:
-                    self.refresh()
-                except (BackstayError, OSError) as error:
+                    if waited >= seconds:
+                        waited = 0.0
+                        self._poll()
+                        self.shelf.tick()
+                    self._settle()
+                except Exception as error:  # noqa: BLE001 - drivers raise errors of their own
                     logger.warning("the registry can't be read; serving the last state: %s", error)
 
-        self._watcher = threading.Thread(target=loop, name="backstay-watch", daemon=True)
-        self._watcher.start()
+        self._thread = threading.Thread(target=loop, name="backstay-watch", daemon=True)
+        self._thread.start()
 
     @property
     def watching(self) -> bool:
         """Whether the watching thread is alive."""
-        return self._watcher is not None and self._watcher.is_alive()
+        return self._thread is not None and self._thread.is_alive()
 
     @property
     def failures(self) -> dict[str, str]:
-        """Spaces that could not be refreshed, and why. They still answer from their last state."""
-        return dict(self._failures)
+        """Spaces that could not be refreshed, and why. They may still answer as before."""
+        return self.shelf.failures()
+
+    def ready(self) -> dict[str, str]:
+        """Spaces that can't answer for the version in force, and why; empty: all can."""
+        return self.shelf.lacking()
 
     def refresh(self) -> list[str]:
-        """Load what was published or retired since; return the names of the changed spaces."""
+        """Read everything now and load it; return the names of the spaces that changed.
+
+        Raises OSError if the registry can't be read. See `failures` for spaces that can't.
+        """
         with self._refreshing:
-            names = self._registry.spaces()
-            changed = [name for name in self._spaces if name not in names]
-            served = {name: self._spaces[name] for name in names if name in self._spaces}
-            failures = {}
-            for name in names:
-                try:
-                    fresh = ServedSpace.read(
-                        self._registry.space(name), cache=self._cache, known=served.get(name)
-                    )
-                except (BackstayError, OSError, pa.ArrowException) as error:
-                    failures[name] = str(error)
-                    if self._failures.get(name) != str(error):
-                        logger.error("space %s can't be refreshed: %s", name, error)  # noqa: TRY400
-                    continue
-                if fresh is None:
-                    served.pop(name, None)
-                elif fresh is not served.get(name):
-                    served[name] = fresh
-                    changed.append(name)
-                    logger.info("space %s: serving version %d", name, fresh.latest)
-            self._spaces, self._failures = served, failures
-        return changed
+            before = self.shelf.generations()
+            self._poll(full=True)
+            self.shelf.tick(now=True)
+            self.wait()
+            self._settle()
+            after = self.shelf.generations()
+            return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+
+    def wait(self, *, seconds: float | None = None) -> None:
+        """Wait until no table is being copied."""
+        self.shelf.wait(seconds=seconds)
 
     def spaces(self) -> list[str]:
         """The names of the served spaces."""
-        return sorted(self._spaces)
+        return self.shelf.names()
 
     def describe(self, space: str) -> SpaceDescription:
         """The versions and entities of a space."""
-        return self._served(space).describe()
-
-    def parse_id(self, space: str, entity: str, text: str) -> int | str:
-        """An id from a URL, converted to the type of the table's ids; UsageError if that fails."""
-        _, (_, table) = self._table(space, entity)
-        if table.sorted_ids.type != pa.int64():
-            return text
-        if not _INTEGER.fullmatch(text):
-            raise UsageError(f"ids of {entity!r} of space {space!r} are integers; found {text!r}.")
-        return int(text)
+        return self.shelf.current(space).describe()
 
     def resolve(
         self, space: str, version: int | str | None = None, *, consumer: str | None = None
@@ -164,11 +174,19 @@ class Lookup:
         Raises NotFoundError for an unknown space or alias, NotReadyError if the space can't be
         served yet.
         """
-        return self._served(space).resolve(version, consumer=consumer)
+        return self.shelf.current(space).state.resolve(version, consumer=consumer)
 
-    def ready(self) -> dict[str, str]:
-        """Spaces that should be served and can't be, and why; empty: the service is ready."""
-        return {name: why for name, why in self._failures.items() if name not in self._spaces}
+    def parse_id(self, space: str, entity: str, text: str) -> int | str:
+        """An id from a URL, converted to the type of the table's ids; UsageError if that fails."""
+        state = self.shelf.current(space).state
+        newest = max((k for k, v in state.versions.items() if entity in v.entities), default=None)
+        if newest is None:
+            raise state.why_unreadable(entity, state.latest)
+        if state.versions[newest].entities[entity].id_type != "int64":
+            return text
+        if not _INTEGER.fullmatch(text):
+            raise UsageError(f"ids of {entity!r} of space {space!r} are integers; found {text!r}.")
+        return int(text)
 
     def vectors(
         self,
@@ -187,64 +205,65 @@ class Lookup:
         to `version` is broken, UsageError for ids of the wrong type, NotReadyError if the table
         can't be read yet, SourceChangedError if the table of `source` can't be read any more.
         """
-        served, (present, table) = self._table(space, entity)
-        target = served.resolve(version, consumer=consumer)
-        if source not in {None, present}:
-            raise SourceChangedError(
-                f"{entity!r} of space {space!r} is answered from version {present}; the request "
-                f"expects version {source}. Repeat all pages of the call.",
-                present=present,
-            )
-        source = present
-        if not 0 <= target <= source:
-            raise NotFoundError(
-                f"{entity!r} of space {space!r} has versions 0 to {source}; found {target}. "
-                "Ask for one of those, or for `latest`."
-            )
+        state = self.shelf.current(space).state
+        target = state.resolve(version, consumer=consumer)
+        answering = self._answering(space, entity, target, source)
+        table = answering.opened.table
         asked = _as_ids(ids, table.sorted_ids.type, f"{entity!r} of space {space!r}")
         rows, found = table.find(asked)
         values = table.gather(rows)
-        if target != source:
-            chain = served.chain(source, target)
-            values = chain.convert(Vectors(space, source, values)).values
+        if answering.chain:
+            values = answering.chain.convert(Vectors(space, answering.source, values)).values
             if not np.isfinite(values).all():  # the product can overflow
                 raise CorruptError(
-                    f"expected finite vectors from {chain}, found an overflow of float32 for a "
-                    f"vector of {entity!r}. Publish a version without such values."
+                    f"expected finite vectors from {answering.chain}, found an overflow of float32 "
+                    f"for a vector of {entity!r}. Publish a version without such values."
                 )
         return Found(
             space=space,
             entity=entity,
             version=target,
-            source_version=source,
-            fingerprint=served.manifests[target].fingerprint(entity),
-            source_fingerprint=served.manifests[source].fingerprint(entity),
+            source_version=answering.source,
+            fingerprint=answering.fingerprint,
+            source_fingerprint=answering.source_fingerprint,
             ids=asked,
             found=found,
             values=values,
         )
 
-    def _table(self, space: str, entity: str) -> tuple[ServedSpace, tuple[int, MappedTable]]:
-        served = self._served(space)
-        if entity not in served.tables:
-            raise NotFoundError(
-                f"space {space!r} has no entity {entity!r}; it has {_listed(served.tables)}."
+    def _answering(self, space: str, entity: str, target: int, source: int | None) -> Answering:
+        """What answers; from the table of version `source` if that is given."""
+        slot = self.shelf.slot(space)
+        current = self.shelf.current(space)
+        if source is None:
+            return current.answering(entity, target)
+        for served in slot.spaces():  # the state before too, so that a call can end on it
+            if source in served.sources(entity, target):
+                return served.answering_from(source, entity, target)
+        if source > current.state.latest:
+            raise NotReadyError(
+                f"version {source} of space {space!r} is not taken up here yet; the newest is "
+                f"{current.state.latest}. Repeat the request.",
+                retry_after=_BEHIND_SECONDS,
             )
-        return served, served.tables[entity]
+        present = current.sources(entity, target)
+        if not present:
+            raise current.state.why_unreadable(entity, target)
+        raise SourceChangedError(
+            f"{entity!r} of space {space!r} can't be answered from version {source} any more; "
+            f"version {present[0]} answers now. Repeat all pages of the call.",
+            present=present[0],
+        )
 
-    def _served(self, space: str) -> ServedSpace:
-        try:
-            return self._spaces[space]
-        except KeyError:
-            reason = self._failures.get(space)
-            if reason:
-                raise NotReadyError(
-                    f"space {space!r} can't be served: {reason}", retry_after=_RETRY_AFTER
-                ) from None
-            raise NotFoundError(
-                f"there is no space {space!r} with a published version; "
-                f"there is {_listed(self._spaces)}."
-            ) from None
+    def _poll(self, *, full: bool = False) -> None:
+        self._watcher.poll(full=full)
+        self._rollout.read(self._watcher.states, self._watcher.faults)
+        self.shelf.follow(self._rollout.orders)
+
+    def _settle(self) -> None:
+        """Put in force what is prepared."""
+        self._rollout.report(self.shelf.report("this process"))
+        self.shelf.follow(self._rollout.orders)
 
 
 def _as_ids(ids: Sequence[int | str], type_: pa.DataType, of: str) -> pa.Array:
@@ -259,9 +278,3 @@ def _as_ids(ids: Sequence[int | str], type_: pa.DataType, of: str) -> pa.Array:
     except (OverflowError, pa.ArrowInvalid, UnicodeEncodeError) as error:
         what = "within 64 bits" if expected is int else "valid Unicode"
         raise UsageError(f"ids of {of} must be {what}: {error}.") from error
-
-
-def _listed(names: Collection[str]) -> str:
-    shown = sorted(names)
-    more = f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
-    return (", ".join(map(repr, shown[:_NAMED])) or "none") + more

@@ -1,146 +1,207 @@
-"""A space at one moment, up to the version in force: manifests, maps, a table per entity."""
+"""A space at one moment: its state, and the open tables and maps that answer for it."""
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Self
-
-import pyarrow as pa
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
 
 from backstay.compat.maps import BackwardMap, compose
-from backstay.errors import MissingMapError, NotFoundError
-from backstay.registry.aliases import LATEST, PROD, aliases
-from backstay.registry.contracts import contracts
-from backstay.registry.manifest import Manifest
-from backstay.registry.store import Space
+from backstay.errors import NotReadyError
+from backstay.serving.copies import Key, OpenTable
 from backstay.serving.description import SpaceDescription
-from backstay.serving.mapped import MappedTable, open_cached
+from backstay.serving.loader import Loader
+from backstay.serving.state import SpaceState
+
+_COPYING_SECONDS = 2.0  # when a request may be repeated that waits for a copy
 
 
-@dataclass(frozen=True)
+class Answering(NamedTuple):
+    """What answers for one version of an entity."""
+
+    source: int
+    opened: OpenTable
+    chain: BackwardMap | None  # from `source` to the version; None if they are the same
+    fingerprint: str  # of the version's vectors
+    source_fingerprint: str  # of the table
+
+
 class ServedSpace:
-    """A snapshot of one space. It never changes; a refresh makes a new one."""
+    """A space with a state that never changes; a change in the registry makes a new one.
 
-    name: str
-    manifests: dict[int, Manifest]  # ascending
-    maps: dict[int, BackwardMap]  # k -> B_k, for each version that has one
-    tables: dict[str, tuple[int, MappedTable]]  # entity -> version of its newest table, the table
-    aliases: dict[str, int]
-    pins: dict[str, int]  # consumer -> version that its contract names
-    _chains: dict[tuple[int, int], BackwardMap] = field(default_factory=dict)  # composed when used
+    `used` is called with the key of each table that answers, and that is neither in force nor
+    pinned by a contract: such tables are closed after a while.
+    """
 
-    @classmethod
-    def read(cls, space: Space, *, cache: Path, known: Self | None = None) -> Self | None:
-        """Read a space up to the version of its alias `prod`, or its latest where it has none.
+    def __init__(
+        self,
+        state: SpaceState,
+        tables: Loader[OpenTable],
+        maps: Loader[BackwardMap],
+        used: Callable[[Key], None],
+    ) -> None:
+        self.state = state
+        self._tables = tables
+        self._maps = maps
+        self._used = used
+        self._fingerprints: dict[tuple[str, int], str] = {}
+        self._sources: dict[tuple[str, int], list[int]] = {}  # found when used
+        self._chains: dict[tuple[int, int], BackwardMap] = {}  # composed when used
 
-        Copies new tables into the folder `cache`. Returns `known` if nothing has changed since, and
-        None if the space has no version.
+    def answering(self, entity: str, target: int) -> Answering:
+        """The table and chain that answer for version `target`.
+
+        That is the first of `SpaceState.sources` that can be loaded. Raises NotFoundError if there
+        is none, and NotReadyError while it is being loaded.
         """
-        published = space.versions()
-        if not published:
-            return None
-        in_force = space.resolve()
-        versions = [version for version in published if version <= in_force]
-        newest = space.manifest(versions[-1])
-        named = aliases(space)
-        pins = {contract.name: contract.version for contract in contracts(space)}
-        if known and versions == list(known.manifests) and newest == known.manifests[versions[-1]]:
-            same = (named, pins) == (known.aliases, known.pins)
-            return known if same else replace(known, aliases=named, pins=pins)
-        manifests = {k: space.manifest(k) for k in versions[:-1]} | {versions[-1]: newest}
-        owners = {
-            entity: k
-            for k in versions
-            for entity in manifests[k].entities
-            if k == versions[-1] or not space.retired(k)
-        }
-        tables = {
-            entity: (
-                k,
-                open_cached(
-                    space.table(k, entity),
-                    folder=cache / space.name / entity,
-                    version=k,
-                    manifest_hash=manifests[k].sha256,
-                ),
-            )
-            for entity, k in sorted(owners.items())
-        }
-        return cls(space.name, manifests, _maps(space, upto=versions[-1]), tables, named, pins)
+        sources = self.sources(entity, target)
+        if not sources:
+            raise self.state.why_unreadable(entity, target)
+        for source in sources:
+            try:
+                return self.answering_from(source, entity, target)
+            except NotReadyError as error:
+                if self._loading(entity, source, target) or source == sources[-1]:
+                    raise
+                failed = error
+        raise failed
 
-    @property
-    def latest(self) -> int:
-        """The newest version that is served."""
-        return max(self.manifests)
+    def answering_from(self, source: int, entity: str, target: int) -> Answering:
+        """The table of version `source`, and its chain to `target`; NotReadyError until loaded."""
+        key = self._key(entity, source)
+        if key not in self._lasting:
+            self._used(key)
+        opened = self._tables.get(key)
+        if opened and not opened.copy.intact():
+            self._tables.drop([key])
+            opened = None
+        if opened is None:
+            raise self._not_ready(self._tables, key)
+        return Answering(
+            source,
+            opened,
+            self._chain(source, target),
+            self._fingerprint(entity, target),
+            self._fingerprint(entity, source),
+        )
 
-    def resolve(self, version: int | str | None, *, consumer: str | None) -> int:
-        """The number of a version; see `Lookup.resolve`."""
-        if version is None:
-            return self.pins.get(consumer or "", self.aliases.get(PROD, self.latest))
-        if version == LATEST:
-            return self.latest
-        if isinstance(version, int) or version.isdecimal():
-            return int(version)
-        if version not in self.aliases:
-            raise NotFoundError(
-                f"space {self.name!r} has no alias {version!r}; it has "
-                f"{', '.join(sorted(self.aliases)) or 'none'}. Ask for one of those, for a number "
-                "or for `latest`."
-            )
-        return self.aliases[version]
+    def sources(self, entity: str, target: int) -> list[int]:
+        """See `SpaceState.sources`."""
+        key = (entity, target)
+        if key not in self._sources:
+            if target not in self.state.versions:
+                return []  # clients may ask for any number: do not keep these
+            self._sources[key] = self.state.sources(entity, target)
+        return self._sources[key]
 
-    def chain(self, source: int, target: int) -> BackwardMap:
-        """The composed map from version `source` to `target`; MissingMapError if it is broken."""
-        if (source, target) not in self._chains:
-            steps = range(target + 1, source + 1)
-            for k in steps:
-                if k not in self.maps:
-                    raise MissingMapError(
-                        f"version {target} can't be read from version {source}: version {k} "
-                        f"has no backward map. Ask for a version from {k} to {source}, or publish "
-                        "a version trained with maps."
-                    )
-            self._chains[source, target] = compose([self.maps[k] for k in steps])
-        return self._chains[source, target]
+    @cached_property
+    def wanted(self) -> list[Key]:
+        """The keys of what answers for the version in force and for all older ones."""
+        tables = [self._key(entity, source) for entity, source in self.state.tables().items()]
+        return [*self._map_keys(upto=max((key.version for key in tables), default=0)), *tables]
+
+    @cached_property
+    def pinned(self) -> list[Key]:
+        """The keys of what answers for the versions of contracts."""
+        keys = []
+        for version in set(self.state.pins.values()):
+            for entity in self.state.entities():
+                for source in self.sources(entity, version)[:1]:
+                    keys += [*self._map_keys(upto=source), self._key(entity, source)]
+        return list(dict.fromkeys(keys))
+
+    @cached_property
+    def _lasting(self) -> frozenset[Key]:
+        return frozenset([*self.wanted, *self.pinned])
+
+    def want(self, keys: list[Key], *, now: bool = False) -> None:
+        """Load items in the background."""
+        for key in keys:
+            (self._tables if key.entity else self._maps).want(key, now=now)
+
+    def lacking(self) -> dict[Key, str | None]:
+        """What is wanted and not loaded, and why loading it failed; None while it is loading."""
+        lacking: dict[Key, str | None] = {}
+        for key in self.wanted:
+            loader: Loader[OpenTable] | Loader[BackwardMap]
+            loader = self._tables if key.entity else self._maps
+            if loader.get(key) is None:
+                failure = loader.failure(key)
+                lacking[key] = failure.reason if failure else None
+        return lacking
 
     def describe(self) -> SpaceDescription:
-        """Versions, and the versions that each entity can be read in."""
+        """Versions, aliases, and the versions that each entity can be read in."""
+        state = self.state
+        tables = state.tables()
         return {
-            "space": self.name,
-            "latest": self.latest,
+            "space": state.space,
+            "latest": state.latest,
+            "in_force": state.in_force,
+            "aliases": state.aliases,
             "versions": [
                 {
                     "version": k,
-                    "dim": manifest.dim,
-                    "method": manifest.method,
-                    "created": manifest.created,
-                    "entities": {name: entry.rows for name, entry in manifest.entities.items()},
+                    "dim": version.dim,
+                    "method": version.method,
+                    "created": version.created,
+                    "entities": {name: entry.rows for name, entry in version.entities.items()},
                 }
-                for k, manifest in self.manifests.items()
+                for k, version in state.versions.items()
             ],
             "entities": {
                 entity: {
-                    "rows": len(table.rows),
-                    "id_type": "int64" if table.sorted_ids.type == pa.int64() else "string",
+                    "rows": state.versions[source].entities[entity].rows,
+                    "id_type": state.versions[source].entities[entity].id_type,
                     "source_version": source,
-                    "versions": self._reachable(source),
+                    "versions": state.readable(entity),
                 }
-                for entity, (source, table) in self.tables.items()
+                for entity, source in tables.items()
             },
         }
 
-    def _reachable(self, source: int) -> list[int]:
-        """The versions that a table of version `source` can be read in, ascending."""
-        oldest = source
-        while oldest in self.maps:
-            oldest -= 1
-        return list(range(oldest, source + 1))
+    def _fingerprint(self, entity: str, version: int) -> str:
+        if (entity, version) not in self._fingerprints:
+            self._fingerprints[entity, version] = self.state.fingerprint(entity, version)
+        return self._fingerprints[entity, version]
 
+    def _chain(self, source: int, target: int) -> BackwardMap | None:
+        if source == target:
+            return None
+        if (source, target) not in self._chains:
+            maps = []
+            for k in range(target + 1, source + 1):
+                key = self._key("", k)
+                loaded = self._maps.get(key)
+                if loaded is None:
+                    raise self._not_ready(self._maps, key)
+                maps.append(loaded)
+            self._chains[source, target] = compose(maps)
+        return self._chains[source, target]
 
-def _maps(space: Space, *, upto: int) -> dict[int, BackwardMap]:
-    maps = {}
-    for k in range(1, upto + 1):
-        try:
-            maps[k] = space.backward_map(k)
-        except NotFoundError:  # retired, or published without a map: older versions are unreachable
-            continue
-    return maps
+    def _not_ready(
+        self, loader: Loader[OpenTable] | Loader[BackwardMap], key: Key
+    ) -> NotReadyError:
+        loader.want(key)
+        failure = loader.failure(key)
+        if failure:
+            return NotReadyError(
+                f"{key} can't be loaded: {failure.reason}", retry_after=max(failure.seconds, 1.0)
+            )
+        return NotReadyError(
+            f"{key} is being copied. Repeat the request.", retry_after=_COPYING_SECONDS
+        )
+
+    def _loading(self, entity: str, source: int, target: int) -> bool:
+        """Whether a table, or a map of its chain, is still being loaded for the first time."""
+        keys = [self._key("", k) for k in range(target + 1, source + 1)]
+        return self._tables.failure(self._key(entity, source)) is None and all(
+            self._maps.failure(key) is None for key in keys
+        )
+
+    def _map_keys(self, *, upto: int) -> list[Key]:
+        """The keys of all backward maps up to a version."""
+        versions = self.state.versions.items()
+        return [self._key("", k) for k, each in versions if each.has_map and k <= upto]
+
+    def _key(self, entity: str, version: int) -> Key:
+        sha256 = self.state.versions[version].manifest_sha256
+        return Key(self.state.space, entity, version, sha256)

@@ -13,7 +13,7 @@ from backstay.registry.manifest import Manifest
 from backstay.registry.table_writer import write_table_parts
 from backstay.registry.tables import open_parts, open_table
 from backstay.registry.verify import verify
-from backstay.serving.mapped import open_cached
+from backstay.serving.copies import Key, open_table_copy
 from tests.support.builders import fill, publish, stage
 
 
@@ -48,13 +48,12 @@ def test_a_flipped_bit_is_refused_at_load(published, name, load, byte):
         load(published)
 
 
-def test_a_damaged_table_is_not_copied_into_the_service_s_cache(published, tmp_path):
+def test_a_damaged_table_is_not_copied_into_the_service_s_cache(published, registry, tmp_path):
+    key = Key("movies", "item", 1, published.manifest(1).sha256)
     _flip(published, published.path(1, "tables/item/part-00000.parquet"), 30)
     with pytest.raises(CorruptError, match="should have SHA-256"):
-        open_cached(
-            published.table(1, "item"), folder=tmp_path / "item", version=1, manifest_hash="0" * 64
-        )
-    assert [entry.name for entry in (tmp_path / "item").iterdir()] == [".lock"]
+        open_table_copy(registry, key, cache=tmp_path)
+    assert [entry.suffix for entry in tmp_path.glob("movies/item/*")] == [".lock"]
 
 
 def test_the_manifest_of_another_version_or_space_is_refused(published, registry):

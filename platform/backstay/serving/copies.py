@@ -1,0 +1,146 @@
+"""Local copies of embedding tables and backward maps: how they are written and opened.
+
+    vectors.npy   (rows, D) float32, in the table's row order
+    ids.arrow     id sorted, row int64
+
+    matrix.npy    (D_target, D_source) float32
+
+Opening the copy of a table takes milliseconds and no memory: the system loads pages when they are
+read, and processes that serve the same table share them. Making one holds the ids in memory, but
+not the vectors.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from backstay.compat.maps import BackwardMap
+from backstay.errors import CorruptError
+from backstay.registry.store import Registry, Space
+from backstay.serving.cache import Copy, copy_name, open_copy, require_space
+from backstay.serving.mapped import INDEX_TYPES, MappedTable
+
+if TYPE_CHECKING:
+    from backstay.registry.tables import EmbeddingTable
+
+_VECTORS, _IDS, _MATRIX = "vectors.npy", "ids.arrow", "matrix.npy"
+_MAPS = ".maps"  # no entity has a name with a dot in front
+
+
+class Key(NamedTuple):
+    """What is copied: the table of an entity, or a backward map with an empty `entity`."""
+
+    space: str
+    entity: str
+    version: int
+    manifest_sha256: str
+
+    def folder(self, cache: Path) -> Path:
+        """The folder of the copy in `cache`, the cache of one registry."""
+        name = copy_name(self.version, self.manifest_sha256)
+        return cache / self.space / (self.entity or _MAPS) / name
+
+    def __str__(self) -> str:
+        what = f"the table of {self.entity!r}" if self.entity else "the backward map"
+        return f"{what} of space {self.space!r} version {self.version}"
+
+
+@dataclass(frozen=True)
+class OpenTable:
+    """A table whose copy is open."""
+
+    table: MappedTable
+    copy: Copy
+
+
+def open_table_copy(registry: Registry, key: Key, *, cache: Path) -> OpenTable:
+    """Open the copy of a table; make it first if needed, see `cache.open_copy`.
+
+    Raises CorruptError if the table differs from its manifest or holds a NaN.
+    """
+
+    def write(folder: Path) -> None:
+        _write_table(_checked(registry, key).table(key.version, key.entity), folder)
+
+    copy = open_copy(key.folder(cache), write)
+    return OpenTable(_open_table(copy.folder), copy)
+
+
+def open_map_copy(registry: Registry, key: Key, *, cache: Path) -> BackwardMap:
+    """B_version, from its copy; make the copy first if needed."""
+
+    def write(folder: Path) -> None:
+        np.save(folder / _MATRIX, _checked(registry, key).backward_map(key.version).matrix)
+
+    copy = open_copy(key.folder(cache), write)
+    matrix = np.load(copy.folder / _MATRIX, allow_pickle=False)
+    return BackwardMap(key.space, key.version, key.version - 1, matrix)
+
+
+def _checked(registry: Registry, key: Key) -> Space:
+    """The space, once it is certain that the version is still the build that `key` names."""
+    space = registry.space(key.space)
+    found = space.manifest(key.version).sha256
+    if found != key.manifest_sha256:
+        raise CorruptError(
+            f"version {key.version} of space {key.space!r} should have a manifest with SHA-256 "
+            f"{key.manifest_sha256}; found {found}. It was replaced: publish another number."
+        )
+    return space
+
+
+def _open_table(folder: Path) -> MappedTable:
+    vectors = np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False)
+    index = pa.ipc.open_file(pa.memory_map(str(folder / _IDS))).read_all()
+    id_type = index.schema.field("id").type
+    ids, rows = (
+        _one_chunk(index.column(name), type_)
+        for name, type_ in (("id", id_type), ("row", pa.int64()))
+    )
+    return MappedTable(ids, rows.to_numpy(), vectors)
+
+
+def _write_table(table: "EmbeddingTable", folder: Path) -> None:
+    require_space(folder, 4 * table.rows * table.dim)
+    id_type = INDEX_TYPES[table.id_type]
+    chunks = []
+    with (folder / _VECTORS).open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f4", "fortran_order": False, "shape": (table.rows, table.dim)}
+        )
+        for ids, values in table.batches():
+            if not np.isfinite(values).all():
+                raise CorruptError(
+                    f"{table} holds a vector with a NaN or an infinity, which the service refuses. "
+                    "Publish a version without it."
+                )
+            file.write(np.ascontiguousarray(values, "<f4").data)
+            chunks.append(ids.cast(id_type))
+    ids = _one_chunk(pa.chunked_array(chunks, id_type), id_type)
+    if len(ids) != table.rows or ids.null_count:
+        raise CorruptError(
+            f"{table} must hold {table.rows} ids; found {len(ids)}, {ids.null_count} of them null. "
+            "Check the version with `backstay verify`."
+        )
+    order = pc.sort_indices(ids)
+    ids = ids.take(order)
+    twice = pc.equal(ids[1:], ids[:-1])
+    if pc.any(twice).as_py():
+        raise CorruptError(
+            f"{table} holds id {ids[1:].filter(twice)[0].as_py()!r} more than once; a "
+            "look-up needs one vector per id. Publish a version that holds it once."
+        )
+    index = pa.table({"id": ids, "row": order.cast(pa.int64())})
+    with pa.ipc.new_file(str(folder / _IDS), index.schema) as writer:
+        writer.write_table(index)
+
+
+def _one_chunk(column: pa.ChunkedArray, id_type: pa.DataType) -> pa.Array:
+    # A single chunk is returned without a copy, so that it stays a memory map.
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], id_type)

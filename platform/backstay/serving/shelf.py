@@ -1,0 +1,260 @@
+"""The spaces that one process serves, and the switch of each from one state to the next."""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from backstay.errors import NotFoundError, NotReadyError
+from backstay.registry.store import Registry
+from backstay.serving.cache import evict
+from backstay.serving.copies import Key, open_map_copy, open_table_copy
+from backstay.serving.loader import Loader
+from backstay.serving.rollout import Orders, Report
+from backstay.serving.served import ServedSpace
+from backstay.serving.state import SpaceState, listed
+
+logger = logging.getLogger("backstay.serving")
+
+GRACE_SECONDS = 60.0
+"""How long the state before stays open after a switch, for calls of several pages."""
+
+_IDLE_SECONDS = 600.0  # without a request, then a table that is not in force is closed
+_MOST_EXTRA = 4  # tables of one space that are open and not in force
+_WAITING_SECONDS = 2.0  # when a request may be repeated that came before the first orders
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The states of one space in this process."""
+
+    name: str
+    current: ServedSpace | None = None
+    after: ServedSpace | None = None  # replaces `current` at `switch`
+    switch: float = 0.0  # seconds since 1970
+    before: ServedSpace | None = None
+    coming: ServedSpace | None = None
+
+    def at(self, now: float) -> "Slot":
+        """The slot after a switch that is due."""
+        if self.after is None or now < self.switch:
+            return self
+        return replace(self, current=self.after, before=self.current, after=None)
+
+    def spaces(self) -> list[ServedSpace]:
+        """All states, the one that answers first."""
+        return [s for s in (self.current, self.after, self.before, self.coming) if s]
+
+
+class Shelf:
+    """Follows orders, and gives the state that answers. Threads can share it.
+
+    Args:
+        registry: Where tables are copied from.
+        cache: The folder for copies of this registry.
+        grace: Seconds for which the state before stays open.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        cache: Path,
+        *,
+        grace: float = GRACE_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._cache = cache
+        self._grace = grace
+        self._clock = clock
+        self._tables = Loader(lambda key: open_table_copy(registry, key, cache=cache))
+        self._maps = Loader(lambda key: open_map_copy(registry, key, cache=cache))
+        self._slots: dict[str, Slot] = {}
+        self._orders: Orders | None = None
+        self._changing = threading.Lock()
+        self._used: dict[Key, float] = {}  # tables that are not in force -> last use
+        self._evicted = 0.0
+
+    def names(self) -> list[str]:
+        """The spaces that are served, or will be."""
+        orders = self._orders
+        return sorted({*self._slots, *(orders.faults if orders else ())})
+
+    def slot(self, name: str) -> Slot:
+        """The states of a space; NotFoundError if there is no such space."""
+        slot = self._slots.get(name)
+        if slot and (slot.after is None or self._clock() < slot.switch):
+            return slot
+        if slot:
+            with self._changing:
+                slot = self._slots[name] = self._slots[name].at(self._clock())
+            return slot
+        orders = self._orders
+        if orders is None:
+            raise NotReadyError(
+                "the registry has not been read yet. Repeat the request.",
+                retry_after=_WAITING_SECONDS,
+            )
+        if name in orders.faults:
+            raise NotReadyError(
+                f"space {name!r} can't be served: {orders.faults[name]}",
+                retry_after=_WAITING_SECONDS,
+            )
+        raise NotFoundError(
+            f"there is no space {name!r} with a published version; there is {listed(self._slots)}."
+        )
+
+    def current(self, name: str) -> ServedSpace:
+        """The state of a space that answers; NotReadyError before the first is prepared."""
+        current = self.slot(name).current
+        if current is None:
+            raise NotReadyError(
+                f"the tables of space {name!r} are being copied. Repeat the request.",
+                retry_after=_WAITING_SECONDS,
+            )
+        return current
+
+    def follow(self, orders: Orders) -> None:
+        """Take the orders: prepare coming states in the background, and switch when ordered."""
+        with self._changing:
+            now = self._clock()
+            slots = {}
+            for name, order in orders.spaces.items():
+                slot = self._slots.get(name, Slot(name)).at(now)
+                if order.in_force:
+                    slot = self._switch(slot, order.in_force, order.since, now)
+                coming = self._prepare(slot, order.coming)
+                slots[name] = replace(slot, coming=coming)
+            for name in orders.faults:  # it may have been read before
+                if name in self._slots and name not in slots:
+                    slots[name] = self._slots[name]
+            self._slots = slots
+            self._orders = orders
+
+    def report(self, replica: str, *, first: bool = False) -> Report:
+        """What this process has done; the `first` report to a session holds the states in force."""
+        prepared, failed = {}, {}
+        slots = {name: slot.at(self._clock()) for name, slot in self._slots.items()}
+        for name, slot in slots.items():
+            space = slot.coming or slot.after or slot.current
+            if space is None:
+                continue
+            given_up = slot.current.lacking() if slot.current else {}
+            lacking = {k: why for k, why in space.lacking().items() if k not in given_up}
+            if not lacking:
+                prepared[name] = space.state.generation
+            elif None not in lacking.values():
+                failed[name] = space.state.generation
+        current = [s.current.state for s in slots.values() if s.current] if first else []
+        return Report(replica=replica, prepared=prepared, failed=failed, in_force=tuple(current))
+
+    def tick(self, *, now: bool = False) -> None:
+        """Repeat failed loads that are due (`now`: all), and close and evict what is not needed."""
+        for slot in list(self._slots.values()):
+            for space in slot.spaces():
+                if space is not slot.before:
+                    space.want(space.wanted, now=now)
+                    space.want(space.pinned, now=now)
+        self._close()
+
+    def wait(self, *, seconds: float | None = None) -> None:
+        """Wait until nothing is being loaded."""
+        self._maps.wait(seconds=seconds)
+        self._tables.wait(seconds=seconds)
+
+    def generations(self) -> dict[str, int]:
+        """The generation of each space's state that answers."""
+        slots = {name: slot.at(self._clock()) for name, slot in self._slots.items()}
+        return {n: slot.current.state.generation for n, slot in slots.items() if slot.current}
+
+    def lacking(self) -> dict[str, str]:
+        """Spaces that can't answer for the version in force, and why."""
+        orders = self._orders
+        why = dict(orders.faults) if orders else {}
+        for name, slot in self._slots.items():
+            current = slot.at(self._clock()).current
+            if current is None:
+                why.setdefault(name, "its tables are being copied.")
+            elif lacking := current.lacking():
+                key, reason = next(iter(lacking.items()))
+                why[name] = reason or f"{key} is being copied."
+            else:
+                why.pop(name, None)  # it answers from the state that was read last
+        return why
+
+    def failures(self) -> dict[str, str]:
+        """Spaces that can't be read from the registry or prepared, and why; they may answer."""
+        why = self.lacking() | (self._orders.faults if self._orders else {})
+        for name, slot in self._slots.items():
+            for space in (slot.coming, slot.after):
+                reasons = [reason for reason in space.lacking().values() if reason] if space else []
+                if reasons:
+                    why.setdefault(name, reasons[0])
+        return why
+
+    def _switch(self, slot: Slot, state: SpaceState, since: float, now: float) -> Slot:
+        newest = slot.after or slot.current
+        if newest and newest.state.generation == state.generation:
+            return slot
+        coming = slot.coming
+        if coming is None or coming.state.generation != state.generation:
+            coming = self._space(state)
+        if slot.after:  # two switches in one lead
+            slot = slot.at(slot.switch)
+        logger.info("space %s: version %d is in force", slot.name, state.in_force)
+        return replace(slot, after=coming, switch=max(since, now)).at(now)
+
+    def _prepare(self, slot: Slot, state: SpaceState | None) -> ServedSpace | None:
+        if state is None:
+            return None
+        if slot.coming and slot.coming.state.generation == state.generation:
+            return slot.coming
+        return self._space(state)
+
+    def _space(self, state: SpaceState) -> ServedSpace:
+        space = ServedSpace(state, self._tables, self._maps, self._use)
+        space.want(space.wanted)
+        space.want(space.pinned)
+        return space
+
+    def _use(self, key: Key) -> None:
+        self._used[key] = self._clock()
+
+    def _idle(self, now: float) -> set[Key]:
+        """Tables that are not in force and were not used for a while, or are too many."""
+        idle = set()
+        used: Counter[str] = Counter()
+        for key, at in sorted(self._used.items(), key=lambda item: -item[1]):
+            used[key.space] += 1
+            if now >= at + _IDLE_SECONDS or used[key.space] > _MOST_EXTRA:
+                idle.add(key)
+        return idle
+
+    def _close(self) -> None:
+        """Close what no state needs, and remove its copies."""
+        now = self._clock()
+        keep: set[Key] = set()
+        with self._changing:
+            for name, slot in self._slots.items():
+                slot = slot.at(now)  # noqa: PLW2901
+                if slot.before and now >= slot.switch + self._grace:
+                    slot = replace(slot, before=None)  # noqa: PLW2901
+                self._slots[name] = slot
+                for space in slot.spaces():
+                    keep.update(space.wanted, space.pinned)
+        for key in self._idle(now):
+            del self._used[key]
+        keep.update(self._used)
+        for loader in (self._tables, self._maps):
+            loader.drop([key for key in loader.loaded() if key not in keep])
+        orders = self._orders
+        if orders is None or now < self._evicted + self._grace:
+            return
+        self._evicted = now
+        folders = {key.folder(self._cache) for key in keep}
+        for folder in self._cache.iterdir() if self._cache.is_dir() else ():
+            if folder.is_dir() and folder.name not in orders.faults:
+                evict(folder, keep=folders)

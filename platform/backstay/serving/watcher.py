@@ -1,0 +1,101 @@
+"""Reads from the registry what each space serves, by one request while nothing changes."""
+
+import logging
+import time
+from collections.abc import Callable, Collection
+
+from backstay.errors import ServiceError
+from backstay.registry.manifest import is_safe_name
+from backstay.registry.store import Registry
+from backstay.serving.reads import TimedReads
+from backstay.serving.state import SpaceState, read_state, renumbered
+
+logger = logging.getLogger("backstay.serving")
+
+READ_SECONDS = 30.0
+"""Time limit for reading the state of a space."""
+
+FULL_EVERY = 60
+"""A poll of so many reads everything, in case a writer was killed before it renewed the marker."""
+
+
+class Watcher:
+    """The states of a registry's spaces, as they were when they could be read last.
+
+    Args:
+        registry: The registry.
+        spaces: The spaces to read; None: all of it.
+        seconds: Time limit for reading a space. The registry may hang for longer.
+        full_every: Read everything in each poll of so many.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        spaces: Collection[str] | None = None,
+        seconds: float = READ_SECONDS,
+        full_every: int = FULL_EVERY,
+    ) -> None:
+        self.states: dict[str, SpaceState] = {}
+        self.faults: dict[str, str] = {}  # spaces that can't be read now, and why
+        self._registry = registry
+        self._only = spaces
+        self._full_every = full_every
+        self._polls = 0
+        self._token: str | None = None  # of the registry, if all that it covers was read
+        self._tokens: dict[str, str | None] = {}  # of each space that was read
+        self._reads = TimedReads(seconds)
+
+    def poll(self, *, full: bool = False) -> None:
+        """Read what changed since the last poll; `full`: everything.
+
+        Raises OSError or an error of the store's driver if the registry can't be read. A space that
+        can't be read keeps its last state, and `faults` has the reason.
+        """
+        full = full or self._polls % self._full_every == 0
+        token = self._reads.one("", self._registry.change_token)
+        if not full and token is not None and token == self._token:
+            self._polls += 1
+            return
+        names = self._reads.one("/", self._names)
+        results = self._reads.run({name: self._reading(name, full=full) for name in names})
+        states, tokens, faults = {}, {}, {}
+        for name, result in results.items():
+            if isinstance(result, Exception):
+                faults[name] = str(result) or type(result).__name__
+                if self.faults.get(name) != faults[name]:
+                    logger.error("space %s can't be read: %s", name, faults[name])
+                if name in self.states:
+                    states[name] = self.states[name]
+            elif result[1] is not None:
+                tokens[name] = result[0]
+                states[name] = renumbered(result[1], self.states, now=time.time())
+        self.states, self.faults, self._tokens = states, faults, tokens
+        self._token = None if faults else token
+        self._polls += 1
+
+    def _names(self) -> list[str]:
+        """The folders that may be spaces."""
+        names = [name for name in self._registry.files.folders("") if is_safe_name(name)]
+        if self.states and not names:
+            raise ServiceError(
+                f"expected spaces in {self._registry.uri}, found it empty. It is served as it was "
+                "read last: check that its disk is mounted."
+            )
+        return [name for name in names if self._only is None or name in self._only]
+
+    def _reading(
+        self, name: str, *, full: bool
+    ) -> Callable[[], tuple[str | None, SpaceState | None]]:
+        """A function that reads a space, unless its marker has not changed."""
+        known, token_before = self.states.get(name), self._tokens.get(name)
+
+        def read() -> tuple[str | None, SpaceState | None]:
+            space = self._registry.space(name)
+            token = space.change_token()  # before the rest, so that a later write is found
+            if not full and known and token is not None and token == token_before:
+                return token, known
+            return token, read_state(space)
+
+        return read
