@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.engines.conversion import ids as id_check
+from backstay.engines.conversion import plan
 from backstay.engines.conversion.convert import convert, estimate
+from backstay.engines.conversion.rows import Piece
 from backstay.errors import InputError, MapMismatchError, NotFoundError, UsageError
 from backstay.registry.store import Registry
 from backstay.registry.table_commit import COMMIT, read_commit
@@ -108,6 +110,19 @@ def test_one_huge_row_group_is_split(registry, tmp_path):
     ids, found = open_table(tmp_path / "out").read()
     assert ids.to_pylist() == list(range(2000))
     np.testing.assert_allclose(found, slowly(registry, values), rtol=1e-4, atol=1e-5)
+
+
+def test_many_workers_decode_a_huge_row_group_little_more_than_once():
+    """Each share of it is decoded from the row group's beginning."""
+    rows = 64_000
+    pieces = [Piece("f", (0,), (rows,), at, at + 1000, at) for at in range(0, rows, 1000)]
+    shares = plan.runs([(number, (piece,)) for number, piece in enumerate(pieces)], workers=32)
+    assert len(shares) == 4
+    assert [number for share in shares for number, _ in share] == list(range(64))
+    decoded = sum(share[-1][1][0].stop for share in shares)
+    written = [sum(part[0].stop - part[0].start for _, part in share) for share in shares]
+    assert decoded < 3 * rows
+    assert written == sorted(written, reverse=True)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -294,9 +309,13 @@ def test_refuses_what_no_chain_of_maps_gives(registry, tmp_path):
         run(registry, tmp_path / "in", tmp_path / "out", source=9)
 
 
-def test_ids_are_compared_in_several_passes_where_they_are_many(registry, tmp_path, monkeypatch):
+@pytest.mark.parametrize("of", [int, str])
+def test_ids_are_compared_in_several_passes_where_they_are_many(
+    registry, tmp_path, monkeypatch, of
+):
     monkeypatch.setattr(id_check, "KEYS_AT_ONCE", 100)
-    ids = [*range(700), 3]
+    monkeypatch.setattr(id_check, "_CHUNK_ROWS", 150)
+    ids = [of(number) for number in (*range(0, 7000, 10), 30)]
     path = write_plain(tmp_path / "in.parquet", id=ids, embedding=vectors(701))
     with pytest.raises(InputError, match=r"1 of 701 rows repeat an id; the first is .* row 0: "):
         run(registry, path, tmp_path / "out")

@@ -214,13 +214,13 @@ def test_an_uncommitted_table_is_no_input(registry, tmp_path):
 @pytest.mark.parametrize("rows", [13, 20])
 def test_an_input_that_is_replaced_meanwhile_is_noticed(registry, tmp_path, monkeypatch, rows):
     path = write_plain(tmp_path / "in.parquet", id=pa.array(range(20)), embedding=vectors(20))
-    there = module.repeated_ids
+    there = module.ids_check
 
     def replace(table):
         write_plain(path, id=pa.array(range(rows)), embedding=vectors(rows, seed=1))
         return there(table)
 
-    monkeypatch.setattr(module, "repeated_ids", replace)
+    monkeypatch.setattr(module, "ids_check", replace)
     result = command(registry, path, tmp_path / "out")
     assert result.exit_code == 1
     assert "was replaced while it was being converted" in result.stderr.splitlines()[-1]

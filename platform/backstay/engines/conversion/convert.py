@@ -10,6 +10,7 @@ does what is missing.
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import Literal
 
@@ -23,7 +24,7 @@ from backstay.engines.conversion.config import (
     ConvertReport,
     Sample,
 )
-from backstay.engines.conversion.ids import KEYS_AT_ONCE, repeated_ids
+from backstay.engines.conversion.ids import KEYS_AT_ONCE, Repeated, ids_check
 from backstay.engines.conversion.output import (
     ConvertOutput,
     PartRecord,
@@ -69,14 +70,24 @@ def convert(config: ConvertConfig) -> ConvertReport:
     if (report := _finished(config, job)) is not None:
         _log.info("%s is converted already", config.output)
         return report
-    conversion = replace(conversion, repeated=repeated_ids(conversion.table))
-    if len(conversion.repeated[0]) and not conversion.quarantine:
-        raise InputError(_repeated(conversion))
     parts = cut(conversion.table, conversion.size)
     engine = choose_engine(config, conversion)
-    with converted_output(config.output, job=job, folders=config.folders) as output:
+    with (
+        converted_output(config.output, job=job, folders=config.folders) as output,
+        ids_check(conversion.table) as repeated,
+    ):
+        if conversion.quarantine:
+            conversion = replace(conversion, repeated=repeated.result())
         done = output.done()
-        records = _work(conversion, output, parts, done=done, engine=engine, workers=config.workers)
+        records = _work(
+            conversion,
+            output,
+            parts,
+            done=done,
+            engine=engine,
+            workers=config.workers,
+            repeated=repeated,
+        )
         _refuse_faults(records)
         output.check(records)
         check_counts(conversion, records)
@@ -158,9 +169,12 @@ def _tables(
     )
 
 
-def _repeated(conversion: Conversion) -> str:
-    table, (rows, firsts) = conversion.table, conversion.repeated
-    return (
+def _refuse_repeated(conversion: Conversion, repeated: Repeated) -> None:
+    """InputError where ids are repeated, unless such rows are set aside."""
+    table, (rows, firsts) = conversion.table, repeated
+    if not len(rows) or conversion.quarantine:
+        return
+    raise InputError(
         f"{len(rows)} of {table.rows} rows repeat an id; the first is {table.where(int(rows[0]))}: "
         f"its id stands in {table.where(int(firsts[0]))} already. Keep one row of an id, or set "
         "the later ones aside by --on-error quarantine."
@@ -186,8 +200,12 @@ def _work(
     done: Mapping[int, PartRecord],
     engine: Literal["local", "ray"],
     workers: int | None,
+    repeated: Future[Repeated],
 ) -> list[PartRecord]:
-    """Do the parts that are not done yet; the records of all, in order."""
+    """Do the parts that are not done yet; the records of all, in order.
+
+    `repeated`: ids are checked meanwhile. InputError as soon as some are repeated.
+    """
     todo = [(number, part) for number, part in enumerate(parts) if number not in done]
     rows = conversion.table.rows - sum(record.read for record in done.values())
     _log.info(
@@ -205,6 +223,9 @@ def _work(
     for record in run(conversion, output, todo, workers) if todo else ():
         records[record.number] = record
         progress.add(record)
+        if repeated.done():
+            _refuse_repeated(conversion, repeated.result())
+    _refuse_repeated(conversion, repeated.result())
     return [records[number] for number in range(len(parts))]
 
 

@@ -1,83 +1,151 @@
-"""Finding ids that stand in two rows, before any row is converted."""
+"""Finding ids that stand in two rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event, Lock
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from backstay.engines.conversion.input import ConvertInput
+from backstay.engines.conversion.input import ConvertInput, RowGroup
 from backstay.engines.conversion.vectors import is_null
-from backstay.storage.ids import ID_TYPES, Keys, id_keys
+from backstay.storage.ids import ID_TYPES, Keys, id_keys, key_shares
 from backstay.storage.parquet_parts import open_part
 
 KEYS_AT_ONCE = 32 << 20
 """Keys of 8 bytes compared in one pass over the ids; a longer table takes more passes."""
 
+_READERS = 4  # threads that read ids
+_CHUNK_ROWS = 2 << 20  # read by one thread, or one row group
 _BATCH_ROWS = 1 << 16
 _READ_AHEAD = 8 << 20  # bytes
 
 Rows = npt.NDArray[np.int64]
+Repeated = tuple[Rows, Rows]
+"""The rows whose id stands in an earlier row, ascending; and for each the first such row."""
+
+NONE_REPEATED: Repeated = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+Take = Callable[[Rows, pa.Array, Keys], None]
+"""Takes in the row numbers (n,), ids (n,) and keys (n,) of a batch; called by several threads."""
 
 
-def repeated_ids(table: ConvertInput) -> tuple[Rows, Rows]:
-    """The rows whose id stands in an earlier row, ascending; and for each the first such row.
+@contextmanager
+def ids_check(table: ConvertInput) -> Iterator[Future[Repeated]]:
+    """Begin `repeated_ids` in a thread; it is stopped at the end of the block."""
+    stop = Event()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool.submit(repeated_ids, table, stopped=stop.is_set)
+        finally:
+            stop.set()
 
-    Rows without an id, and those that can't be read, are left out.
+
+def repeated_ids(table: ConvertInput, *, stopped: Callable[[], bool] = lambda: False) -> Repeated:
+    """Find the rows whose id stands in an earlier row.
+
+    Rows without an id, and those that can't be read, are left out. Holds at most `KEYS_AT_ONCE`
+    keys, and the ids that are repeated.
     """
     passes = -(-max(1, table.rows) // KEYS_AT_ONCE)
-    twins = [_twins(table, number, passes) for number in range(passes)]
+    twins = [_twins(table, number, passes, stopped) for number in range(passes)]
     suspects = np.unique(np.concatenate(twins))
-    repeated: list[tuple[int, int]] = []
+    found: list[tuple[int, object]] = []
+
+    def take(rows: Rows, ids: pa.Array, keys: Keys) -> None:
+        at = np.flatnonzero(np.isin(keys, suspects))
+        found.extend(list(zip(rows[at].tolist(), ids.take(pa.array(at)).to_pylist(), strict=True)))
+
     if len(suspects):
-        first: dict[object, int] = {}
-        for rows, ids, keys in _ids(table):
-            for at in np.flatnonzero(np.isin(keys, suspects)).tolist():
-                id_, row = ids[at].as_py(), int(rows[at])
-                if id_ in first:
-                    repeated.append((row, first[id_]))
-                first.setdefault(id_, row)
-    found = np.array(repeated, np.int64).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+        _scan(table, take, stopped)
+    first: dict[object, int] = {}
+    repeated = [
+        (row, first[id_])
+        for row, id_ in sorted(found, key=lambda pair: pair[0])
+        if first.setdefault(id_, row) != row
+    ]
+    rows = np.array(repeated, np.int64).reshape(-1, 2)
+    return rows[:, 0], rows[:, 1]
 
 
-def _twins(table: ConvertInput, number: int, passes: int) -> Keys:
+def _twins(table: ConvertInput, number: int, passes: int, stopped: Callable[[], bool]) -> Keys:
     """The keys, among those of this pass, that two rows share."""
-    parts = [keys[keys % passes == number] if passes > 1 else keys for _, _, keys in _ids(table)]
-    keys = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-    parts.clear()
+    kept = np.empty(-(-table.rows // passes), np.uint64)
+    count = 0
+    lock = Lock()
+
+    def take(rows: Rows, ids: pa.Array, keys: Keys) -> None:
+        nonlocal count
+        del rows, ids
+        keys = keys.view(np.uint64)
+        if passes > 1:
+            keys = keys[key_shares(keys, passes) == number]
+        with lock:
+            end = count + len(keys)
+            if end > len(kept):
+                kept.resize(end + len(kept) // 8, refcheck=False)
+            kept[count:end] = keys
+            count = end
+
+    _scan(table, take, stopped)
+    keys = kept[:count]
     keys.sort()
     return np.unique(keys[1:][keys[1:] == keys[:-1]])
 
 
-def _ids(table: ConvertInput) -> Iterator[tuple[Rows, pa.Array, Keys]]:
-    """Row numbers (n,), ids (n,) that aren't null, and keys (n,), in row order."""
-    by_file: dict[str, list[tuple[int, int, int]]] = {}
-    for group in table.groups:
-        by_file.setdefault(group.path, []).append((group.index, group.first_row, group.rows))
-    for path, all_groups in by_file.items():
-        groups = all_groups
-        with open_part(table.files, path, read_ahead=_READ_AHEAD) as file:
-            while groups:
-                row = groups[0][1]
-                try:
-                    for batch in file.iter_batches(
-                        _BATCH_ROWS, row_groups=[g[0] for g in groups], columns=[table.id_column]
-                    ):
-                        yield _keyed(batch.column(0), row, table)
-                        row += len(batch)
-                    break
-                except (pa.ArrowException, OSError) as error:
-                    if isinstance(error, OSError) and error.errno is not None:
-                        raise
-                groups = [group for group in groups if group[1] > row]  # after the corrupt one
+def _scan(table: ConvertInput, take: Take, stopped: Callable[[], bool]) -> None:
+    """Give all usable ids to `take`, batch by batch in any order."""
+
+    def read(groups: Sequence[RowGroup]) -> None:
+        for ids, first_row in _ids(table, groups):
+            if stopped():
+                return
+            rows = first_row + np.flatnonzero(~unusable(ids))
+            usable = ids.take(pa.array(rows - first_row)) if len(rows) < len(ids) else ids
+            usable = usable.cast(ID_TYPES[table.id_type])
+            take(rows, usable, id_keys(usable))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for _ in pool.map(read, _chunks(table.groups)):
+            pass
 
 
-def _keyed(ids: pa.Array, first_row: int, table: ConvertInput) -> tuple[Rows, pa.Array, Keys]:
-    rows = first_row + np.flatnonzero(~unusable(ids))
-    ids = ids.take(pa.array(rows - first_row)) if len(rows) < len(ids) else ids
-    ids = ids.cast(ID_TYPES[table.id_type])
-    return rows, ids, id_keys(ids)
+def _chunks(groups: Sequence[RowGroup]) -> Iterator[list[RowGroup]]:
+    """Consecutive row groups of a file, together at most `_CHUNK_ROWS` rows if they are several."""
+    chunk: list[RowGroup] = []
+    for group in groups:
+        rows = sum(each.rows for each in chunk) + group.rows
+        if chunk and (group.path != chunk[0].path or rows > _CHUNK_ROWS):
+            yield chunk
+            chunk = []
+        chunk.append(group)
+    if chunk:
+        yield chunk
+
+
+def _ids(table: ConvertInput, groups: Sequence[RowGroup]) -> Iterator[tuple[pa.Array, int]]:
+    """Ids (n,) and the number of the first row of each batch; a corrupt row group ends early."""
+    path = groups[0].path
+    with open_part(table.files, path, read_ahead=_READ_AHEAD) as file:
+        while groups:
+            row = groups[0].first_row
+            try:
+                for batch in file.iter_batches(
+                    _BATCH_ROWS,
+                    row_groups=[group.index for group in groups],
+                    columns=[table.id_column],
+                    use_threads=False,
+                ):
+                    yield batch.column(0), row
+                    row += len(batch)
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+            else:
+                return
+            groups = [group for group in groups if group.first_row > row]  # after the corrupt one
 
 
 def unusable(ids: pa.Array) -> npt.NDArray[np.bool_]:

@@ -70,6 +70,8 @@ def over_ray(
     conversion: Conversion, output: ConvertOutput, parts: Sequence[Numbered], workers: int | None
 ) -> Iterator[PartRecord]:
     """Convert parts by tasks of one CPU; Ray repeats a task whose worker dies."""
+    # Ray Data would start one more actor on the cluster, which gathers statistics of use.
+    os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")
     import ray  # noqa: PLC0415 - a local conversion does without
     from ray.data import DataContext, TaskPoolStrategy  # noqa: PLC0415
 
