@@ -7,6 +7,7 @@ from backstay.compat.maps import BackwardMap
 from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
 from backstay.models.trained import TrainedModel
+from backstay.registry.contracts import Contract
 
 
 def marketplace(folder, *, interactions=3_000, **options):
@@ -44,6 +45,27 @@ def publish(draft, **options):
     parent = draft.version - 1 if draft.version else None
     defaults = {"method": "bc-aligner", "config": {"weight": 16}, "dataset_fingerprint": "f00"}
     return draft.publish(**{"parent": parent, **defaults, **options})
+
+
+def contract(name, *, version, files=(None, None)):
+    """A contract of a consumer that reads `version`; `files` are its model and its table."""
+    return Contract(
+        name=name,
+        n=0,
+        state="active",
+        contact="them@example.com",
+        version=version,
+        entity="item",
+        metric=None,
+        k=None,
+        baseline=None,
+        tolerance=0.0,
+        policy="refuse",
+        model=files[0],
+        table=files[1],
+        who="",
+        when="",
+    )
 
 
 def fill(space, *dims):

@@ -69,6 +69,7 @@ def import_tables(config: ImportConfig) -> VersionReport:
         RegistryError: The guard or a contract refuses the version.
     """
     space = Registry(config.registry).space(config.space)
+    space.finish_commit(space.next_version())
     versions = space.versions()
     parent = space.manifest(versions[-1]) if versions else None
     version = parent.version + 1 if parent else 0

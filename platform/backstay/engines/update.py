@@ -47,6 +47,7 @@ def update(config: UpdateConfig) -> VersionReport:
     data = Dataset.open(config.dataset)
     space = Registry(config.registry).space(config.space)
     request_id = config.request_id(data.info.fingerprint)
+    space.finish_commit(space.next_version())
     root = config.checkpoints or f"{config.registry}/{config.space}/runs"
     done = published_request(space, request_id, run_name=config.run_name)
     if done is not None:

@@ -69,9 +69,8 @@ def published_request(space: Space, request_id: str, *, run_name: str | None) ->
 
 def plan_update(config: UpdateConfig, data: Dataset, space: Space) -> UpdatePlan:
     """Read the data and the version before, and check what can be checked before the fit."""
-    published = space.versions()
-    parent = space.manifest(published[-1]) if published else None
-    version = published[-1] + 1 if published else 0
+    version = space.next_version()
+    parent = space.manifest(version - 1) if version else None
     interactions = data.interactions()
     attributes = data.attributes(interactions.item_ids)
     snapshot = step(interactions, version, config.until, min(config.until + config.window, 1.0))

@@ -2,10 +2,12 @@
 
     versions/<k>/claim.json, claim-1.json, claim-2.json, …
 
-The last entry is in force. A publisher appends a claim, places its files, and appends a commit,
-which holds the manifest. Whoever takes a number over appends first, so that of a commit and a
-take-over exactly one succeeds. After a commit nobody takes the number over: whoever comes next
-writes the manifest out of the commit.
+The last entry is in force. A publisher appends a claim, and then a commit, which holds the manifest
+and names the folder of the staged files. Whoever takes a number over appends an entry too, so that
+of a commit and a take-over exactly one succeeds. Files are placed only after the commit, and after
+it nobody takes the number over. So the files of two publishers never mix, even if the claim of a
+living one is released by force. If the publisher is killed after its commit, whoever comes next
+places the files and writes the manifest.
 """
 
 import logging
@@ -36,6 +38,7 @@ class Claim(ProcessIdentity):
     nonce: str = ""  # random; the manifest of the publication carries it
     state: Literal["claimed", "released", "committed"] = "claimed"
     manifest: str | None = None  # of a commit: the text of manifest.json
+    staging: str | None = None  # of a commit: the folder of the files, under staging/<run_id>
 
     @property
     def holder(self) -> str:
@@ -93,14 +96,10 @@ class Claims:
             if self._append(number + 1, mine):
                 return mine
 
-    def holds(self, claim: Claim) -> bool:
-        """Whether `claim` is still in force."""
-        return self._last()[1] == claim
-
-    def commit(self, claim: Claim, manifest: bytes) -> bool:
+    def commit(self, claim: Claim, manifest: bytes, *, staging: str) -> bool:
         """Make `claim` final; False where it is no longer in force."""
         number, found = self._last()
-        entry = replace(claim, state="committed", manifest=manifest.decode())
+        entry = replace(claim, state="committed", manifest=manifest.decode(), staging=staging)
         return found in (claim, entry) and (found == entry or self._append(number + 1, entry))
 
     def release(self, claim: Claim) -> None:

@@ -1,7 +1,8 @@
 """A draft of a version: staged out of readers' sight, then published whole or not at all.
 
-`publish` claims the number, places the staged files, and creates the manifest last. Killed at any
-point, it leaves no version; the same run does it again from the start.
+`publish` claims the number, commits to the staged files, places them, and creates the manifest
+last. Killed before the commit, it leaves no version, and the same run does it again from the start.
+Killed after it, the next publisher or the same run finishes it.
 """
 
 import logging
@@ -13,14 +14,13 @@ import numpy as np
 import backstay
 from backstay.compat.maps import BackwardMap
 from backstay.errors import InputError, MapMismatchError, RegistryError, VersionExistsError
-from backstay.registry.claims import Claim, is_claim, new_nonce
+from backstay.registry.claims import Claim, new_nonce
 from backstay.registry.dimension import one_dimension
 from backstay.registry.fingerprint import fingerprint
 from backstay.registry.manifest import (
     BACKWARD,
     CONTRACTS,
     FIT_REPORT,
-    MANIFEST,
     METRICS,
     MODEL,
     DatasetEntry,
@@ -52,6 +52,7 @@ class Draft:
         self.run_id = check_name(run_id, what="a run")
         self._files = space.files
         self._log = space.claims(version)
+        space.finish_commit(version)  # before the files that it names are taken over
         self._staged = StagedFiles(space, version=version, run_id=run_id)
 
     @property
@@ -167,13 +168,12 @@ class Draft:
         manifest.to_json()  # InputError where it has no JSON form, before the number is claimed
         claim = self._claim()
         manifest = replace(manifest, claim=claim.nonce)
-        self._place(claim)
+        self._staged.check()
         data = manifest.to_json()
-        if not self._log.commit(claim, data):
+        if not self._log.commit(claim, data, staging=self._staged.key):
+            self._published()  # the other run may have finished meanwhile
             raise VersionExistsError(self._lost("its claim was released while it was publishing"))
-        if not self._files.create(self._target(MANIFEST), data):
-            raise VersionExistsError(self._lost("another run has just published it"))
-        self.space.renew_markers()
+        self.space.finish_commit(self.version)
         _log.info("published %s version %d", self.space.name, self.version)
         self._staged.clear()
         return Manifest.from_json(data)
@@ -192,13 +192,10 @@ class Draft:
         parent = self.space.find_manifest(backward.target)
         return {"source": own} | ({"target": parent.fingerprint()} if parent else {})
 
-    def _target(self, name: str) -> str:
-        return self.space.path(self.version, name)
-
     def _published(self) -> Manifest | None:
         """The manifest if this run has published; VersionExistsError if another run has."""
         self.space.finish_commit(self.version)
-        if not self._files.exists(self._target(MANIFEST)):
+        if self.space.find_manifest(self.version) is None:
             return None
         manifest = self.space.manifest(self.version)
         if manifest.run_id != self.run_id:
@@ -217,10 +214,9 @@ class Draft:
         )
 
     def _previous(self, parent: int | None) -> Manifest | None:
-        versions = self.space.versions()
-        if self.version in versions:
+        next_ = self.space.next_version()
+        if next_ > self.version:
             self._published()  # by another, since we looked: VersionExistsError
-        next_ = versions[-1] + 1 if versions else 0
         if self.version != next_:
             raise RegistryError(
                 f"the next version of {self.space.name} is {next_}; found a draft of version "
@@ -277,23 +273,3 @@ class Draft:
             f"number with Space.release_claim({self.version}); `backstay gc --yes` does so after a "
             "day."
         )
-
-    def _place(self, claim: Claim) -> None:
-        """Put the staged files where readers look, as long as `claim` is in force."""
-        folder = self._target("")
-        for name in self._files.find(folder):
-            if not is_claim(name) and name not in {MANIFEST, *self._staged.complete}:
-                self._files.remove(self._target(name))
-        for name, entry in self._staged.complete.items():
-            if not self._log.holds(claim):
-                raise VersionExistsError(self._lost("its claim was released meanwhile"))
-            self._files.place(self._staged.path(name), self._target(name))
-            _log.debug("placed %s, %d bytes", name, entry.size)
-        sizes = self._files.find(folder)
-        for name, entry in self._staged.complete.items():
-            if sizes.get(name) != entry.size:
-                raise RegistryError(
-                    f"{self._staged.path(name)} should have {entry.size} bytes; found "
-                    f"{sizes.get(name)}. Write it anew and publish again."
-                )
-        self._files.sync(folder)

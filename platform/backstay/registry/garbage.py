@@ -14,7 +14,7 @@ from typing import Literal
 from backstay.errors import RegistryError
 from backstay.registry.claims import is_claim, new_nonce
 from backstay.registry.manifest import MANIFEST
-from backstay.registry.staging import staged_drafts
+from backstay.registry.staging import StagedDraft, staged_drafts
 from backstay.registry.store import Registry, Space
 from backstay.storage.files import TEMPORARY, Files, open_files
 from backstay.storage.processes import is_running
@@ -130,6 +130,8 @@ class _Search:
             path = draft.location.removeprefix(self.files.root).lstrip("/")
             if draft.owner and is_running(draft.owner):
                 continue
+            if _is_committed(space, draft):
+                continue  # its files will be placed
             if draft.version is not None and (draft.run_id, draft.version) in published:
                 why = f"run {draft.run_id} has published version {draft.version}"
             elif self._is_old(path):
@@ -163,6 +165,15 @@ class _Search:
         names = [f"{path}/{name}" for name in self.files.find(path)] or [path]
         times = [self.files.modified(name) for name in names if self.files.exists(name)]
         return max(times, default=datetime.min.replace(tzinfo=UTC))
+
+
+def _is_committed(space: Space, draft: StagedDraft) -> bool:
+    """Whether a commit that is not finished names the draft's files."""
+    claim = None if draft.version is None else space.claim(draft.version)
+    if claim is None or claim.state != "committed":
+        return False
+    folder = f"{space.name}/staging/{claim.run_id}/{claim.staging}"
+    return draft.location == space.files.full(folder)
 
 
 def _published_runs(space: Space) -> set[tuple[str, int]] | None:

@@ -4,23 +4,39 @@
                             claim.json, …        which run published it, or is about to
 """
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
+from typing import Self
 
 from backstay.errors import CorruptError, NotFoundError, RegistryError
 from backstay.registry.changes import change_token, renew_markers
-from backstay.registry.claims import Claim, Claims
-from backstay.registry.manifest import MANIFEST, Manifest, is_safe_name
+from backstay.registry.claims import Claim, Claims, is_claim
+from backstay.registry.manifest import MANIFEST, RETIRED, Manifest, is_safe_name
+from backstay.storage.digests import check_file
 from backstay.storage.files import Files
 from backstay.storage.processes import is_running
+
+_log = logging.getLogger("backstay.registry")
 
 
 @dataclass(frozen=True)
 class SpaceFiles:
-    """The files of one space: its manifests and claims."""
+    """The files of one space: its manifests and claims.
+
+    It reads each manifest once, since manifests never change; `fresh` gives one that reads again.
+    """
 
     files: Files
     name: str
     uri: str  # of the registry, for messages
+    _manifests: dict[int, Manifest] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _checked: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def fresh(self) -> Self:
+        """The same space with nothing read yet."""
+        return type(self)(self.files, self.name, self.uri)
 
     def path(self, version: int, name: str = "") -> str:
         """A version's folder, or a file in it, as a path in `files`."""
@@ -31,6 +47,11 @@ class SpaceFiles:
         folders = self.files.folders(f"{self.name}/versions")
         found = [int(name) for name in folders if name.isdecimal() and str(int(name)) == name]
         return sorted(v for v in found if self.files.exists(self.path(v, MANIFEST)))
+
+    def next_version(self) -> int:
+        """The number that the next publication will have."""
+        versions = self.versions()
+        return versions[-1] + 1 if versions else 0
 
     def latest(self) -> int:
         """The newest version; NotFoundError where nothing is published."""
@@ -64,26 +85,38 @@ class SpaceFiles:
             raise NotFoundError(
                 f"{self.name} has no version {version}; published are {self.versions()}."
             )
+        if version not in self._checked:
+            self._check_against_child(manifest)
+            self._checked.add(version)
+        return manifest
+
+    def _check_against_child(self, manifest: Manifest) -> None:
         try:
-            child = self.find_manifest(version + 1)
+            child = self.find_manifest(manifest.version + 1)
         except RegistryError:
-            return manifest  # it is reported where it is loaded
+            return  # it is reported where it is loaded
         if child and child.parent_manifest_sha256 not in (None, manifest.sha256):
             raise CorruptError(
-                f"{self.full(version, MANIFEST)} should have SHA-256 "
+                f"{self.full(manifest.version, MANIFEST)} should have SHA-256 "
                 f"{child.parent_manifest_sha256}, as version {child.version} recorded it; found "
                 f"{manifest.sha256}. It was changed after publishing: restore it from a copy."
             )
-        return manifest
 
     def find_manifest(self, version: int) -> Manifest | None:
         """The manifest of a version, checked against its folder; None if there is none."""
+        if version in self._manifests:
+            return self._manifests[version]
         path = self.full(version, MANIFEST)
         try:
             data = self.files.read(self.path(version, MANIFEST))
         except FileNotFoundError:
             return None
-        manifest = Manifest.from_json(data, path=path)
+        manifest = self._own(Manifest.from_json(data, path=path), version, path)
+        self._manifests[version] = manifest
+        return manifest
+
+    def _own(self, manifest: Manifest, version: int, path: str) -> Manifest:
+        """CorruptError where a manifest is of another space or version."""
         if (manifest.space, manifest.version) != (self.name, version):
             raise CorruptError(
                 f"{path} is the manifest of {manifest.space} version {manifest.version}; expected "
@@ -111,13 +144,53 @@ class SpaceFiles:
         return None if self.files.exists(self.path(version, MANIFEST)) else claim
 
     def finish_commit(self, version: int) -> bool:
-        """Write the manifest of a publisher that was killed after its commit; whether it was so."""
+        """Place the files of a commit and write its manifest; False where there is none to finish.
+
+        Any process may do it, several at once too: all of them place the same bytes.
+
+        Raises:
+            RegistryError: A file of the commit is gone.
+        """
         claim = self.claim(version)
         if claim is None or claim.manifest is None:
             return False
-        self.files.create(self.path(version, MANIFEST), claim.manifest.encode())
+        data = claim.manifest.encode()
+        path = f"the commit in {self.full(version)}"
+        manifest = self._own(Manifest.from_json(data, path=path), version, path)
+        try:
+            self._place(manifest, f"{self.name}/staging/{claim.run_id}/{claim.staging}/files")
+        except (FileNotFoundError, RegistryError) as error:
+            if self.files.exists(self.path(version, MANIFEST)):
+                return False  # another process was faster, and has cleared the staging place
+            raise RegistryError(
+                f"{claim.holder} has committed version {version} of {self.name}, and not all of "
+                f"its files are there ({error}). Restore them from a copy in {self.full(version)}, "
+                "or end that process and remove that folder."
+            ) from error
+        self.files.create(self.path(version, MANIFEST), data)
         self.renew_markers()
         return True
+
+    def _place(self, manifest: Manifest, staged: str) -> None:
+        """Put the staged files of a commit where readers look, and remove what else is there."""
+        folder = self.path(manifest.version)
+        strays = self.files.find(folder).keys() - {RETIRED, *manifest.files}
+        if self.files.exists(f"{folder}/{MANIFEST}"):
+            return  # the strays may have been added after the publication
+        for name in strays:
+            if not is_claim(name):
+                self.files.remove(f"{folder}/{name}")
+        for name, entry in manifest.files.items():
+            try:
+                self.files.place(f"{staged}/{name}", f"{folder}/{name}")
+            except FileNotFoundError:  # harmless where it was placed before
+                check_file(self.files, f"{folder}/{name}", entry)
+            _log.debug("placed %s, %d bytes", name, entry.size)
+        sizes = self.files.find(folder)
+        for name, entry in manifest.files.items():
+            if sizes.get(name) != entry.size:
+                raise RegistryError(f"{name} has {sizes.get(name)} bytes instead of {entry.size}")
+        self.files.sync(folder)
 
     def release_claim(self, version: int, *, force: bool = False) -> None:
         """Free a number that a dead run has claimed; what that run staged stays staged.
@@ -136,8 +209,8 @@ class SpaceFiles:
             )
         self.claims(version).release(claim)
 
-    def full(self, version: int, name: str) -> str:
-        """The full path of a version's file, for messages."""
+    def full(self, version: int, name: str = "") -> str:
+        """The full path of a version's folder, or of a file in it, for messages."""
         return self.files.full(self.path(version, name))
 
 

@@ -61,7 +61,8 @@ class StagedFiles:
         self._files = space.files
         self._me = this_process()
         run = f"{space.name}/staging/{run_id}"
-        self._folder = f"{run}/{_process_key(self._me)}"
+        self.key = _process_key(self._me)  # the folder's name
+        self._folder = f"{run}/{self.key}"
         self._space, self._version = space.name, version
         self.complete: Mapping[str, FileDigest] = {}
         left = [
@@ -129,6 +130,16 @@ class StagedFiles:
         self._files.sync(self.path(folder))
         self._save({**kept, **{f"{folder}/{name}": e for name, e in written.files.items()}})
         _log.info("staged %d rows of %s in %d parts", written.rows, entity, len(written.files))
+
+    def check(self) -> None:
+        """RegistryError unless every complete file has the size that it was written with."""
+        sizes = self._files.find(f"{self._folder}/files")
+        for name, entry in self.complete.items():
+            if sizes.get(name) != entry.size:
+                raise RegistryError(
+                    f"{self._files.full(self.path(name))} should have {entry.size} bytes; found "
+                    f"{sizes.get(name, 'no such file')}. Write it again and publish again."
+                )
 
     def clear(self) -> None:
         """Remove everything."""

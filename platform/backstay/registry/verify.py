@@ -34,6 +34,7 @@ class Defect:
 
 def verify(space: Space, version: int) -> list[Defect]:
     """All differences between a version and what was published; empty if there is none."""
+    space = space.fresh()
     try:
         manifest = space.manifest(version)
     except NotFoundError:

@@ -245,7 +245,9 @@ class LocalFiles(Files):
         """Hard-link: no byte is copied."""
         path = Path(self.full(target))
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{HALF_WRITTEN}{uuid4().hex}")
+        hidden = Path(self.full(TEMPORARY))
+        hidden.mkdir(exist_ok=True)
+        temporary = hidden / uuid4().hex
         temporary.hardlink_to(self.full(source))
         temporary.replace(path)
         temporary.unlink(missing_ok=True)  # a rename onto another link of the same file keeps both

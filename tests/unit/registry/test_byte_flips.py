@@ -7,13 +7,13 @@ from itertools import product
 import pytest
 
 from backstay.errors import BackstayError
-from backstay.registry import aliases
+from backstay.registry import aliases, contracts
 from backstay.registry.changes import MARKER
 from backstay.registry.retirement import retire
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
 from backstay.serving.lookup import Lookup
-from tests.support.builders import fill
+from tests.support.builders import contract, fill
 
 FLIPS = 1000
 
@@ -26,6 +26,10 @@ def _loads(space):
         "history": lambda: aliases.history(space, "prod"),
         "chain": lambda: list(space.chain(2, 0).matrix.flat),
         "retired": lambda: space.retired(1),
+        "contracts": lambda: contracts.contracts(space),
+        "ads": lambda: contracts.history(space, "ads"),
+        "former": lambda: contracts.history(space, "former"),
+        "contract files": lambda: _contract_files(space),
     }
     for k in (0, 1, 2):
         loads |= {
@@ -39,6 +43,11 @@ def _loads(space):
         for entity in ("item", "user"):
             loads[f"{entity} {k}"] = lambda k=k, entity=entity: _table(space, k, entity)
     return loads
+
+
+def _contract_files(space):
+    (contract,) = contracts.contracts(space)
+    return [contracts.read_file(space, contract, name) for name in (contract.model, contract.table)]
 
 
 def _model(space, version):
@@ -69,20 +78,23 @@ def _served(space, cache):
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory):
-    """Three versions, of which one is retired, and an alias that has moved."""
+    """Three versions, of which one is retired, an alias that has moved, two contracts."""
     space = Registry(tmp_path_factory.mktemp("flips") / "registry").space("movies")
     fill(space, 3, 4, 5)
     retire(space, 1)
     for version in (0, 2):
         aliases.promote(space, version)
+    files = {contracts.file_name(data, "bin"): data for data in (b"a frozen model", b"a table")}
+    contracts.write(space, contract("ads", version=0, files=list(files)), files)
+    contracts.write(space, contract("former", version=0), {})
+    contracts.remove(space, "former")
     return space
 
 
 def test_a_thousand_byte_flips_are_detected_or_harmless(space, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
     rng = random.Random(0)
-    loads = _loads(space)
-    good = {name: load() for name, load in loads.items()}
+    good = {name: load() for name, load in _loads(space).items()}
     served = _served(space, tmp_path / "good")
     files = sorted(space.files.find(""))
     assert len(files) > 25
@@ -94,7 +106,7 @@ def test_a_thousand_byte_flips_are_detected_or_harmless(space, tmp_path, monkeyp
         changed[rng.randrange(len(data))] ^= rng.randrange(1, 256)
         space.files.write(name, bytes(changed))
         detected = False
-        for what, load in loads.items():
+        for what, load in _loads(space.fresh()).items():
             try:
                 assert load() == good[what], (name, what)
             except BackstayError:
@@ -109,4 +121,4 @@ def test_a_thousand_byte_flips_are_detected_or_harmless(space, tmp_path, monkeyp
         space.files.write(name, data)
     # Nobody reads a claim once its version is there, and a marker has no meaning of its own.
     assert harmless <= {"claim.json", "claim-1.json", MARKER}
-    assert {name: load() for name, load in loads.items()} == good
+    assert {name: load() for name, load in _loads(space.fresh()).items()} == good

@@ -7,40 +7,17 @@ import pytest
 
 from backstay.registry import aliases, contracts
 from backstay.registry.changes import MARKER
-from backstay.registry.contracts import Contract
 from backstay.registry.garbage import find_garbage
 from backstay.registry.retirement import retire
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
-from tests.support.builders import fill, publish, stage
-
-
-def _contract(space):
-    new = Contract(
-        name="ads",
-        n=0,
-        state="active",
-        contact="ads@example.org",
-        version=0,
-        entity=None,
-        metric=None,
-        k=None,
-        baseline=None,
-        tolerance=0.0,
-        policy="warn",
-        model=None,
-        table=None,
-        who="",
-        when="",
-    )
-    contracts.write(space, new, {})
-
+from tests.support.builders import contract, fill, publish, stage
 
 WRITES = {
     "publish": lambda space: fill(space, 6),
     "promote": lambda space: aliases.promote(space, 2),
     "rollback": aliases.rollback,
-    "add a contract": _contract,
+    "add a contract": lambda space: contracts.write(space, contract("ads", version=0), {}),
     "remove a contract": lambda space: contracts.remove(space, "ads"),
     "retire": lambda space: retire(space, 1),
 }

@@ -6,12 +6,14 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
 from backstay.errors import NotFoundError, RegistryError, VersionExistsError
-from backstay.registry.claims import Claim
+from backstay.registry.claims import Claim, Claims
+from backstay.registry.garbage import find_garbage, remove_garbage
 from backstay.registry.staging import StagedFiles
 from backstay.registry.store import Space
 from backstay.registry.verify import verify
@@ -99,7 +101,7 @@ def test_two_hosts_with_one_run_id_share_neither_staging_nor_claim(space, elsewh
     assert there.location != here.location
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(space.files), "place", _die)
+        patch.setattr(Claims, "commit", _die)
         with pytest.raises(Killed):
             publish(there)  # it has claimed the number
     elsewhere("a-third-host")
@@ -150,12 +152,12 @@ def test_one_of_two_restarts_takes_a_dead_claim_over(space):
     log = space.claims(0)
     first = log.take("r", nonce="first")
     assert first.nonce == "first"
-    assert not log.holds(dead)
-    assert not log.commit(dead, b"{}")
+    assert log.current() == first
+    assert not log.commit(dead, b"{}", staging="s")
     draft = space.draft(0, run_id="r")
     stage(draft)
     publish(draft)  # the same process may take over again
-    assert not log.commit(first, b"{}")
+    assert not log.commit(first, b"{}", staging="s")
     assert verify(space, 0) == []
 
 
@@ -198,32 +200,73 @@ def test_a_commit_is_finished_by_whoever_comes_next(space, monkeypatch):
         space.release_claim(0)
 
 
-def test_a_claim_released_at_any_moment_never_publishes_a_mixed_version(space, monkeypatch):
-    """Another run takes the number at each step between the claim and the manifest."""
-    place = type(space.files).place
-    for moment in range(8):
+def _interrupt(space, monkeypatch, after, intrude):
+    """Call `intrude` once, before the n-th change that this process makes to the registry."""
+    kind = type(space.files)
+    left = iter(range(after))
+    for name in ("place", "create", "remove"):  # `write` is part of some of them
+        change = getattr(kind, name)
+
+        def interrupted(*arguments, change=change):
+            if next(left, None) is None:
+                monkeypatch.undo()
+                intrude()
+            return change(*arguments)
+
+        monkeypatch.setattr(kind, name, interrupted)
+
+
+def test_a_claim_released_by_force_at_any_moment_never_mixes_two_publishers(space, monkeypatch):
+    """Another run frees and takes the number at each step of a publisher that is alive."""
+    winners = []
+    for moment in range(30):
         inner = Space(space.files, f"space-{moment}", space.uri)
         slow, rival = inner.draft(0, run_id="slow"), inner.draft(0, run_id="rival")
         stage(slow, seed=1)
         stage(rival, seed=2)
 
         def overtake(inner=inner, rival=rival):
-            monkeypatch.undo()
-            inner.release_claim(0, force=True)
-            publish(rival)
+            with contextlib.suppress(NotFoundError):  # nothing is claimed yet, or all is published
+                inner.release_claim(0, force=True)
+            with contextlib.suppress(VersionExistsError):
+                publish(rival)
 
-        steps = [*[lambda: None] * moment, overtake, *[lambda: None] * 9]
-
-        def interrupted(*paths, steps=steps):
-            steps.pop(0)()
-            place(*paths)
-
-        monkeypatch.setattr(type(space.files), "place", interrupted)
-        try:
+        _interrupt(inner, monkeypatch, moment, overtake)
+        with contextlib.suppress(VersionExistsError):
             publish(slow)
-        except (VersionExistsError, RegistryError):
-            assert inner.manifest(0).run_id == "rival"
         monkeypatch.undo()
-        damaged = verify(inner, 0)  # found: a claim was forced from a live process in mid-write
-        assert len(damaged) <= 1
-        assert all(defect.kind == "changed" for defect in damaged)
+        winners.append(inner.manifest(0).run_id)
+        assert verify(inner, 0) == [], moment
+    assert winners == sorted(winners)  # before the commit the rival wins, after it the slow one
+    assert set(winners) == {"rival", "slow"}
+
+
+def test_a_committed_version_whose_staged_files_are_gone_names_the_way_out(space, monkeypatch):
+    draft, later = space.draft(0, run_id="r"), space.draft(0, run_id="later")
+    stage(draft)
+    stage(later, seed=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(space.files), "place", _die)
+        with pytest.raises(Killed):
+            publish(draft)
+    space.files.remove("movies/staging/r")
+    with pytest.raises(RegistryError, match=r"run r .* not all of its files .*end that process"):
+        publish(later)
+    assert space.versions() == []
+    space.files.remove(space.path(0))
+    assert publish(later).run_id == "later"
+    assert verify(space, 0) == []
+
+
+def test_the_staged_files_of_a_commit_are_no_garbage(registry, monkeypatch):
+    space = registry.space("movies")
+    draft = space.draft(0, run_id="r")
+    stage(draft)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(space.files), "place", _die)
+        with pytest.raises(Killed):
+            publish(draft)
+    long_ago = -timedelta(minutes=1)
+    remove_garbage(registry, find_garbage(registry, older_than=long_ago))
+    assert space.finish_commit(0)
+    assert verify(space, 0) == []

@@ -45,7 +45,7 @@ def test_a_flipped_bit_is_refused_at_load(published, name, load, byte):
     load(published)
     _flip(published, published.path(1, name), byte)
     with pytest.raises(CorruptError, match=name):
-        load(published)
+        load(published.fresh())
 
 
 def test_a_damaged_table_is_not_copied_into_the_service_s_cache(published, registry, tmp_path):
@@ -102,10 +102,10 @@ def test_manifests_of_the_first_format_are_still_read(local_space):
     for version in (0, 1):
         old = dataclasses.replace(local_space.find_manifest(version), format=1)
         if version:
-            old = dataclasses.replace(
-                old, parent_manifest_sha256=local_space.find_manifest(0).sha256
-            )
+            parent = local_space.fresh().find_manifest(0)
+            old = dataclasses.replace(old, parent_manifest_sha256=parent.sha256)
         local_space.files.write(local_space.path(version, "manifest.json"), old.to_json())
+    local_space = local_space.fresh()
     assert local_space.manifest(1).build is None
     assert b"checksum" not in local_space.manifest(1).to_json()
     assert verify(local_space, 0) == []

@@ -9,7 +9,7 @@ from backstay.errors import NotFoundError, RegistryError
 from backstay.registry import contracts
 from backstay.registry.aliases import promote
 from backstay.registry.retirement import losses, retire
-from tests.support.builders import fill, publish
+from tests.support.builders import contract, fill, publish
 
 
 def _publish(space, tables, *, mapped=True):
@@ -23,27 +23,6 @@ def _publish(space, tables, *, mapped=True):
         eye = np.eye(3, dtype=np.float32)
         draft.write_backward(BackwardMap(space.name, version, version - 1, eye))
     publish(draft)
-
-
-def _contract(space, name, *, version):
-    contract = contracts.Contract(
-        name=name,
-        n=0,
-        state="active",
-        contact="them@example.com",
-        version=version,
-        entity="item",
-        metric=None,
-        k=None,
-        baseline=None,
-        tolerance=0.0,
-        policy="refuse",
-        model=None,
-        table=None,
-        who="",
-        when="",
-    )
-    contracts.write(space, contract, {})
 
 
 def test_a_version_whose_ids_are_all_in_a_newer_table_is_retired(space):
@@ -98,7 +77,7 @@ def test_what_an_alias_or_consumer_would_lose_is_never_retired(space, force):
     _publish(space, {"item": [1]})
     promote(space, 0, alias="stable")
     for name in ("ads", "old"):
-        _contract(space, name, version=1)
+        contracts.write(space, contract(name, version=1), {})
     contracts.remove(space, "old")
     with pytest.raises(
         RegistryError,

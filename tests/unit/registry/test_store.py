@@ -158,6 +158,21 @@ def test_a_space_and_its_tables_can_be_pickled(local_space):
     assert table.read()[0] == local_space.table(0, "item").read()[0]
 
 
+def test_each_manifest_is_read_once(s3):
+    space = fill(Registry(f"{s3.bucket()}/r", storage_options=s3.storage_options).space("m"), 3, 4)
+    reader = space.fresh()
+    with s3.record() as requests:
+        reader.manifest(1)
+        reader.model(1)
+        reader.chain(1, 0)
+        for entity in ("item", "user"):
+            for version in (0, 1):
+                reader.table(version, entity).read()
+    read = [request for request in requests if request.startswith("GET")]
+    manifests = [f"versions/{k}/manifest.json" for k in (0, 1)]
+    assert [sum(name in request for request in read) for name in manifests] == [1, 1], read
+
+
 # --- chains
 
 
