@@ -1,5 +1,6 @@
 """Both clients behind one face, and a service in one function that can be made to fail."""
 
+import base64
 import json
 from contextlib import contextmanager
 from functools import partial
@@ -7,12 +8,10 @@ from functools import partial
 import anyio.lowlevel
 import httpx
 import numpy as np
-import pyarrow as pa
 from anyio.from_thread import start_blocking_portal
 
 from backstay.serving import wire
 from backstay.serving.client import AsyncClient, Client
-from backstay.serving.lookup import Found
 
 KINDS = ("sync", "async")
 
@@ -86,24 +85,22 @@ class FakeService:
         body = json.loads(request.content)
         version = body.get("version", 1)
         version = version if isinstance(version, int) else self.source
-        found = np.array([id_ >= 0 for id_ in body["ids"]], bool)
+        found = [id_ >= 0 for id_ in body["ids"]]
         kept = [[id_, self.source] for id_ in body["ids"] if id_ >= 0]
-        answer = Found(
-            space="films",
-            entity="item",
-            version=version,
-            source_version=self.source,
-            fingerprint=f"build of {version}",
-            source_fingerprint=f"build of {self.source}",
-            ids=pa.array(body["ids"], pa.int64()),
-            found=found,
-            values=np.array(kept, np.float32).reshape(-1, 2),
-        )
-        content, headers = wire.encode(answer, wire.BINARY)
-        if request.headers["accept"].startswith(wire.HALF):
-            content = np.frombuffer(content, "<f4").astype("<f2").tobytes()
-            headers |= {"Content-Type": wire.HALF}
-        return httpx.Response(200, headers=headers, content=content)
+        half = request.headers["accept"].startswith(wire.HALF)
+        mask = np.packbits(found, bitorder="little").tobytes()
+        headers = {
+            "Content-Type": wire.HALF if half else wire.BINARY,
+            wire.VERSION: str(version),
+            wire.SOURCE_VERSION: str(self.source),
+            wire.FINGERPRINT: f"build of {version}",
+            wire.SOURCE_FINGERPRINT: f"build of {self.source}",
+            wire.SHAPE: f"{len(kept)},2",
+            wire.MISSING: str(len(found) - len(kept)),
+            wire.FOUND: base64.b64encode(mask).decode(),
+        }
+        values = np.array(kept, "<f2" if half else "<f4")
+        return httpx.Response(200, headers=headers, content=values.tobytes())
 
 
 def problem(status, kind, detail, **headers):
