@@ -106,7 +106,7 @@ def run(*, out: Path) -> tuple[DemoReport, Analysis]:
                 )
             )
         with _timed("serving", seconds):
-            lookup = _look_up(registry, converted, newest=newest)
+            lookup = _look_up(registry, converted)
     report = DemoReport(
         results=analysis.results,
         lookup=lookup,
@@ -132,14 +132,14 @@ def picture(report: DemoReport, analysis: Analysis) -> "RenderableType":
     )
 
 
-def _look_up(registry: Path, converted: Path, *, newest: int) -> ServedLookup:
+def _look_up(registry: Path, converted: Path) -> ServedLookup:
     """Look up version 0 over HTTP, and compare the answer with the converted table."""
     ids, expected = open_table(str(converted)).read()
     chosen = ids[:LOOKED_UP].to_pylist()
     with serve(registry, port=0, blocking=False) as service, Client(service.url) as client:
-        _, vectors = client.lookup(SPACE, "item", chosen, version=0)
+        found = client.lookup(SPACE, "item", chosen, version=0)
         url = service.url
-    difference = float(np.abs(vectors - expected[:LOOKED_UP]).max())
+    difference = float(np.abs(found.values - expected[:LOOKED_UP]).max())
     if difference > 1e-3:  # noqa: PLR2004  (far above rounding, far below a wrong vector)
         raise ServiceError(
             f"the service's version-0 vectors differ from the converted table by {difference}; "
@@ -149,8 +149,8 @@ def _look_up(registry: Path, converted: Path, *, newest: int) -> ServedLookup:
         url=url,
         entity="item",
         ids=tuple(chosen),
-        version=0,
-        source_version=newest,
+        version=found.version,
+        source_version=found.source_version,
         greatest_difference=difference,
     )
 

@@ -17,7 +17,7 @@ from backstay.serving.description import SpaceDescription
 
 
 class AsyncClient(BaseClient[httpx.AsyncBaseTransport]):
-    """`Client` for asyncio and trio: the same options, and the same methods with `await`."""
+    """`Client` for asyncio: the same options, and the same methods with `await`."""
 
     _http: httpx.AsyncClient
 

@@ -69,7 +69,7 @@ class Attempts:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy = policy
-        self._connected = connected
+        self.connected = connected
         self._clock = clock
         self._started = clock()
         self._made = 0
@@ -83,7 +83,7 @@ class Attempts:
         """The time limits of the next attempt."""
         left = max(self._policy.deadline - self.seconds, 0.001)
         answer = min(self._policy.timeout, left)
-        bound = answer if self._connected else self._policy.connect_timeout - self.seconds
+        bound = answer if self.connected else self._policy.connect_timeout - self.seconds
         return httpx.Timeout(answer, connect=max(min(answer, bound), 0.001), pool=left)
 
     def wait(self, outcome: Outcome) -> float | None:
@@ -93,11 +93,12 @@ class Attempts:
         clients don't return at the same moment. It comes on top of the answer's `Retry-After`.
         """
         self._made += 1
+        self.connected |= not isinstance(outcome, (*_CONNECTING, httpx.PoolTimeout))
         if not _is_temporary(outcome) or self._made > self._policy.retries:
             return None
         bound = min(FIRST_WAIT * 2.0 ** min(self._made, 16), LONGEST_WAIT)
         wait = _retry_after(outcome) + random.uniform(0, bound)  # noqa: S311 - no secret
-        first = isinstance(outcome, _CONNECTING) and not self._connected
+        first = isinstance(outcome, _CONNECTING) and not self.connected
         limit = self._policy.connect_timeout if first else self._policy.deadline
         return None if self.seconds + wait >= limit else wait
 

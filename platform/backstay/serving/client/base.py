@@ -63,6 +63,9 @@ class BaseClient(ABC, Generic[Transport]):
         )
         self._url = _checked_url(url)
         self._connected = False
+        secure = self._url.startswith("https:")
+        if not secure and (cert is not None or not isinstance(verify, bool)):
+            raise UsageError(f"verify and cert are for https; found the URL {self._url}.")
         token = os.environ.get("BACKSTAY_TOKEN") if token is None else token
         self._open(
             transport,
@@ -71,7 +74,7 @@ class BaseClient(ABC, Generic[Transport]):
                 headers=_headers(
                     headers or {}, token=token, consumer=consumer, encoding=compression
                 ),
-                verify=_tls(verify, cert) if self._url.startswith("https:") else False,
+                verify=_tls(verify, cert) if secure else False,
                 limits=limits or httpx.Limits(max_connections=100, max_keepalive_connections=20),
                 # Proxies of the environment are for other machines.
                 mounts={f"all://{host}": None for host in _LOOPBACK},
@@ -86,8 +89,9 @@ class BaseClient(ABC, Generic[Transport]):
         return Attempts(self._policy, connected=self._connected)
 
     def _wait(self, outcome: Outcome, attempts: Attempts) -> float | None:
-        self._connected |= isinstance(outcome, httpx.Response)
-        return attempts.wait(outcome)
+        wait = attempts.wait(outcome)
+        self._connected |= attempts.connected
+        return wait
 
     def _checked(self, outcome: Outcome, attempts: Attempts) -> httpx.Response:
         return checked(outcome, url=self._url, seconds=attempts.seconds)

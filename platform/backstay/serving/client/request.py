@@ -94,6 +94,8 @@ def _refusal(answer: httpx.Response, url: str) -> Exception:
         return (MissingMapError if kind == "no-map" else NotFoundError)(detail)
     if answer.has_redirect_location:
         detail = f"it redirects to {answer.headers['location']}. Use that URL"
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        detail += " Ask for fewer ids in one request (batch=…)."
     if status == HTTPStatus.UNAUTHORIZED:
         detail += " Pass the token (token=…), or set BACKSTAY_TOKEN."
     id_ = answer.headers.get(wire.REQUEST_ID)

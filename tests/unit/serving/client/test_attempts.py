@@ -48,6 +48,16 @@ def test_a_first_connection_has_little_time_and_a_later_one_has_the_deadline():
 
 
 @pytest.mark.usefixtures("bounds")
+@pytest.mark.parametrize("outcome", [BUSY, httpx.ReadError("cut")], ids=str)
+def test_a_connection_that_was_made_is_no_first_one_any_more(outcome):
+    now = 0.0
+    made = Attempts(POLICY, connected=False, clock=lambda: now)
+    assert made.wait(outcome) is not None
+    now = 20.0
+    assert made.wait(REFUSED) is not None
+
+
+@pytest.mark.usefixtures("bounds")
 def test_no_wait_goes_beyond_the_deadline():
     policy = RetryPolicy(timeout=30, connect_timeout=5, deadline=6, retries=100)
     assert waits(BUSY, policy=policy) == [0.5, 1, 2]

@@ -257,6 +257,8 @@ def test_headers(kind, monkeypatch):
         ({"url": "http://host:port"}, "url must be"),
         ({"url": "http://host/?a=b"}, "url must be"),
         ({"url": "http://me:secret@host"}, "no user and no password"),
+        ({"verify": "ca.pem"}, r"for https; found the URL http://service"),
+        ({"cert": ("a.pem", "b.pem")}, r"for https; found the URL http://service"),
         ({"token": "two\nlines"}, "^token must be printable ASCII.$"),
         ({"consumer": "é"}, "consumer must be printable ASCII; found 'é'"),
         ({"url": "https://host", "verify": "/none.pem"}, r"/none\.pem can't be read"),
