@@ -130,7 +130,7 @@ def rollback(
     moves = history(space, check_alias(alias))
     if not moves:
         resolve(space, alias)
-    trail = _trail(moves)
+    trail = trail_of(moves)
     if len(trail) < 2:  # noqa: PLR2004
         raise RegistryError(
             f"the alias {alias} of {space.name} can't be rolled back: it has pointed to version "
@@ -143,7 +143,12 @@ def rollback(
     )
 
 
-def _trail(moves: Sequence[AliasMove]) -> list[int]:
+def trails(space: SpaceFiles) -> dict[str, list[int]]:
+    """Every alias of a space and its trail, see `trail_of`."""
+    return {name: trail_of(history(space, name)) for name in aliases(space)}
+
+
+def trail_of(moves: Sequence[AliasMove]) -> list[int]:
     """The versions that rollbacks walk back through; the last one is in force."""
     trail: list[int] = []
     for move in moves:

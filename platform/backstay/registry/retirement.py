@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from backstay.errors import CorruptError, NotFoundError, RegistryError
-from backstay.registry.aliases import aliases
+from backstay.registry.aliases import PROD, aliases, trails
 from backstay.registry.contracts import contracts
 from backstay.registry.manifest import MODEL, RETIRED, now
 from backstay.registry.store import Retirement, Space
@@ -28,8 +28,9 @@ def retire(space: Space, version: int, *, reason: str = "", force: bool = False)
     latest table, and chains through it still compose. If it is killed half-way, repeat it.
 
     Raises:
-        RegistryError: It is the latest version, or an alias points to it; or some of its ids could
-            not be read any more (`force` retires it anyway, unless a consumer reads them).
+        RegistryError: It is the latest version, or its tables answer for the version that an alias
+            points to; or the next rollback of an alias leads to it, or some of its ids could not be
+            read any more (`force` retires it anyway, unless a consumer reads them).
     """
     manifest = space.manifest(version)
     if version == space.latest():
@@ -37,13 +38,8 @@ def retire(space: Space, version: int, *, reason: str = "", force: bool = False)
             f"version {version} is the latest of {space.name}: older versions are read out of "
             "its tables. Publish a newer one first."
         )
-    pointing = [name for name, v in aliases(space).items() if v == version]
-    if pointing:
-        raise RegistryError(
-            f"{space.name} version {version} is served as {', '.join(pointing)}, out of its own "
-            "tables. Move the alias with `backstay promote` first."
-        )
     if not space.retired(version):  # or it was killed half-way
+        _refuse_served(space, version, force=force)
         refuse_losses(space, version, force=force)
     removed = {
         name: entry.size
@@ -61,6 +57,48 @@ def retire(space: Space, version: int, *, reason: str = "", force: bool = False)
     space.renew_markers()
     _log.info("retired %s version %d: %d bytes", space.name, version, retirement.freed)
     return retirement
+
+
+def _refuse_served(space: Space, version: int, *, force: bool) -> None:
+    """RegistryError where the version's tables answer for an alias, now or after a rollback.
+
+    `force` accepts that they are not there after a rollback.
+    """
+    for alias, trail in trails(space).items():
+        now_at, *earlier = reversed(trail)
+        if tables := _answers(space, version, alias=alias, at=now_at):
+            raise RegistryError(
+                f"{space.name} version {version} is served as {alias} (version {now_at}), out of "
+                f"{tables}. Move the alias with `backstay promote` first."
+            )
+        for before in earlier:
+            tables = _answers(space, version, alias=alias, at=before)
+            if tables and before == earlier[0] and not force:
+                raise RegistryError(
+                    f"`backstay rollback {space.name} --alias {alias}` would lead to version "
+                    f"{before}, which is served out of {tables} of version {version}. Retire it "
+                    "after the next promotion, or anyway with --force."
+                )
+            if tables:
+                _log.warning(
+                    "a rollback of %s to version %d will not find %s of version %d any more",
+                    *(alias, before, tables, version),
+                )
+
+
+def _answers(space: Space, version: int, *, alias: str, at: int) -> str:
+    """Which tables of `version` answer while an alias points to version `at`; empty: none.
+
+    Of each entity, the newest table up to the version of `prod` answers.
+    """
+    if version == at:
+        return "its own tables"
+    if alias != PROD or version > at:
+        return ""
+    newer = [k for k in space.versions() if version < k <= at and not space.retired(k)]
+    covered = {entity for k in newer for entity in space.manifest(k).entities}
+    found = sorted(space.manifest(version).entities.keys() - covered)
+    return f"the table of {', '.join(found)}" if found else ""
 
 
 def refuse_losses(space: Space, version: int, *, force: bool) -> None:

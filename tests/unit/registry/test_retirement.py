@@ -7,7 +7,7 @@ import pytest
 from backstay.compat.maps import BackwardMap
 from backstay.errors import NotFoundError, RegistryError
 from backstay.registry import contracts
-from backstay.registry.aliases import promote
+from backstay.registry.aliases import promote, rollback
 from backstay.registry.retirement import losses, retire
 from tests.support.builders import contract, fill, publish
 
@@ -87,13 +87,52 @@ def test_what_an_alias_or_consumer_would_lose_is_never_retired(space, force):
     assert space.retired(1) is None
 
 
-def test_the_tables_behind_an_alias_are_never_retired(space):
-    fill(space, 3, 4)
-    promote(space, 0)
-    with pytest.raises(RegistryError, match=r"served as prod.*Move the alias"):
+@pytest.mark.parametrize("alias", ["prod", "stable"])
+def test_the_tables_behind_an_alias_are_never_retired(space, alias):
+    fill(space, 3, 4, 5)
+    promote(space, 0, alias=alias)
+    with pytest.raises(RegistryError, match=rf"served as {alias}.*its own tables.*Move the alias"):
         retire(space, 0, force=True)
-    promote(space, 1)
+    promote(space, 1, alias=alias)
+    promote(space, 2, alias=alias)
     assert retire(space, 0).freed > 0
+
+
+def test_what_a_rollback_would_read_is_retired_only_by_force(space, caplog):
+    fill(space, 3, 4, 5)
+    for version in (0, 1, 2):
+        promote(space, version)
+    with pytest.raises(
+        RegistryError,
+        match=r"rollback movies --alias prod` would lead to version 1, .* of version 1\. .*--force",
+    ):
+        retire(space, 1)
+    assert space.retired(1) is None
+    retire(space, 0)
+    assert "a rollback of prod to version 0 will not find its own tables" in caplog.text
+    assert retire(space, 1, force=True).freed > 0
+
+
+def test_a_table_that_is_served_below_prod_after_a_rollback_is_not_retired(space):
+    """Version 2 has no shops: at prod 2, they are read out of version 1, though 3 has them too."""
+    _publish(space, {"item": [1]})
+    _publish(space, {"item": [1], "shop": [7]})
+    _publish(space, {"item": [1]})
+    _publish(space, {"item": [1], "shop": [7]})
+    for version in (2, 3):
+        promote(space, version)
+    with pytest.raises(RegistryError, match=r"lead to version 2, .*the table of shop of version 1"):
+        retire(space, 1)
+    rollback(space)
+    for force in (False, True):
+        with pytest.raises(
+            RegistryError, match=r"served as prod \(version 2\), out of the table of shop"
+        ):
+            retire(space, 1, force=force)
+    promote(space, 3)
+    promote(space, 2, alias="stable")
+    assert losses(space, 1) == []
+    retire(space, 1, force=True)
 
 
 def test_a_retirement_that_was_killed_half_way_is_repeated(space):
