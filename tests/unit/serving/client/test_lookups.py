@@ -53,7 +53,16 @@ def test_string_ids(client):
 
 
 @pytest.mark.parametrize(
-    "of", [list, tuple, iter, np.array, pa.array, lambda ids: pa.chunked_array([ids[:2], ids[2:]])]
+    "of",
+    [
+        list,
+        tuple,
+        iter,
+        np.array,
+        lambda ids: pa.array(ids).to_pandas(),
+        pa.array,
+        lambda ids: pa.chunked_array([ids[:2], ids[2:]]),
+    ],
 )
 def test_ids_come_in_any_container(client, of):
     assert np.array_equal(client.lookup(SPACE, "user", of(USERS.tolist())).ids, USERS)
@@ -183,6 +192,14 @@ def test_float16_on_request(client):
     assert result.to_arrow().schema.field("embedding").type.value_type == pa.float16()
     with pytest.raises(UsageError, match="float64"):
         client.lookup(SPACE, "user", USERS, dtype="float64")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_compression_on_request(kind, url, compression):
+    ids = np.tile(USERS, 16)
+    with opened(kind, url, compression=compression) as client:
+        values = client.lookup(SPACE, "user", ids, 0).values
+    assert values == close_to("user", ids.tolist(), version=0)
 
 
 def test_a_result_as_pandas(client):
