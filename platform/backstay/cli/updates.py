@@ -93,7 +93,7 @@ _promote = click.option(
     "--max-recall-loss",
     type=click.FloatRange(min=0),
     help="Refuse a version whose Recall@50 is lower than that of the version before by more than "
-    "this share.  [default: 0.1]",
+    "this share; warn where the loss may be chance.  [default: 0.1]",
 )
 @_max_alignment_error
 @_force

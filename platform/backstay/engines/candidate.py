@@ -14,7 +14,7 @@ from backstay.datasets.dataset import Interactions
 from backstay.errors import NotFoundError
 from backstay.evaluation.contracts.vectors import CandidateVectors
 from backstay.evaluation.metrics.alignment import alignment_error
-from backstay.evaluation.metrics.ranking import recall_score
+from backstay.evaluation.metrics.ranking import RecallResult, recall_judge
 from backstay.models.trained import TrainedModel
 from backstay.registry.store import Space
 from backstay.registry.tables import Batch
@@ -35,8 +35,8 @@ class Candidate:
     backward: BackwardMap | None
     metrics: dict[str, object]
     alignment: Mapping[str, float]  # older version -> error relative to its vectors' spread
-    recall: float | None
-    recall_before: float | None  # of the model of the version before, on the same window
+    recall: RecallResult | None
+    recall_before: RecallResult | None  # of the model of the version before, on the same window
 
     def vectors(self, space: Space) -> CandidateVectors:
         """Its tables and its maps, for contracts."""
@@ -58,19 +58,21 @@ def evaluate(
     backward = None
     if fitted.matrix is not None:
         backward = BackwardMap(space.name, version, version - 1, fitted.matrix)
-    score = recall_score(snapshot)
-    recall = score(torch.from_numpy(z)) if score else None
+    judge = recall_judge(snapshot)
+    recall = judge(torch.from_numpy(z)) if judge else None
     errors, relative = _alignment(space, version, backward, z, request)
     metrics: dict[str, object] = {
-        "recall@50": recall,
+        "recall@50": recall and recall.mean,
         "validation_interactions": len(snapshot.validation),
         "alignment_error": errors,
         "relative_alignment_error": relative,
         "fit_seconds": round(fitted.seconds, 3),
     }
-    before = _recall_before(score, request)
+    before = _recall_before(judge, request)
     if version:
-        metrics["before"] = _before(space, version - 1, recall=before)
+        metrics["before"] = _before(
+            space, version - 1, recall=None if before is None else before.mean
+        )
     users, items = ids.user_ids[: snapshot.n_users], ids.item_ids[: snapshot.n_items]
     tables = {"user": (users, z[: len(users)]), "item": (items, z[len(users) :])}
     return Candidate(
@@ -122,13 +124,13 @@ def stored_model(space: Space, version: int) -> TrainedModel:
 
 
 def _recall_before(
-    score: Callable[[torch.Tensor], float] | None, request: FitRequest
-) -> float | None:
+    judge: Callable[[torch.Tensor], RecallResult] | None, request: FitRequest
+) -> RecallResult | None:
     """Recall@50 of the version before on the same window."""
-    if score is None or request.previous is None:
+    if judge is None or request.previous is None:
         return None
     z = request.previous.model.embed(request.step, request.attributes)
-    return score(torch.from_numpy(z))
+    return judge(torch.from_numpy(z))
 
 
 def _before(space: Space, version: int, *, recall: float | None) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The guard on updates, through the command line: each refusal has its figure and its way out."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -12,7 +13,9 @@ from backstay.cli import main
 from backstay.datasets.dataset import Dataset
 from backstay.datasets.marketplace import generate
 from backstay.datasets.marketplace_config import MarketplaceConfig
+from backstay.errors import RegistryError
 from backstay.evaluation.contracts import guard
+from backstay.evaluation.metrics.ranking import RecallResult
 from backstay.registry.store import Registry
 from tests.support.updates import update
 
@@ -157,7 +160,41 @@ def test_ids_of_another_type_count_as_lost(published):
     assert f"{len(users):,} of {len(users):,} ids of user" in finding.message
 
 
+def _recall(mean, *, users=1000, seed=0):
+    """Recalls of 0 and 1 with this mean, in an order that depends on the seed."""
+    values = np.arange(users) < round(mean * users)
+    values = np.random.default_rng(seed).permutation(values).astype(float)
+    return RecallResult(np.arange(users), values, 50)
+
+
 @pytest.mark.parametrize(("found", "before"), [(None, 0.5), (0.4, None), (0.4, 0.0), (0.46, 0.5)])
 def test_recall_without_a_comparison_or_within_the_limit_passes(found, before):
+    found, before = (None if mean is None else _recall(mean) for mean in (found, before))
     assert guard.worse_recall(found, before, limit=0.1) is None
     assert guard.worse_alignment({}, {}, limit=np.inf) is None
+
+
+@pytest.mark.parametrize(("users", "certain"), [(4000, True), (30, False)])
+def test_a_loss_of_recall_refuses_where_it_is_certain_and_warns_where_not(users, certain, caplog):
+    found, before = _recall(0.4, users=users, seed=1), _recall(0.5, users=users)
+    finding = guard.worse_recall(found, before, limit=0.1)
+    assert finding.refuses is certain
+    low, high = re.search(r"users: (-?[\d.]+)% to (-?[\d.]+)%", finding.message).groups()
+    assert (float(low) > 0) is certain
+    assert float(low) < 20 < float(high)
+    assert f"20.0% less (95 % interval over {users:,} users" in finding.message
+    if certain:
+        with pytest.raises(RegistryError, match="lower --weight"):
+            guard.refuse([finding], what="it", force=False)
+    else:
+        assert guard.refuse([finding], what="it", force=False) == [finding]
+        assert "longer --window" in caplog.text
+
+
+def test_the_interval_of_the_loss_is_paired_by_user():
+    """The same users lose: unpaired, 60 users would be too few."""
+    before = _recall(0.5, users=60)
+    values = before.values.copy()
+    values[np.flatnonzero(values)[:9]] = 0
+    finding = guard.worse_recall(RecallResult(before.users, values, 50), before, limit=0.1)
+    assert finding.refuses

@@ -4,18 +4,30 @@ Each check returns a finding with its figure and the way out, or None. The check
 fit; those of figures compare the candidate with the version before.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from backstay.compat.methods import Method
 from backstay.errors import NotFoundError, RegistryError
 from backstay.evaluation.contracts.check import Verdict
+from backstay.evaluation.metrics.bootstrap import (
+    Interval,
+    Resamples,
+    Units,
+    defined_interval,
+    mean_replicates,
+)
+from backstay.evaluation.metrics.ranking import RecallResult
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Space
 from backstay.storage.parquet_parts import read_batches
+
+_log = logging.getLogger("backstay.update")
 
 RECALL_LOSS = 0.1
 """Largest loss of recall, as a share of what the version before reaches on the same window."""
@@ -32,13 +44,20 @@ class Finding:
 
     check: str
     message: str  # the figure and the way out, in sentences
+    refuses: bool = True  # False: it is a warning
 
 
 def refuse(findings: Iterable[Finding | None], *, what: str, force: bool) -> list[Finding]:
-    """The findings; RegistryError with all of them unless there are none, or `force` is set."""
+    """The findings, warnings among them, which are logged.
+
+    Raises RegistryError with all that refuse, unless there are none or `force` is set.
+    """
     found = [finding for finding in findings if finding]
-    if found and not force:
-        reasons = " ".join(finding.message for finding in found)
+    for finding in found:
+        if not finding.refuses:
+            _log.warning("%s", finding.message)
+    reasons = " ".join(finding.message for finding in found if finding.refuses)
+    if reasons and not force:
         raise RegistryError(f"{what}: {reasons} --force publishes it all the same.")
     return found
 
@@ -130,16 +149,42 @@ def cut_off(space: Space, parent: Manifest, *, what: str, readers: Sequence[str]
     )
 
 
-def worse_recall(found: float | None, before: float | None, *, limit: float) -> Finding | None:
-    """Whether Recall@50 is lower than the version before reaches on the same window."""
-    if found is None or not before or (loss := 1 - found / before) <= limit:
+def worse_recall(
+    found: RecallResult | None, before: RecallResult | None, *, limit: float
+) -> Finding | None:
+    """Whether Recall@50 is lower than the version before reaches, by more than `limit`.
+
+    Both are of the same users of the same window. The finding is a warning where the paired
+    bootstrap interval of the loss contains 0.
+    """
+    if found is None or before is None or not before.mean:
         return None
+    loss = 1 - found.mean / before.mean
+    if loss <= limit:
+        return None
+    bounds = _relative_loss(found, before)
+    shown = "not defined" if bounds is None else f"{bounds[0]:.1%} to {bounds[1]:.1%}"
+    certain = bounds is not None and bounds[0] > 0
+    advice = (
+        "Train longer, or lower --weight."
+        if certain
+        else "That may be chance: evaluate on a longer --window to be sure."
+    )
     return Finding(
         check="recall",
-        message=f"Recall@50 is {found:.4f}; the version before reaches {before:.4f} on the same "
-        f"window. That is {loss:.1%} less; --max-recall-loss allows {limit:.1%}. Train longer, or "
-        "lower --weight.",
+        message=f"Recall@50 is {found.mean:.4f}; the version before reaches {before.mean:.4f} on "
+        f"the same window. That is {loss:.1%} less (95 % interval over {len(found.users):,} users: "
+        f"{shown}); --max-recall-loss allows {limit:.1%}. {advice}",
+        refuses=certain,
     )
+
+
+def _relative_loss(found: RecallResult, before: RecallResult) -> Interval | None:
+    """The paired bootstrap interval of 1 - found / before, over users."""
+    units, resamples = Units("user", found.users), Resamples()
+    new, old = (mean_replicates(each.values, units, resamples) for each in (found, before))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return defined_interval(1 - new / old)
 
 
 def worse_alignment(

@@ -160,12 +160,19 @@ def _hits(scores: torch.Tensor, rows: torch.Tensor, items: torch.Tensor, *, k: i
     return above + level_with * share[rows]
 
 
-def recall_score(step: Step) -> Callable[[torch.Tensor], float] | None:
+def recall_judge(step: Step) -> Callable[[torch.Tensor], RecallResult] | None:
     """A function from all vectors, users first, to the step's validation Recall@50.
 
-    Uses a sample of at most `JUDGED_USERS` users. None if no user has a validation edge.
+    Uses a sample of at most `JUDGED_USERS` users, always the same ones. None if no user has a
+    validation edge.
     """
     task = RankingTask.of(step, most_users=JUDGED_USERS)
     if not len(task.users):
         return None
-    return lambda z: task.recall(z[: step.n_users], z[step.n_users :]).mean
+    return lambda z: task.recall(z[: step.n_users], z[step.n_users :])
+
+
+def recall_score(step: Step) -> Callable[[torch.Tensor], float] | None:
+    """`recall_judge`, for the mean alone."""
+    judge = recall_judge(step)
+    return judge and (lambda z: judge(z).mean)
