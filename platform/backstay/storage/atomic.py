@@ -17,7 +17,15 @@ def write_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` at the end. After an error, `path` is as before."""
+    """Open a file that replaces `path` at the end. After an error, `path` is as before.
+
+    A link is followed. A device or pipe is never replaced: it is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    path = path.resolve()
     temporary = path.parent / f".{uuid4().hex}.part"
     with synced_file(temporary) as file:
         yield file

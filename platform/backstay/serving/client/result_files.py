@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypedDict, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
@@ -58,9 +59,17 @@ def write_result(result: LookupResult, file: BinaryIO, format_: Format) -> None:
         case "csv":
             pacsv.write_csv(_wide(result), file)
         case "npy":
-            np.save(file, result.values, allow_pickle=False)
+            _write_npy(result.values, file)
         case "parquet":
             pq.write_table(result.to_arrow(), file, write_page_checksum=True)
+
+
+def _write_npy(values: npt.NDArray[np.generic], file: BinaryIO) -> None:
+    """As np.save, which can't write to a pipe."""
+    values = np.ascontiguousarray(values)
+    header = np.lib.format.header_data_from_array_1_0(values)
+    np.lib.format.write_array_header_1_0(file, header)
+    file.write(values.reshape(-1).view(np.uint8).data)
 
 
 def document(result: LookupResult) -> bytes:

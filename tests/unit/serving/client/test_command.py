@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import logging
+import os
 import signal
 import socket
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -223,9 +225,10 @@ def test_arrays_that_are_no_ids_are_refused(look_up, tmp_path, ids):
 
 
 def test_no_ids_on_stdin_give_no_rows(look_up, tmp_path):
-    out = tmp_path / "none.parquet"
-    assert look_up("-", "--out", out, stdin="\n").exit_code == 0
-    assert pq.read_table(out).num_rows == 0
+    for name in ("none.parquet", "none.npy", "none.csv"):
+        assert look_up("-", "--out", tmp_path / name, stdin="\n").exit_code == 0
+    assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
+    assert np.load(tmp_path / "none.npy").shape == (0, 6)
 
 
 def test_a_failure_leaves_the_old_file(look_up, tmp_path):
@@ -235,6 +238,24 @@ def test_a_failure_leaves_the_old_file(look_up, tmp_path):
     assert out.read_text() == "old"
     assert look_up(5, "--out", out).exit_code == 0
     assert out.read_text().startswith('"id","e0"')
+
+
+def test_a_link_is_followed_and_a_pipe_is_written_to(look_up, tmp_path):
+    target, link, pipe = (tmp_path / name for name in ("target.npy", "link.npy", "pipe.npy"))
+    target.touch()
+    link.symlink_to(target)
+    assert look_up(5, "--out", link).exit_code == 0
+    assert link.is_symlink()
+    assert np.load(target).shape == (1, 6)
+    os.mkfifo(pipe)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    done = look_up(5, "--out", pipe)
+    reader.join()
+    assert done.exit_code == 0, done.stderr
+    assert pipe.is_fifo()
+    assert received == [target.read_bytes()]
 
 
 def test_a_token_comes_from_the_environment_and_is_never_printed(look_up, monkeypatch):
