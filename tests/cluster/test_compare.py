@@ -1,4 +1,4 @@
-"""Comparison and search over Ray: the figures of one process, whoever is killed meanwhile."""
+"""Comparison over Ray: the figures of one process, whoever is killed meanwhile."""
 
 import contextlib
 import json
@@ -8,12 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from backstay.engines import search as search_module
 from backstay.engines.compare import compare
-from backstay.engines.search import search
-from backstay.errors import InputError, TrainingError, UsageError
-from backstay.evaluation.comparison.plan import ComparePlan
-from backstay.evaluation.comparison.results import Failure, Results
+from backstay.errors import InputError
+from backstay.evaluation.comparison.results import Results
 from tests.support.processes import Job
 
 SMALL = {"dims": (8, 12), "epochs": 2, "seeds": 1, "widths": (8,), "consumer_epochs": 3}
@@ -108,53 +105,3 @@ def test_an_earlier_comparison_is_never_overwritten(dataset, tmp_path):
     with pytest.raises(InputError, match="not empty"):
         compare(dataset, out=tmp_path, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_search_tries_the_weights_and_draws_their_front(dataset, tmp_path, capsys):
-    out = tmp_path / "search"
-    report = search(dataset, out=out, weights=(16.0, 0.5), **SMALL)
-    assert capsys.readouterr().out == ""  # nothing of Ray Tune's
-    assert [trial.weight for trial in report.trials] == [0.5, 16.0]
-    assert report.best_weight in (0.5, 16.0)
-    assert any(trial.on_front for trial in report.trials)
-    results = Results.load(out / "results.json")
-    methods = ["fix-m0", "no-bc", "λ = 0.5", "λ = 16"]
-    assert [row.method for row in results.summary] == methods
-    assert [part.method for part in results.replicates] == methods
-    assert {part.method for part in results.maps} == set(methods[2:])
-    assert all(row.total_interval for row in results.summary)
-    assert (out / "report.html").is_file()
-    with pytest.raises(InputError, match="finished"):
-        search(dataset, out=out, weights=(16.0,), **SMALL)
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_the_searcher_chooses_weights_by_itself(dataset, tmp_path):
-    report = search(dataset, out=tmp_path, trials=2, **(SMALL | {"epochs": 1}))
-    assert len({trial.weight for trial in report.trials}) == 2
-    least, most = search_module.RANGE
-    assert all(least <= trial.weight <= most for trial in report.trials)
-
-
-def test_invalid_options_of_a_search_are_refused(dataset, tmp_path):
-    with pytest.raises(UsageError, match="joint"):
-        search(dataset, out=tmp_path, method="no-bc")
-    with pytest.raises(UsageError, match="not both"):
-        search(dataset, out=tmp_path, weights=(1.0,), trials=3)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_trial_in_which_a_fit_fails_fails(here, monkeypatch):
-    """Else its λ would be one without costs."""
-    failed = replace(here, failures=(Failure(cell="fit version 1", message="no luck"),))
-    monkeypatch.setattr(search_module, "compare_methods", lambda *_, **__: failed)
-    with pytest.raises(TrainingError, match="fit version 1 failed: no luck"):
-        search_module.run_trial(
-            {"weight": 1.0},
-            data=None,
-            plan=ComparePlan.of("fast"),
-            method="bc-aligner",
-            shared=None,
-            baseline=here,
-        )

@@ -81,6 +81,9 @@ def parse(name: str, words: list[str], folder: Path, monkeypatch: pytest.MonkeyP
         Path(dataset).mkdir(parents=True, exist_ok=True)
     for file in ("orders.parquet", "clicks.parquet", "ranking.onnx", "ids.csv"):
         Path(file).touch()
+    best = Path("runs/search/best.yaml")
+    best.parent.mkdir(parents=True, exist_ok=True)
+    best.write_text("update: {}")
     all_commands()[name].make_context(name, words)
 
 

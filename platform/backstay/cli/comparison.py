@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from backstay.cli import options
+from backstay.cli.config import config_file
 from backstay.terminal import Command, Output, flags
 
 log = logging.getLogger("backstay.cli")
@@ -19,6 +20,7 @@ _OF_TABLES = ("methods", "sample", "seed")
     "--methods fix-m0,no-bc,bc-aligner --dims 128,160,192",
 )
 @click.argument("paths", nargs=-1, required=True, metavar="DATASET")
+@config_file
 @click.option("--tables", is_flag=True, hidden=True, help="Old spelling of compare-tables.")
 @options.run_folder
 @click.option("--methods", type=options.NAMES, help="Update methods.  [default: all]")
@@ -104,28 +106,76 @@ def _compare_tables(
     output.show(document(found), picture=terminal_picture(found))
 
 
-@click.command(
-    cls=Command, example="backstay tune datasets/ml-25m --out runs/weights --weights 1,4,16,64"
-)
+@click.command(cls=Command, example="backstay tune datasets/ml-25m --out runs/search --trials 12")
 @click.argument("dataset", type=options.DATASET)
 @options.run_folder
+@config_file
 @click.option(
     "--weights", type=options.NUMBERS, help="Values of λ to try.  [default: a search chooses]"
 )
-@click.option("--trials", type=options.POSITIVE, help="Number of values that the search chooses.")
-@click.option("--method", default="bc-aligner", help="Update method whose weight is searched.")
+@click.option(
+    "--search",
+    "parameters",
+    type=options.NAMES,
+    help="What to vary, of weight, rate, epochs, new-dims.  [default: weight]",
+)
+@click.option(
+    "--trials",
+    type=options.POSITIVE,
+    help="Trials that the search chooses, beside λ = 1 and λ = 16.  [default: 10]",
+)
+@click.option("--minutes", type=options.SECONDS, help="Stop after so long; finished trials count.")
+@click.option(
+    "--judge-on",
+    "judged",
+    type=options.POSITIVE,
+    help="Last windows that judge the choice and that the search does not see.  [default: 1]",
+)
+@click.option(
+    "--choose",
+    "rule",
+    type=click.Choice(["least-intended-cost", "best-sum"]),
+    default="least-intended-cost",
+    help="The best recommendation among trials whose consumers surely lose at most --tolerance, "
+    "or the best sum.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    metavar="PERCENT",
+    help="Percent of ROC-AUC that consumers may lose.",
+)
+@click.option("--method", default="bc-aligner", help="Update method whose settings are searched.")
 @options.plan
 @click.option("--workers", type=options.POSITIVE, help="Trials that run at the same time.")
-def tune(dataset: Path, out: Path, **settings: object) -> object:
-    """Search λ, the weight of the alignment loss.
+@click.pass_obj
+def tune(output: Output, /, dataset: Path, out: Path, **settings: object) -> None:
+    """Search λ, the weight of the alignment loss, and other settings.
 
-    Each trial fits all versions with one λ. The answer is the Pareto front of the cost on the
-    intended task against the cost to consumers. The profile sets the options that are left out.
-    Run the same command again after a crash: finished trials are kept.
+    The search chooses on the first windows of the timeline. The last window, which it does not see,
+    judges the choice. Writes report.html, search.json and best.yaml, which `backstay update
+    --config` and `backstay compare --config` take. The profile sets the options that are left out.
+    Run the same command again after a crash: it goes on.
     """
-    from backstay.engines.search import search
+    from backstay.engines.search.config import SearchConfig
+    from backstay.engines.search.run import search
+    from backstay.evaluation.comparison.plan import ComparePlan
+    from backstay.evaluation.report.search_page import search_document
+    from backstay.evaluation.report.search_table import search_table
 
-    return search(dataset, out=out, **options.given(settings))
+    given = options.given(settings) | {"tolerance": settings["tolerance"]}
+    own = {name: given.pop(name) for name in _OF_SEARCH if name in given}
+    plan = ComparePlan.of(given.pop("profile"), **given)
+    findings = search(dataset, out=out, config=SearchConfig(plan=plan, **own))
+    output.show(search_document(findings), picture=search_table(findings))
+
+
+_OF_SEARCH = (
+    *("weights", "parameters", "trials", "minutes", "judged"),
+    *("rule", "tolerance", "method", "workers"),
+)
+"""Options of `tune` that are not those of a plan."""
 
 
 COMMANDS = (compare, compare_tables, tune)

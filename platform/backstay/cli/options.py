@@ -96,6 +96,15 @@ profile = click.option(
 epochs_between = click.option(
     "--evaluate-every", type=POSITIVE, help="Epochs between two evaluations of a fit."
 )
+rate = click.option(
+    "--rate", type=float, metavar="FACTOR", help="Multiply all learning rates by this."
+)
+new_dims = click.option(
+    "--new-dims",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Dimensions by which each version is wider than the one before.",
+)
 
 
 plan = _all(  # the profile sets those that are left out
@@ -109,6 +118,8 @@ plan = _all(  # the profile sets those that are left out
         help="Epochs when training from scratch; other phases scale with it.",
     ),
     epochs_between,
+    rate,
+    new_dims,
     click.option("--tuning-epochs", type=POSITIVE, help="Epochs of finetune."),
     click.option("--map-epochs", type=POSITIVE, help="Epochs of maps fitted after their model."),
     click.option("--seeds", type=POSITIVE, help="Seeds of each consumer."),

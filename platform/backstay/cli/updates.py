@@ -3,6 +3,7 @@
 import click
 
 from backstay.cli import options
+from backstay.cli.config import config_file
 from backstay.terminal import Command
 
 _max_alignment_error = click.option(
@@ -25,6 +26,7 @@ _promote = click.option(
     example="backstay update --registry registry --space movies --dataset datasets/ml-25m "
     "--until 0.6 --dim 320",
 )
+@config_file
 @options.space
 @click.option("--dataset", required=True, type=options.DATASET, help="Dataset folder.")
 @click.option(
@@ -46,6 +48,8 @@ _promote = click.option(
     type=options.POSITIVE,
     help="Dimension of the vectors.  [default: wider than the version before]",
 )
+@options.new_dims
+@options.rate
 @click.option("--layers", type=options.POSITIVE, help="Layers of the model.  [default: 2, later 3]")
 @options.profile
 @click.option(
@@ -55,7 +59,9 @@ _promote = click.option(
     help="Embedding model.",
 )
 @click.option(
-    "--epochs", type=options.POSITIVE, help="Epochs of the fit.  [default: the profile's]"
+    "--epochs",
+    type=options.POSITIVE,
+    help="Epochs from scratch; a warm start scales with it.  [default: the profile's]",
 )
 @click.option("--batch-size", type=options.POSITIVE, help="Training triples per optimiser step.")
 @options.epochs_between

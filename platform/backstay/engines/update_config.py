@@ -30,10 +30,12 @@ class UpdateConfig:
     method: str = "bc-aligner"
     weight: NotNegative | None = None  # λ of the alignment loss; None: the profile's
     dim: AtLeastOne | None = None  # D_k; None: 256 at first, then 64 more than the version before
+    new_dims: Annotated[int, Field(ge=0)] | None = None  # D_k minus the dimension of version k - 1
     layers: AtLeastOne | None = None  # None: 2 for versions 0 and 1, 3 from then on
     profile: Recipe = "fast"  # the recipe; the options below replace its values
     architecture: str = "pinsage"
-    epochs: AtLeastOne | None = None
+    epochs: AtLeastOne | None = None  # from scratch; a warm start scales with it
+    rate: NotNegative | None = None  # factor of all learning rates
     batch_size: AtLeastOne | None = None
     evaluate_every: AtLeastOne | None = None  # epochs between two evaluations
     sampling: Sampling | None = None  # whole graphs or sampled neighbours; auto: by the size
@@ -57,6 +59,11 @@ class UpdateConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.dim and self.new_dims is not None:
+            raise UsageError(
+                f"expected --dim or --new-dims, found both ({self.dim}, {self.new_dims}). "
+                "Leave one out."
+            )
         if not find_method(self.method).publishable:
             raise UsageError(
                 f"--method {self.method} fits a map with an offset, or separate maps for users and "
@@ -79,7 +86,7 @@ class UpdateConfig:
             "seed": self.seed,
         }
         given = {name: value for name, value in changes.items() if value is not None}
-        return replace(recipe, **given).lasting(self.epochs)
+        return replace(recipe, **given).scaled(self.epochs).at_rate(self.rate)
 
     def request_id(self, fingerprint: str) -> str:
         """16 hex digits, equal for equal requests: the same data, timeline, method and settings.
@@ -91,7 +98,7 @@ class UpdateConfig:
             "data": fingerprint,
             "timeline": [self.until, self.window],
             "method": self.method,
-            "shape": [self.architecture, self.dim, self.layers],
+            "shape": [self.architecture, self.dim, self.layers, self.new_dims],
             "fit": asdict(self.fit),
         }
         return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]

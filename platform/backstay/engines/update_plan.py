@@ -76,7 +76,7 @@ def plan_update(config: UpdateConfig, data: Dataset, space: Space) -> UpdatePlan
     snapshot = step(interactions, version, config.until, min(config.until + config.window, 1.0))
     plan = VersionPlan(
         method=find_method(config.method),
-        dim=config.dim or (parent.dim + DIM_GROWTH if parent else FIRST_DIM),
+        dim=config.dim or _next_dim(parent, config.new_dims),
         layers=config.layers or (2 if version < 2 else 3),  # noqa: PLR2004  (the paper's)
         fit=config.fit,
         architecture=config.architecture,
@@ -141,3 +141,10 @@ def _predecessor(space: Space, version: int, plan: VersionPlan) -> Predecessor:
         except NotFoundError:
             break  # retired
     return Predecessor(stored_model(space, version - 1), tuple(matrices), tuple(models))
+
+
+def _next_dim(parent: Manifest | None, new_dims: int | None) -> int:
+    """The dimension of a version, where the user does not say it."""
+    if parent is None:
+        return FIRST_DIM
+    return parent.dim + (DIM_GROWTH if new_dims is None else new_dims)

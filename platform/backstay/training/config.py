@@ -88,6 +88,17 @@ class FitConfig:
             extension_epochs=share(self.extension_epochs),
         )
 
+    def at_rate(self, factor: float | None) -> "FitConfig":
+        """The same with all learning rates multiplied by `factor`."""
+        if factor is None:
+            return self
+        return replace(
+            self,
+            learning_rate=self.learning_rate * factor,
+            warm_rate=self.warm_rate and self.warm_rate * factor,
+            map_rate=self.map_rate and self.map_rate * factor,
+        )
+
     def warm(self) -> "FitConfig":
         """The configuration of a version that starts from the weights of the one before."""
         return replace(

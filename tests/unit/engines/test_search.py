@@ -1,51 +1,68 @@
-"""The answer of a search: the best weight and the front."""
+"""The configuration of a search."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from backstay.engines.search import BASELINES, report_of
-from backstay.evaluation.comparison.results import Summary
+from backstay.engines.search.config import SearchConfig
+from backstay.engines.search.trials import settings_of
+from backstay.errors import UsageError
+from backstay.evaluation.comparison.plan import ComparePlan
+from backstay.evaluation.search.settings import TrialSettings
+
+PLAN = ComparePlan.of("fast", dims=(16, 20, 24, 28))
 
 
-def report(*costs):
-    """The report of trials with these costs, (intended, unintended) in percent, λ = 1, 2, …."""
-    rows = [
-        Summary(
-            method=f"λ = {n}",
-            intended_recall50=0.3,
-            intended_pct=intended,
-            unintended_auc=0.7,
-            unintended_pct=unintended,
-            total_pct=None if None in {intended, unintended} else intended + unintended,
-            alignment_error=0.1,
-            fit_seconds=1.0,
-            peak_rss_mb=1.0,
-        )
-        for n, (intended, unintended) in enumerate(costs, 1)
-    ]
-    merged = SimpleNamespace(summary=[*BASELINES, *rows])
-    parts = [
-        SimpleNamespace(protocol={"fit": {"weight": float(n)}}) for n in range(1, len(costs) + 1)
-    ]
-    return report_of(merged, parts, method="bc-aligner", out="out")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "no-bc"}, "joint method, found no-bc"),
+        ({"weights": (1.0,), "trials": 3}, "either --weights, or --trials"),
+        ({"weights": (1.0,), "minutes": 3.0}, "either --weights, or --trials"),
+        ({"weights": (1.0,), "parameters": ("rate",)}, "leave out --search"),
+        ({"weights": (-1.0,)}, "from 0 on; found -1"),
+        ({"weights": (float("nan"),)}, "from 0 on; found nan"),
+        ({"parameters": ("colour",)}, "must be 'weight', 'rate', 'epochs' or 'new-dims'"),
+        ({"judged": 3}, "at least 5 versions"),
+        ({"trials": 0}, "trials must be at least 1"),
+        ({"minutes": 0.0}, "minutes must be more than 0"),
+        ({"tolerance": -1.0}, "tolerance must be at least 0"),
+        ({"rule": "best"}, "rule must be"),
+    ],
+)
+def test_a_search_that_can_not_be_is_refused_before_it_begins(options, message):
+    with pytest.raises(UsageError, match=message):
+        SearchConfig(plan=PLAN, **options)
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_a_trial_that_costs_nothing_is_the_best(order):
-    found = report(*[(-1.0, -1.0), (0.0, 0.0), (2.0, -3.0)][::order])
-    assert found.best_weight == 2.0
-    assert [trial.on_front for trial in found.trials] == [False, True, True][::order]
+def test_the_last_windows_are_not_for_the_search():
+    assert SearchConfig(plan=PLAN).cut == 2
+    assert SearchConfig(plan=PLAN, judged=2).cut == 1
 
 
-@pytest.mark.parametrize("unmeasured", [(None, 0.0), (0.0, None), (None, None), (9.0, None)])
-def test_an_unmeasured_trial_is_off_the_front_and_pushes_none_off(unmeasured):
-    found = report((-1.0, -1.0), unmeasured, (-2.0, -3.0))
-    assert [trial.on_front for trial in found.trials] == [True, False, False]
-    assert found.best_weight == 1.0
+def test_only_the_number_of_workers_may_differ_between_two_runs_of_one_search():
+    config = SearchConfig(plan=PLAN)
+    assert replace(config, workers=2).identity() == config.identity()
+    for change in (
+        {"trials": 3},
+        {"rule": "best-sum"},
+        {"judged": 2},
+        {"method": "joint-identity"},
+    ):
+        assert replace(config, **change).identity() != config.identity()
 
 
-def test_without_a_measured_trial_there_is_no_best_weight():
-    found = report((None, 1.0))
-    assert found.best_weight is None
-    assert not found.trials[0].on_front
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, 10), ({"trials": 4}, 4), ({"minutes": 5.0}, None), ({"weights": (1.0,)}, 0)],
+)
+def test_how_many_trials_the_sampler_chooses(options, expected):
+    assert SearchConfig(plan=PLAN, **options).searched == expected
+
+
+def test_sampled_numbers_become_plain_ones():
+    sampled = {"weight": np.float64(0.5), "epochs": np.int64(4), "new_dims": None}
+    found = settings_of(sampled)
+    assert found == TrialSettings(weight=0.5, epochs=4)
+    assert type(found.epochs) is int

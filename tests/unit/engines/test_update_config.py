@@ -10,6 +10,7 @@ from backstay.engines import update as module
 from backstay.engines.update import update
 from backstay.engines.update_config import UpdateConfig
 from backstay.errors import UsageError
+from backstay.evaluation.comparison.plan import ComparePlan
 from backstay.registry.store import Registry
 from backstay.training.config import FAST, PAPER
 from tests.support.events import events
@@ -38,11 +39,13 @@ def test_a_weight_of_zero_is_a_choice(config):
     assert replace(config, weight=0.0).fit.weight == 0
 
 
-def test_epochs_hold_whatever_the_fit_begins_with(config):
-    fit = replace(config, epochs=4).fit
-    assert fit == FAST.lasting(4)
-    assert fit.warm().epochs == fit.epochs == 4
-    assert replace(config, profile="paper", epochs=4).fit.evaluate_every == 4
+@pytest.mark.parametrize("profile", ["fast", "paper"])
+def test_an_update_fits_as_a_comparison_does(config, profile):
+    """So that a comparison predicts what an update publishes."""
+    options = {"epochs": 4, "rate": 0.5, "weight": 2.0}
+    fit = replace(config, profile=profile, **options).fit
+    assert fit == ComparePlan.of(profile, **options).fit
+    assert (fit.epochs, fit.evaluate_every) == (4, 1 if profile == "fast" else 4)
 
 
 @pytest.mark.parametrize(("batch_size", "group_size"), [(1000, 250), (1001, 251), (3, 1)])

@@ -27,6 +27,8 @@ class PlanOptions(TypedDict, total=False):
     map_epochs: int | None
     evaluate_every: int | None
     weight: float | None
+    rate: float | None
+    new_dims: int | None
     seed: int | None
     seeds: int | None
     widths: tuple[int, ...] | None
@@ -71,7 +73,8 @@ class ComparePlan:
 
         `paper` is the published protocol exactly, and takes hours. `fast` is the same protocol with
         smaller models, our recipe and fewer consumers, and takes minutes. None keeps the profile's
-        value.
+        value. `rate` multiplies all learning rates; `new_dims` is by how much each version is wider
+        than the one before, from the first of `dims` on.
         """
         plan = cls() if profile == "paper" else cls(**_FAST, profile="fast")
         given: dict[str, Any] = {
@@ -81,7 +84,9 @@ class ComparePlan:
         dims = given.pop("dims", plan.dims[: len(slices) - 1 if slices else None])
         layers = given.pop("layers", (2, 2))
         layers = (layers + (layers[0] if len(layers) == 1 else 3,) * len(dims))[: len(dims)]
-        fit = plan.fit.scaled(given.pop("epochs", None))
+        if "new_dims" in given:
+            dims = widening(dims, given.pop("new_dims"))
+        fit = plan.fit.scaled(given.pop("epochs", None)).at_rate(given.pop("rate", None))
         consumer_epochs = given.pop("consumer_epochs", plan.consumers.epochs)
 
         def taken(*names: str) -> dict[str, Any]:
@@ -99,6 +104,15 @@ class ComparePlan:
             **given,
         )
 
+    def until(self, version: int) -> Self:
+        """The plan of versions 0 to `version` only."""
+        return replace(
+            self,
+            slices=self.slices[: version + 2],
+            dims=self.dims[: version + 1],
+            layers=self.layers[: version + 1],
+        )
+
     def version(self, method: str, version: int) -> VersionPlan:
         """How to fit one version by one method."""
         return VersionPlan(
@@ -113,6 +127,11 @@ class ComparePlan:
     def to_dict(self) -> dict[str, object]:
         """The plan as results.json has it."""
         return asdict(self)
+
+
+def widening(dims: tuple[int, ...], new: int) -> tuple[int, ...]:
+    """As many dimensions, from D_0 on, of which each version has `new` more than the one before."""
+    return tuple(dims[0] + new * version for version in range(len(dims)))
 
 
 _FAST: dict[str, Any] = {

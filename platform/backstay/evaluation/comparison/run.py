@@ -1,8 +1,9 @@
 """The comparison: methods × versions × consumers, as cells given to a `Runner`."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import cast
 
 from backstay.compat.methods import find_method
 from backstay.errors import TrainingError, UsageError
@@ -14,7 +15,12 @@ from backstay.evaluation.comparison.replicates import collect_replicates
 from backstay.evaluation.comparison.results import Failure, Results, Summary
 from backstay.evaluation.comparison.runner import Cell, InProcess, Runner
 from backstay.evaluation.comparison.values import Data, Fitted, Judgement
-from backstay.evaluation.consumers.labels import ConsumerTask, TaskName, consumer_tasks
+from backstay.evaluation.consumers.labels import (
+    ConsumerTask,
+    SkippedTask,
+    TaskName,
+    consumer_tasks,
+)
 from backstay.evaluation.consumers.model import Consumer
 from backstay.evaluation.metrics.alignment import Floats
 
@@ -42,6 +48,16 @@ class SharedInputs:
         for task, trained in self.consumers.items():
             outputs.add(TrainKey(task), trained)
         return outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What was measured of every method."""
+
+    judgements: Mapping[str, tuple[Judgement, ...]]  # by method, ascending by version
+    costs: Mapping[str, Summary]  # by method: rows that hold only costs
+    failures: tuple[Failure, ...]
+    left_out: tuple[SkippedTask, ...]
 
 
 def prepare_shared_inputs(data: Data, plan: ComparePlan, runner: Runner) -> SharedInputs:
@@ -73,22 +89,43 @@ def compare_methods(
 ) -> Results:
     """Run the whole comparison.
 
+    The arguments are those of `judge_methods`. The summary of the results holds only costs. Failed
+    cells are listed; the figures are made of the others. Raises TrainingError if version 0 fails.
+    """
+    judged = judge_methods(data, plan, runner=runner, shared=shared, store=store)
+    return results_of(judged, plan.to_dict(), about=about)
+
+
+def judge_methods(
+    data: Data,
+    plan: ComparePlan,
+    *,
+    versions: Collection[int] | None = None,
+    runner: Runner | None = None,
+    shared: SharedInputs | None = None,
+    store: CellStore | None = None,
+) -> Judged:
+    """Fit all versions by all methods, and judge them.
+
     Args:
         data: the data set, one step per version.
         plan: what to compare.
-        about: the description of the data in the results.
+        versions: the versions to judge; by default all.
         runner: where cells run; by default in this process.
         shared: from an earlier comparison by the same plan; by default made here.
         store: cells that an earlier run finished, and those that this one finishes.
 
-    The summary of the results holds only costs. Failed cells are listed; the figures are made of
-    the others. Raises TrainingError if version 0 fails.
+    Raises TrainingError if version 0 fails. Other failures are listed in the answer.
     """
     if len(data.steps) != len(plan.dims):
         raise UsageError(f"{len(plan.dims)} versions planned, {len(data.steps)} steps found.")
     tasks, skipped = consumer_tasks(data.steps)
-    versions, fits = _fit_cells(plan)
-    judging = _judge_cells(plan, versions, tasks)
+    chains, fits = _fit_cells(plan)
+    judging = [
+        cell
+        for cell in _judge_cells(plan, chains, tasks)
+        if versions is None or cell.key.version in versions
+    ]
     cells = [*([] if shared else _shared_cells(plan, tasks)), *fits, *judging]
     known = shared.outputs() if shared else Outputs()
     outputs = _run(cells, data, known, runner or InProcess(), store)
@@ -96,26 +133,42 @@ def compare_methods(
         raise TrainingError(
             f"version 0 could not be fitted ({failed.message}): nothing to compare."
         )
-    judged: dict[str, list[Judgement]] = {method: [] for method in plan.methods}
+    judgements: dict[str, list[Judgement]] = {method: [] for method in plan.methods}
     for cell in judging:
         if judgement := outputs.get(cell.key):
-            judged[cell.key.method].append(judgement)
-    parts = [part for row in judged.values() for part in row]
+            judgements[cell.key.method].append(judgement)
+    return Judged(
+        judgements={method: tuple(row) for method, row in judgements.items()},
+        costs={method: _costs(method, keys, outputs) for method, keys in chains.items()},
+        failures=tuple(_failures(chains, outputs)),
+        left_out=tuple(skipped),
+    )
+
+
+def results_of(
+    judged: Judged, protocol: Mapping[str, object], *, about: dict[str, object]
+) -> Results:
+    """The results of judged methods, with a summary that holds only costs."""
+    parts = [part for row in judged.judgements.values() for part in row]
+    fit = cast("Mapping[str, object]", protocol["fit"])
     return Results(
         dataset=about,
-        protocol=plan.to_dict()
-        | {
-            "left_out": [asdict(entry) for entry in skipped],
-            "notes": [_OPTIMISTIC] if plan.fit.keep == "best" else [],
+        protocol={
+            **protocol,
+            "left_out": [asdict(entry) for entry in judged.left_out],
+            "notes": [_OPTIMISTIC] if fit["keep"] == "best" else [],
         },
-        summary=tuple(_costs(method, keys, outputs) for method, keys in versions.items()),
+        summary=tuple(judged.costs.values()),
         records=tuple(record for part in parts for record in part.records),
         maps=tuple(figures for part in parts for figures in part.maps),
         replicates=collect_replicates(
-            {method: {part.version: part.recall for part in row} for method, row in judged.items()},
-            {method: _by_task(row) for method, row in judged.items()},
+            {
+                method: {part.version: part.recall for part in row}
+                for method, row in judged.judgements.items()
+            },
+            {method: _by_task(row) for method, row in judged.judgements.items()},
         ),
-        failures=tuple(_failures(versions, outputs)),
+        failures=judged.failures,
     )
 
 

@@ -32,6 +32,7 @@ class Panel:
     draw: Callable[[Axes], None]
     size: tuple[float, float] = WIDE
     method: str | None = None  # the only method it shows, if there is one
+    titles: tuple[str, ...] = ()  # shown when the pointer is over the marks of row n
 
     @property
     def label(self) -> str:
@@ -60,13 +61,19 @@ def inline_svg(panel: Panel) -> str:
         svg = _svg(figure, transparent=True)
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="(m\d+)"', r'<g class="\1"', svg)
+    svg = re.sub(r'<g id="m(\d+)">', lambda found: _marks(panel, int(found[1])), svg)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # matplotlib repeats ids from plot to plot
     svg = re.sub(r'^<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg)
     svg = re.sub(r'^(<svg [^>]*?)height="[^"]*"', r"\1", svg)
     svg = re.sub(r"\n\s*", "\n", svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(panel.label)}" ', 1)
     return svg.replace(INK, "currentColor").replace(LINE, "var(--line)").strip()
+
+
+def _marks(panel: Panel, row: int) -> str:
+    """The start of a group of marks, with its title."""
+    title = f"<title>{escape(panel.titles[row])}</title>" if row < len(panel.titles) else ""
+    return f'<g class="m{row}">{title}'
 
 
 def figure_files(made: Sequence[Panel], style_of: Mapping[str, Style]) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from backstay.evaluation.comparison.results import Summary
 from backstay.evaluation.metrics.bootstrap import Interval
 from backstay.evaluation.report.plots.drawing import Panel
 from backstay.evaluation.report.plots.styles import INK, LINE, Style, marker_size
-from backstay.evaluation.report.words import percent
+from backstay.evaluation.report.words import between, percent, signed
 
 _NEAR = 6.0
 """The close-up shows methods whose sum is at most this many points below the best."""
@@ -34,6 +34,10 @@ def cost_panels(analysis: Analysis, style_of: Mapping[str, Style]) -> list[Panel
         f"{percent(row.intended_pct)}" + (", on the front" if row.method in front else "")
         for row in rows
     )
+    by_method = {row.method: row for row in rows}
+    titles = tuple(
+        _title(by_method[method]) if method in by_method else method for method in style_of
+    )
     best = max(row.total_pct or 0.0 for row in rows)
     near = [row for row in rows if best - (row.total_pct or 0.0) <= _NEAR]
     shown = [("Both costs of each method", rows, _CAPTION)]
@@ -52,9 +56,20 @@ def cost_panels(analysis: Analysis, style_of: Mapping[str, Style]) -> list[Panel
             caption=caption,
             alt=alt if part is rows else "; ".join(row.method for row in part),
             draw=_drawer(part, [row for row in part if row.method in front], style_of),
+            titles=titles,
         )
         for title, part, caption in shown
     ]
+
+
+def _title(row: Summary) -> str:
+    """Both costs of a method, for the pointer over its marks."""
+    figures = (
+        ("recommendation", row.intended_pct, row.intended_interval),
+        ("old consumers", row.unintended_pct, row.unintended_interval),
+    )
+    parts = (f"{what} {signed(value)} % {between(found)}" for what, value, found in figures)
+    return f"{row.method}: " + ", ".join(part.strip() for part in parts)
 
 
 def _point(row: Summary) -> tuple[float, float]:

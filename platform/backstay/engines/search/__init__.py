@@ -1,0 +1,1 @@
+"""`backstay tune`: Ray Tune searches the settings of a joint method."""
