@@ -5,6 +5,7 @@ their vectors must not be mixed, though space, version and dimension agree.
 """
 
 import hashlib
+from functools import lru_cache
 
 from backstay.storage.documents import canonical_json
 
@@ -16,6 +17,7 @@ def build_id(space: str, version: int, run_id: str, parent_manifest_sha256: str 
     return _short_hash([space, version, run_id, parent_manifest_sha256])
 
 
+@lru_cache(maxsize=1024)  # each look-up asks for two
 def fingerprint(space: str, entity: str | None, version: int, dim: int, build: str) -> str:
     """The fingerprint of vectors: of one entity's table, or of the whole space with None.
 

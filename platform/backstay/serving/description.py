@@ -1,6 +1,8 @@
 """The JSON description of a space, as the service sends it and the client returns it."""
 
-from typing import Literal, TypedDict
+from typing import Literal
+
+from typing_extensions import TypedDict  # of `typing` only from Python 3.12: pydantic reads it
 
 
 class VersionDescription(TypedDict):

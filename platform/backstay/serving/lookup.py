@@ -268,11 +268,11 @@ class Lookup:
 
 def _as_ids(ids: Sequence[int | str], type_: pa.DataType, of: str) -> pa.Array:
     expected = int if type_ == pa.int64() else str
-    for id_ in ids:
-        if type(id_) is not expected:
-            raise UsageError(
-                f"ids of {of} are {'integers' if expected is int else 'strings'}; found {id_!r}."
-            )
+    if not set(map(type, ids)) <= {expected}:
+        wrong = next(id_ for id_ in ids if type(id_) is not expected)
+        raise UsageError(
+            f"ids of {of} are {'integers' if expected is int else 'strings'}; found {wrong!r}."
+        )
     try:
         return pa.array(ids, type_)
     except (OverflowError, pa.ArrowInvalid, UnicodeEncodeError) as error:

@@ -5,14 +5,14 @@
  "instance": the path, "errors": one entry per invalid field, if fields are invalid}
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable
 from math import ceil
-from typing import Any, cast
+from typing import cast
 from urllib.parse import quote
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from backstay.errors import (
@@ -24,21 +24,35 @@ from backstay.errors import (
     UsageError,
 )
 from backstay.serving import wire
+from backstay.serving.answer import Answer
+
+logger = logging.getLogger("backstay.serving")
 
 MEDIA_TYPE = "application/problem+json"
 
-_KINDS = {
+KINDS = {
     400: "bad-request",
     404: "not-found",
     405: "method-not-allowed",
     406: "not-acceptable",
+    408: "request-timeout",
+    409: "source-changed",
     413: "too-large",
+    414: "uri-too-long",
     415: "unsupported-media-type",
     422: "invalid-request",
+    431: "headers-too-large",
     500: "internal-error",
     503: "unavailable",
 }
-_SHOWN = 5  # most invalid fields in a document
+
+
+_STATUSES: dict[type[Exception], tuple[int, str]] = {
+    MissingMapError: (404, "no-map"),
+    NotFoundError: (404, "not-found"),
+    UsageError: (422, "invalid-request"),
+    BackstayError: (500, "internal-error"),
+}
 
 
 class Problem(Exception):  # noqa: N818 - the name in RFC 9457
@@ -56,67 +70,36 @@ class Problem(Exception):  # noqa: N818 - the name in RFC 9457
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.kind = kind or _KINDS.get(status, "http-error")
+        self.kind = kind or KINDS.get(status, "http-error")
         self.headers = headers or {}
         self.members = members
 
-    def response(self, request: Request) -> Response:
-        """The answer."""
+    def answer(self, path: str) -> Answer:
+        """The answer to a request for `path`."""
         body = {
             "type": f"urn:backstay:problem:{self.kind}",
             "title": self.kind.replace("-", " ").capitalize(),
             "status": self.status,
             "detail": self.detail,
-            "instance": quote(request.scope["path"]),  # request.url drops some characters
+            "instance": quote(path),
             **self.members,
         }
-        return Response(
-            orjson.dumps(body, default=str), self.status, self.headers, media_type=MEDIA_TYPE
-        )
+        content = orjson.dumps(body, default=str)
+        return Answer(self.status, {"Content-Type": MEDIA_TYPE, **self.headers}, content)
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]], *, status: int = 422) -> Problem:
-    """The problem document for pydantic's errors."""
-    fields = [
-        {"field": ".".join(map(str, error["loc"])), "message": error["msg"],
-         "found": repr(error.get("input"))[:100]}
-        for error in errors[:_SHOWN]
-    ]  # fmt: skip
-    faults = "; ".join(
-        f"{f['field'] or 'body'}: {f['message']}, found {f['found']}" for f in fields
-    )
-    more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
-    return Problem(status, f"{faults}{more}. /docs describes every request.", errors=fields)
-
-
-def install(app: FastAPI) -> None:
-    """Answer every error of `app` with a problem document."""
-    for class_, problem in _TRANSLATIONS.items():
-        app.add_exception_handler(class_, _handler(problem))
-
-
-def _handler(
-    problem: Callable[[Request, Any], Problem],
-) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def handle(request: Request, error: Exception) -> Response:
-        return problem(request, error).response(request)
-
-    return handle
-
-
-def _http(request: Request, error: HTTPException) -> Problem:
-    headers = cast("dict[str, str] | None", error.headers)
-    if error.status_code == 404:  # noqa: PLR2004
-        detail = f"there is nothing at {request.url.path}. /docs lists all paths."
-    elif error.status_code == 405:  # noqa: PLR2004
-        allowed = (headers or {}).get("allow") or (headers or {}).get("Allow")
-        detail = f"{request.url.path} takes {allowed}; found {request.method}. See /docs."
-    else:
-        detail = str(error.detail)
-    return Problem(error.status_code, detail, headers=headers)
-
-
-def _internal(_request: Request, error: Exception) -> Problem:
+def problem_of(error: Exception) -> Problem:
+    """The problem that tells a client about an error. Unexpected errors are logged."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, NotReadyError):
+        return Problem(503, str(error), kind="not-ready", headers=retry(error.retry_after))
+    if isinstance(error, SourceChangedError):
+        return Problem(409, str(error), headers={wire.SOURCE_VERSION: str(error.present)})
+    for class_, (status, kind) in _STATUSES.items():
+        if isinstance(error, class_):
+            return Problem(status, str(error), kind=kind)
+    logger.error("a request failed", exc_info=error)
     return Problem(
         500,
         f"the request was valid, but the service failed ({type(error).__name__}). "
@@ -124,22 +107,41 @@ def _internal(_request: Request, error: Exception) -> Problem:
     )
 
 
-_TRANSLATIONS: dict[type[Exception], Callable[[Request, Any], Problem]] = {
-    Problem: lambda _request, error: error,
-    HTTPException: _http,
-    RequestValidationError: lambda _request, error: from_validation(error.errors()),
-    MissingMapError: lambda _request, error: Problem(404, str(error), kind="no-map"),
-    NotFoundError: lambda _request, error: Problem(404, str(error)),
-    UsageError: lambda _request, error: Problem(422, str(error)),
-    NotReadyError: lambda _request, error: Problem(
-        503, str(error), kind="not-ready", headers={"Retry-After": str(ceil(error.retry_after))}
-    ),
-    SourceChangedError: lambda _request, error: Problem(
-        409,
-        str(error),
-        kind="source-changed",
-        headers={wire.SOURCE_VERSION: str(error.present)},
-    ),
-    BackstayError: lambda _request, error: Problem(500, str(error)),
-    Exception: _internal,
-}
+def retry(seconds: float) -> dict[str, str]:
+    """The header that says when to try again."""
+    return {"Retry-After": str(max(ceil(seconds), 1))}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem document."""
+    for class_ in (Problem, BackstayError, Exception):
+        app.add_exception_handler(class_, _handler(problem_of))
+    app.add_exception_handler(HTTPException, _http)
+
+
+def _handler(
+    problem: Callable[[Exception], Problem],
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handle(request: Request, error: Exception) -> Response:
+        return response(problem(error).answer(request.scope["path"]))
+
+    return handle
+
+
+def response(answer: Answer) -> Response:
+    """An answer as Starlette's routes return it."""
+    return Response(answer.body, answer.status, dict(answer.headers))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    error = cast("HTTPException", error)
+    headers = dict(error.headers or {})
+    path = request.scope["path"]
+    if error.status_code == 404:  # noqa: PLR2004
+        detail = f"there is nothing at {path}. /docs lists all paths."
+    elif error.status_code == 405:  # noqa: PLR2004
+        allowed = headers.get("allow") or headers.get("Allow")
+        detail = f"{path} takes {allowed}; found {request.method}. See /docs."
+    else:
+        detail = str(error.detail)
+    return response(Problem(error.status_code, detail, headers=headers).answer(path))

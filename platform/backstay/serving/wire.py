@@ -1,10 +1,12 @@
-"""The three media types of an answer, and how `Accept` chooses between them.
+"""The media types of an answer, and how `Accept` chooses between them.
 
 | media type | body |
 |---|---|
 | `application/json` | `{"space", "entity", "version", "source_version", "ids", "embeddings", "missing"}` |
-| `application/vnd.apache.arrow.stream` | Arrow IPC stream of `id`, `embedding` (fixed-size list of float32); the other fields, `missing` as JSON, in the schema's metadata |
+| `application/vnd.apache.arrow.stream` | Arrow IPC stream of `id`, `embedding` (fixed-size list of float32); the other fields in the schema's metadata, with the keys of a stored table and `backstay.source_version`, `backstay.source_fingerprint`, `backstay.missing` (JSON) |
 | `application/octet-stream` | only the vectors: little-endian float32, row after row |
+
+The last two take the parameter `dtype=float16`, which halves the size of an answer.
 
 An id that was not found has no row. The headers of an octet-stream describe it: `Backstay-Shape: n,D`;
 `Backstay-Missing`, the number of ids not found; and, unless that is 0, `Backstay-Found`: a base64
@@ -14,7 +16,8 @@ byte. The mask fits in a header for any number of missing ids; the ids themselve
 
 import base64
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, get_args
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import mimeparse
 import numpy as np
@@ -22,7 +25,8 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from backstay.errors import ServiceError
+from backstay.errors import ServiceError, UsageError
+from backstay.registry.table_layout import FloatType, record_batch, table_schema
 
 if TYPE_CHECKING:
     from backstay.serving.lookup import Found
@@ -35,6 +39,25 @@ JSON, ARROW, BINARY = MEDIA_TYPES
 
 HALF = f"{BINARY};dtype=float16"
 """As BINARY, with numbers in float16."""
+
+
+class Format(NamedTuple):
+    """What a client accepts."""
+
+    media_type: MediaType
+    dtype: FloatType
+
+    @property
+    def content_type(self) -> str:
+        """The value of Content-Type."""
+        return self.media_type + (";dtype=float16" if self.dtype == "float16" else "")
+
+
+FORMATS = (
+    *(Format(media_type, "float32") for media_type in MEDIA_TYPES),
+    Format(ARROW, "float16"),
+    Format(BINARY, "float16"),
+)
 
 VERSION = "Backstay-Version"
 SOURCE_VERSION = "Backstay-Source-Version"
@@ -50,17 +73,29 @@ MAX_IDS = 32_768
 """Upper limit for `max_ids`: the mask takes 5.5 kB, and proxies refuse headers over 8 kB."""
 
 
-def negotiate(accept: str | None) -> MediaType | None:
-    """The media type that an `Accept` header prefers (RFC 9110, 12.5.1); None if it allows none.
+VARY = f"Accept, Accept-Encoding, {CONSUMER}"
+"""The request headers that an answer with vectors depends on."""
 
-    A media type has the quality of the most specific range that matches it. The first in the table
-    above wins a tie. A missing or empty header allows all; a malformed range is ignored.
+
+@lru_cache(maxsize=256)
+def negotiate(accept: str | None) -> Format | None:
+    """The format that an `Accept` header prefers (RFC 9110, 12.5.1); None if it allows none.
+
+    A format has the quality of the most specific range that matches it. The first of FORMATS wins a
+    tie. A missing or empty header allows all; a malformed range is ignored. A range with a `dtype`
+    matches that number format only; one without it matches float32.
     """
     if not accept or not accept.strip():
-        return JSON
+        return FORMATS[0]
     ranges = [parsed for part in accept.lower().split(",") if (parsed := _range(part))]
-    qualities = {each: mimeparse.quality_parsed(each, ranges) for each in MEDIA_TYPES}
-    best = max(MEDIA_TYPES, key=qualities.__getitem__)
+    qualities = {
+        format_: mimeparse.quality_parsed(
+            format_.media_type,
+            [each for each in ranges if each[2].get("dtype", "float32") == format_.dtype],
+        )
+        for format_ in FORMATS
+    }
+    best = max(FORMATS, key=qualities.__getitem__)
     return best if qualities[best] > 0 else None
 
 
@@ -77,37 +112,42 @@ def _range(text: str) -> tuple[str, str, dict[str, str]] | None:
     return kind, subtype, {**parameters, "q": str(quality)}
 
 
-def encode(found: "Found", media_type: MediaType) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of an answer to many ids."""
-    headers = _headers(found, media_type)
+def encode(found: "Found", format_: Format) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of an answer to many ids.
+
+    Raises UsageError if a number is too large for float16.
+    """
+    headers = version_headers(found)
+    media_type, dtype = format_
     if media_type == JSON:
-        body = _about(found) | {"ids": found.found_ids.to_pylist(), "embeddings": found.values}
-        body["missing"] = found.missing.to_pylist()
+        body = _about(found) | {"ids": _listed(found.found_ids), "embeddings": found.values}
+        body["missing"] = _listed(found.missing)
         return dump_json(body), headers
+    values = _as_dtype(found.values, dtype)
     if media_type == ARROW:
-        return _arrow(found), headers
-    headers[SHAPE] = f"{found.values.shape[0]},{found.values.shape[1]}"
-    absent = int(np.count_nonzero(~found.found))
+        return _arrow(found, values, dtype), headers
+    headers[SHAPE] = f"{values.shape[0]},{values.shape[1]}"
+    absent = len(found.found) - len(values)
     headers[MISSING] = str(absent)
     if absent:
         mask = np.packbits(found.found, bitorder="little")
         headers[FOUND] = base64.b64encode(mask.tobytes()).decode()
-    return _little_endian(found.values), headers
+    return values.tobytes(), headers
 
 
-def encode_one(found: "Found", media_type: MediaType) -> tuple[bytes, dict[str, str]]:
+def encode_one(found: "Found", format_: Format) -> tuple[bytes, dict[str, str]]:
     """Body and headers of an answer to one id, which was found.
 
     The same as for many ids, but JSON has `id` and `embedding`, and `Backstay-Shape` is `D`.
     """
-    if media_type == ARROW:
-        return encode(found, media_type)
-    headers = _headers(found, media_type)
-    if media_type == JSON:
+    if format_.media_type == ARROW:
+        return encode(found, format_)
+    headers = version_headers(found)
+    if format_.media_type == JSON:
         body = _about(found) | {"id": found.ids[0].as_py(), "embedding": found.values[0]}
         return dump_json(body), headers
     headers[SHAPE] = str(found.values.shape[1])
-    return _little_endian(found.values), headers
+    return _as_dtype(found.values, format_.dtype).tobytes(), headers
 
 
 def decode_binary(
@@ -139,6 +179,12 @@ def _inconsistent(why: str) -> ServiceError:
     )
 
 
+def etag(found: "Found", format_: Format) -> str:
+    """The weak entity tag of one vector: it changes with its table, its space and its format."""
+    of = f"{found.source_fingerprint}-{found.fingerprint}-{FORMATS.index(format_)}"
+    return f'W/"{of}"'
+
+
 def version_headers(found: "Found") -> dict[str, str]:
     """Version and fingerprint of the vectors, and of the table that they came from."""
     return {
@@ -154,10 +200,6 @@ def dump_json(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _headers(found: "Found", media_type: MediaType) -> dict[str, str]:
-    return {"Content-Type": media_type, "Vary": "Accept", **version_headers(found)}
-
-
 def _about(found: "Found") -> dict[str, object]:
     return {
         "space": found.space,
@@ -167,20 +209,51 @@ def _about(found: "Found") -> dict[str, object]:
     }
 
 
-def _arrow(found: "Found") -> bytes:
-    flat = pa.array(np.ascontiguousarray(found.values).reshape(-1))
-    embedding = pa.FixedSizeListArray.from_arrays(flat, found.values.shape[1])
-    about = {name: str(value) for name, value in _about(found).items()}
-    about["missing"] = orjson.dumps(found.missing.to_pylist()).decode()
+def _listed(ids: pa.Array) -> object:
+    """Ids as JSON takes them; an array of integers is much faster than a list."""
+    return ids.to_numpy() if ids.type == pa.int64() else ids.to_pylist()
+
+
+def _as_dtype(
+    values: npt.NDArray[np.float32], dtype: FloatType
+) -> npt.NDArray[np.float32 | np.float16]:
+    """The vectors in little-endian float32 or float16."""
+    if dtype == "float32":
+        return values.astype("<f4", copy=False)
+    with np.errstate(over="ignore"):
+        half = values.astype("<f2")
+    if not np.isfinite(half).all():
+        raise UsageError(
+            f"expected numbers up to {np.finfo(np.float16).max:g} for float16; found "
+            f"{np.abs(values).max():g}. Ask for float32."
+        )
+    return half
+
+
+def _arrow(found: "Found", values: npt.NDArray[np.float32 | np.float16], dtype: FloatType) -> bytes:
     ids = found.found_ids
+    of_strings = ids.type == pa.large_string()
+    schema = table_schema(
+        values.shape[1],
+        "string" if of_strings else "int64",
+        space=found.space,
+        entity=found.entity,
+        version=found.version,
+        dtype=dtype,
+        fingerprint=found.fingerprint,
+    )
+    schema = schema.with_metadata(
+        {
+            **schema.metadata,
+            "backstay.source_version": str(found.source_version),
+            "backstay.source_fingerprint": found.source_fingerprint,
+            "backstay.missing": dump_json(_listed(found.missing)),
+        }
+    )
     # Fewer readers support large_string. No answer has 2 GiB of ids.
-    ids = ids.cast(pa.string()) if ids.type == pa.large_string() else ids
-    batch = pa.record_batch({"id": ids, "embedding": embedding}).replace_schema_metadata(about)
+    ids = ids.cast(pa.string()) if of_strings else ids
+    batch = record_batch(ids, values, schema=schema)
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
+    with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue())
-
-
-def _little_endian(values: npt.NDArray[np.float32]) -> bytes:
-    return values.astype("<f4", copy=False).tobytes()

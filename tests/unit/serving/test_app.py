@@ -58,7 +58,7 @@ def test_many_vectors_in_every_form_are_what_the_slow_loop_gives(http, entity, v
     number = 2 if version == "latest" else version
     assert response.headers[wire.VERSION] == str(number)
     assert response.headers[wire.SOURCE_VERSION] == "2"
-    assert response.headers["Vary"] == "Accept"
+    assert response.headers["Vary"] == "Accept, Accept-Encoding, Backstay-Consumer"
     expected = slowly(entity, ids, version=number, source=2)
     np.testing.assert_allclose(vectors_of(response), expected, rtol=1e-5, atol=1e-5)
 
@@ -126,7 +126,8 @@ def test_health_and_openapi(http):
     }
     operation = paths["/v1/spaces/{space}/{entity}/lookup"]["post"]
     assert set(operation["responses"]["200"]["content"]) == set(wire.MEDIA_TYPES)
-    assert "ids" in operation["requestBody"]["content"][wire.JSON]["schema"]["properties"]
+    schemas = http.get("/openapi.json").json()["components"]["schemas"]
+    assert set(schemas["LookupRequest"]["properties"]) == {"ids", "version"}
 
 
 def test_the_documentation_loads_nothing_from_elsewhere(http):
@@ -158,7 +159,7 @@ def test_the_documentation_loads_nothing_from_elsewhere(http):
         (f"/v1/spaces/{SPACE}/user/9999999999999999999", 422, "within 64 bits"),
         (f"/v1/spaces/{SPACE}/user/5?version=3", 404, "versions 0 to 2; found 3"),
         (f"/v1/spaces/{SPACE}/user/5?version=-1", 422, "version"),
-        (f"/v1/spaces/{SPACE}/user/5?version=new", 422, "found 'new'"),
+        (f"/v1/spaces/{SPACE}/user/5?version=new", 404, "no alias 'new'"),
     ],
 )
 def test_an_unknown_path_is_refused_with_the_reason(http, path, status, says):
@@ -171,10 +172,10 @@ def test_an_unknown_path_is_refused_with_the_reason(http, path, status, says):
         (b"", 400, "JSON"),
         (b"{", 400, "JSON"),
         (b"\xff", 400, "JSON"),
-        (b'{"ids": [1], "version": NaN}', 422, "version"),
+        (b'{"ids": [1], "version": NaN}', 400, "JSON in UTF-8"),
         (b"[]", 422, "found []"),
-        (b"{}", 422, "ids: Field required"),
-        (b'{"ids": 1}', 422, "ids: Input should be a valid array, found 1"),
+        (b"{}", 422, "ids must be given"),
+        (b'{"ids": 1}', 422, "ids must be a list; found 1"),
         (b'{"ids": [1.5]}', 422, "ids.0"),
         (b'{"ids": [true]}', 422, "ids.0"),
         (b'{"ids": [null]}', 422, "found None"),
@@ -185,10 +186,10 @@ def test_an_unknown_path_is_refused_with_the_reason(http, path, status, says):
         (b'{"ids": [1], "version": "0"}', 422, "version"),
         (b'{"ids": [1], "version": true}', 422, "version"),
         (b'{"ids": [1], "version": 7}', 404, "versions 0 to 2; found 7"),
-        (b'{"ids": [1], "verison": 0}', 422, "verison: Extra inputs are not permitted"),
+        (b'{"ids": [1], "verison": 0}', 422, "`ids` and `version`; found 'verison'"),
         (b'{"ids": [' + b"1," * 100 + b"1]}", 413, "up to 100 ids; found 101 ids"),
-        (b'{"ids": [' + b" " * 100_000 + b"1]}", 413, "up to 100 ids; found a body of more"),
-        (b'{"ids": [' + b"null," * 50 + b"null]}", 422, "and 97 more"),
+        (b'{"ids": [' + b" " * 100_000 + b"1]}", 413, "up to 100 ids; found a body of 1"),
+        (b'{"ids": [' + b"null," * 50 + b"null]}", 422, "50 more ids are invalid"),
     ],
 )
 def test_an_invalid_body_is_refused_with_the_reason(http, body, status, says):
@@ -213,7 +214,7 @@ def test_a_body_without_a_type_or_with_a_charset_is_json(http):
 def test_an_accept_that_can_not_be_met_names_what_there_is(http, method, path):
     response = http.request(method, path, json={"ids": [5]}, headers={"Accept": "text/csv"})
     problem = problem_of(response, 406)
-    assert problem["available"] == list(wire.MEDIA_TYPES)
+    assert problem["available"] == [each.content_type for each in wire.FORMATS]
     assert "found 'text/csv'" in problem["detail"]
 
 
