@@ -1,61 +1,82 @@
-"""Requests a second and latency of the look-up service, beside a server that looks nothing up.
+"""How fast look-ups are answered, beside servers that do less or the same in other ways.
 
-    python benchmarks/serving.py [--rows 100000] [--seconds 3] [--connections 1 8]
-        [--servers app echo serve haproxy]
+    python benchmarks/serving.py [--rows 1000000] [--seconds 4] [--rounds 3]
+        [--sections core open app json neighbour service feast] [--feast PYTHON]
 
-Every request is for version 0 of a space whose table is of version 1 (320 to 256 dimensions). The
-rival, "echo", is a bare Starlette application under uvicorn that reads the request and answers with
-as many bytes, the same each time: what HTTP itself costs here. It learns how many from "app", so
-measure both. Load comes from this process over connections that stay open, each sending its next
-request when the last is answered; it shares the machine's cores with the server.
+Requests are for version 0 (256 dimensions) of a table of version 1 (512). `wrk` makes the load
+(Debian's package), so that the client is not what is measured; it shares the cores with the server.
+Two servers are compared in turns, and the ratio is the median over the rounds.
+
+    core       the look-up in this process, without HTTP
+    open       opening a prepared copy of ten times as many rows of 16 dimensions
+    app        the ASGI app on uvicorn, beside a bare Starlette that answers the same bytes
+    json       100 ids in JSON, beside a Starlette that looks up the same and encodes with `json`
+    neighbour  the app again, while another process keeps one core busy
+    service    Ray Serve with HAProxy, beside a bare deployment that answers the same bytes
+    feast      the app, beside Feast's feature server with its store in SQLite. Feast holds the
+               vectors of version 0 of 20,000 rows, so it converts nothing. `--feast` names the
+               Python of an environment with `feast`; without it, the section is left out.
 """
 
 import argparse
-import asyncio
+import multiprocessing
 import os
-import socket
+import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpx
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import uvicorn
 from _machine import header, machine
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from _servers import ENTITY, SPACE, listening, of_kind
+from _wrk import Load, Side, compare, measure, print_header, print_row, warm
 
 from backstay.compat.maps import BackwardMap
 from backstay.registry.store import Registry
 from backstay.serving import wire
-from backstay.serving.app import build_app
 from backstay.serving.lookup import Lookup
-from backstay.serving.server import run
 
-SPACE, ENTITY = "bench", "item"
-DIMS = (256, 320)
-SERVERS = ["app", "echo", "serve", "haproxy"]
+DIMS = (256, 512)
+FEAST_ROWS = 20_000
 PATH = f"/v1/spaces/{SPACE}/{ENTITY}"
+SECTIONS = ["core", "open", "app", "json", "neighbour", "service", "feast"]
+CONNECTIONS = (1, 8)
+
+
+def one_id(rows: int) -> Load:
+    """One id, in JSON."""
+    ids = np.random.default_rng(1).integers(0, rows, 20_000)
+    return Load("1 id, JSON", "GET", [f"{PATH}/{id_}?version=0" for id_ in ids])
+
+
+def many_ids(count: int, rows: int, accept: wire.MediaType) -> Load:
+    """Many ids in one request."""
+    rng = np.random.default_rng(count)
+    bodies = [
+        orjson.dumps({"ids": rng.integers(0, rows, count).tolist(), "version": 0}).decode()
+        for _ in range(400)
+    ]
+    name = "JSON" if accept == wire.JSON else "float32"
+    return Load(f"{count} ids, {name}", f"{PATH}/lookup", bodies, accept)
 
 
 def publish(root: Path, *, rows: int) -> None:
-    """Two versions of a table of random vectors."""
+    """Two versions of a table of random vectors; version 0 has only a few rows."""
     rng = np.random.default_rng(0)
     space = Registry(root).space(SPACE)
     for k, dim in enumerate(DIMS):
         draft = space.draft(k, run_id=f"run-{k}")
-        values = rng.standard_normal((rows, dim), np.float32)
-        draft.write_table(ENTITY, [(pa.array(rng.permutation(rows)), values)])
+        count = rows if k else 1000
+        values = rng.standard_normal((count, dim), np.float32)
+        draft.write_table(ENTITY, [(pa.array(rng.permutation(count)), values)])
         if k:
-            matrix = rng.standard_normal((DIMS[0], dim), np.float32)
+            matrix = rng.standard_normal((DIMS[0], dim), np.float32) / np.float32(dim**0.5)
             draft.write_backward(BackwardMap(SPACE, k, k - 1, matrix))
         draft.publish(
             parent=k - 1 if k else None,
@@ -65,146 +86,182 @@ def publish(root: Path, *, rows: int) -> None:
         )
 
 
-def requests(rows: int) -> dict[str, bytes]:
-    """What is measured, as the bytes that go over the wire."""
-    rng = np.random.default_rng(1)
-
-    def many(count: int, accept: str) -> bytes:
-        body = orjson.dumps({"ids": rng.integers(0, rows, count).tolist(), "version": 0})
-        head = (
-            f"POST {PATH}/lookup HTTP/1.1\r\nHost: localhost\r\nContent-Type: {wire.JSON}\r\n"
-            f"Accept: {accept}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
-
-    one = f"GET {PATH}/{int(rng.integers(rows))}?version=0 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    return {
-        "1 id, JSON": one.encode(),
-        "100 ids, JSON": many(100, wire.JSON),
-        "1000 ids, Arrow": many(1000, wire.ARROW),
-        "1000 ids, binary": many(1000, wire.BINARY),
-    }
+def core(root: Path, cache: Path, rows: int) -> None:
+    """Time `Lookup.vectors` in this process."""
+    rng = np.random.default_rng(2)
+    with Lookup(str(root), cache=cache) as lookup:
+        for count, calls in ((1, 20_000), (1000, 1000)):
+            asked = [rng.integers(0, rows, count).tolist() for _ in range(calls)]
+            micros = []
+            for ids in asked:
+                start = time.perf_counter()
+                lookup.vectors(SPACE, ENTITY, ids, version=0)
+                micros.append((time.perf_counter() - start) * 1e6)
+            p50, p99 = np.percentile(micros[calls // 10 :], [50, 99])
+            print(f"core, {count} rows: p50 {p50:.0f} µs, p99 {p99:.0f} µs", flush=True)
 
 
-async def load(
-    port: int, request: bytes, *, connections: int, seconds: float
-) -> tuple[list[float], int]:
-    """Latencies in seconds, and the size of an answer's body in bytes."""
-    latencies: list[float] = []
-    size = 0
+def opening(scratch: Path, rows: int) -> None:
+    """Time how long a restart needs for a table that was copied before."""
+    root, cache = scratch / "wide", scratch / "wide-cache"
+    draft = Registry(root).space(SPACE).draft(0, run_id="run")
+    rng = np.random.default_rng(3)
+    part = 1_000_000
 
-    async def ask(until: float) -> None:
-        nonlocal size
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 26)
-        while (start := time.perf_counter()) < until:
-            writer.write(request)
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            if not head.startswith(b"http/1.1 200"):
-                raise RuntimeError(head.decode())
-            size = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            await reader.readexactly(size)
-            latencies.append(time.perf_counter() - start)
-        writer.close()
+    def parts() -> Iterator[tuple[pa.Array, npt.NDArray[np.float32]]]:
+        for start in range(0, rows, part):
+            count = min(part, rows - start)
+            yield pa.array(np.arange(start, start + count)), rng.random((count, 16), np.float32)
 
-    await ask(time.perf_counter() + seconds / 5)  # warm-up
-    latencies.clear()
-    until = time.perf_counter() + seconds
-    await asyncio.gather(*(ask(until) for _ in range(connections)))
-    return latencies, size
+    draft.write_table(ENTITY, parts())
+    draft.publish(parent=None, method="no-bc", config={}, dataset_fingerprint="random")
+    Lookup(str(root), cache=cache).close()  # copies
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        with Lookup(str(root), cache=cache) as lookup:
+            lookup.vectors(SPACE, ENTITY, [rows // 2])
+        seconds.append(time.perf_counter() - start)
+    print(f"opening {rows} prepared rows, first answer: {np.median(seconds):.3f} s", flush=True)
+    shutil.rmtree(root)
+    shutil.rmtree(cache)
 
 
 @contextmanager
-def server(*arguments: str, **environment: str) -> Iterator[int]:
-    """This script as a server, in a process of its own; the port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--serve", *arguments, str(port)],
-        env={**os.environ, **environment},
-        stderr=subprocess.DEVNULL,
-    )
+def busy_core() -> Iterator[None]:
+    """Keep one core busy from another process."""
+    process = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
+    process.start()
+    time.sleep(1)
     try:
-        for _ in range(600):
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/healthz").is_success:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        yield port
+        yield
     finally:
-        process.terminate()
-        process.wait()
+        process.kill()
+        process.join()
 
 
-def serve(kind: str, root: str, scratch: str, *, port: int) -> None:
-    """Run one of the servers until SIGTERM; the echo answers with the file `scratch`."""
-    cache = str(Path(scratch) / "cache")
-    if kind == "serve":
-        run(Path(root), port=port, cache=cache)
-        return
-    app: Starlette
-    if kind == "app":
-        app = build_app(Lookup(root, cache=cache))
-    else:
-        body = Path(scratch).read_bytes()
-
-        async def echo(request: Request) -> Response:
-            await request.body()
-            return Response(body, media_type=wire.BINARY)
-
-        app = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST"])])
-    uvicorn.run(app, port=port, log_level="critical", access_log=False)
+def _spin() -> None:
+    while True:
+        pass
 
 
-def measure(name: str, port: int, request: bytes, options: argparse.Namespace) -> int:
-    """Print one row for each number of connections; the size of an answer."""
-    size = 0
-    for connections in options.connections:
-        latencies, size = asyncio.run(
-            load(port, request, connections=connections, seconds=options.seconds)
-        )
-        p50, p95 = np.percentile(latencies, [50, 95]) * 1000
-        rate = len(latencies) / options.seconds
-        print(f"| {name} | {connections} | {rate:.0f} | {p50:.2f} | {p95:.2f} |", flush=True)
-    return size
+class Bench:
+    """One run: its options and folders."""
+
+    def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
+        self.options = options
+        self.scratch = scratch
+        self.root, self.cache = scratch / "registry", scratch / "cache"
+        self.body = scratch / "body"  # what a bare server answers
+        self.one = one_id(options.rows)
+        self.hundred = many_ids(100, options.rows, wire.JSON)
+        self.thousand = many_ids(1000, options.rows, wire.BINARY)
+
+    def command(self, kind: str) -> list[str]:
+        """The command of one server."""
+        return of_kind(kind, self.root, self.cache, self.body)
+
+    def compare(self, ours: Side, *rivals: Side) -> None:
+        """Compare servers with few and with more connections."""
+        for connections in CONNECTIONS:
+            compare(
+                ours, *rivals, connections=connections, rounds=self.options.rounds,
+                seconds=self.options.seconds, scratch=self.scratch,
+            )  # fmt: skip
+
+    def beside(self, load: Load, *rivals: str) -> None:
+        """Compare the app with rivals; a bare one answers with what the app answered last."""
+        with ExitStack() as stack:
+            ours = Side("app", stack.enter_context(listening(self.command("app"))), load)
+            self.body.write_bytes(warm(ours))
+            urls = [(name, stack.enter_context(listening(self.command(name)))) for name in rivals]
+            self.compare(ours, *(Side(name, url, load) for name, url in urls))
+
+    def neighbour(self) -> None:
+        """Measure the app while another process keeps one core busy."""
+        with busy_core(), listening(self.command("app")) as url:
+            for load in (self.one, self.hundred, self.thousand):
+                side = Side("app", url, load._replace(name=f"{load.name}, a core busy"))
+                warm(side)
+                self.compare(side)
+
+    def service(self, load: Load) -> None:
+        """Measure one service after the other: two need more cores than there are."""
+        found = {}
+        for kind in ("service", "constant"):
+            with listening(self.command(kind)) as url:
+                time.sleep(5)  # HAProxy reloads once more, and drops connections
+                side = Side(kind, url, load)
+                said = warm(side)
+                if kind == "service":
+                    self.body.write_bytes(said)
+                found[kind] = [
+                    measure(side, connections=8, seconds=self.options.seconds, scratch=self.scratch)
+                    for _ in range(self.options.rounds)
+                ]
+            print_row(side, 8, found[kind], found["service"])
+
+    def feast(self) -> None:
+        """Compare the app with Feast, which takes other requests for as many ids."""
+        repository, script = self.scratch / "feast", Path(__file__).with_name("_feast.py")
+        python = [str(self.options.feast), str(script)]
+        fill = [*python, "fill", str(repository), str(FEAST_ROWS), str(DIMS[0])]
+        subprocess.run(fill, check=True, stdout=subprocess.DEVNULL)
+        for load, count in ((self.one, 1), (self.hundred, 100)):
+            rng = np.random.default_rng(count)
+            asked = [rng.integers(0, FEAST_ROWS, count).tolist() for _ in range(400)]
+            bodies = [
+                orjson.dumps({"features": ["vectors:embedding"], "entities": {"item": ids}})
+                for ids in asked
+            ]
+            theirs = Load(load.name, "/get-online-features", [body.decode() for body in bodies])
+            with (
+                listening(self.command("app")) as url,
+                listening([*python, "serve", str(repository)]) as rival,
+            ):
+                sides = Side("app", url, load), Side("Feast", rival, theirs)
+                for side in sides:
+                    warm(side)
+                self.compare(*sides)
+
+    def run(self, sections: list[str]) -> None:
+        """Measure the chosen sections."""
+        publish(self.root, rows=self.options.rows)
+        if "core" in sections:
+            core(self.root, self.cache, self.options.rows)
+        if "open" in sections:
+            opening(self.scratch, self.options.rows * 10)
+        print_header()
+        if "app" in sections:
+            self.beside(self.one, "bare")
+            self.beside(self.thousand, "bare")
+        if "json" in sections:
+            self.beside(self.hundred, "stdlib", "bare")
+        if "neighbour" in sections:
+            self.neighbour()
+        if "service" in sections:
+            os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+            self.service(self.one)
+            self.service(self.thousand)
+        if "feast" in sections and self.options.feast:
+            self.feast()
 
 
 def main() -> None:
-    """Measure every server with every request."""
+    """Measure the chosen sections."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--servers", nargs="+", default=["app", "echo", "serve"], choices=SERVERS)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sections", nargs="+", default=SECTIONS, choices=SECTIONS)
+    parser.add_argument("--feast", type=Path, help="Python of an environment with feast")
     options = parser.parse_args()
-    packages = ["ray", "fastapi", "starlette", "uvicorn", "numpy", "pyarrow", "orjson"]
+    packages = ["ray", "fastapi", "starlette", "uvicorn", "uvloop", "numpy", "pyarrow", "orjson"]
     print(header(machine(*packages)))
     print(f"{options.rows} rows, version 0 of {DIMS[0]} from version 1 of {DIMS[1]} dimensions\n")
-    print("| server: request | connections | requests/s | p50 ms | p95 ms |\n|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as scratch:
-        root = str(Path(scratch) / "registry")
-        publish(Path(root), rows=options.rows)
-        wanted = requests(options.rows)
-        if "app" in options.servers:
-            with server("app", root, scratch) as port:
-                for name, request in wanted.items():
-                    size = measure(f"app on uvicorn: {name}", port, request, options)
-                    (Path(scratch) / name).write_bytes(bytes(size))
-        if "echo" in options.servers:
-            for name, request in wanted.items():
-                with server("echo", root, str(Path(scratch) / name)) as port:
-                    measure(f"echo: {name}", port, request, options)
-        for kind in {"serve", "haproxy"} & set(options.servers):
-            haproxy = str(int(kind == "haproxy"))
-            with server("serve", root, scratch, RAY_SERVE_ENABLE_HA_PROXY=haproxy) as port:
-                time.sleep(5 * (kind == "haproxy"))  # it reloads once more, and drops connections
-                for name, request in wanted.items():
-                    measure(f"{kind}: {name}", port, request, options)
+    with tempfile.TemporaryDirectory() as folder:
+        Bench(options, Path(folder)).run(options.sections)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        serve(*sys.argv[2:5], port=int(sys.argv[5]))
-    else:
-        main()
+    main()
