@@ -8,9 +8,10 @@ import pytest
 from backstay.engines.conversion.config import ConvertConfig
 from backstay.engines.conversion.convert import convert
 from backstay.errors import FingerprintError, NotFoundError, ServiceError, UsageError
+from backstay.registry import aliases, contracts
 from backstay.serving.app import build_app
 from backstay.serving.lookup import Lookup
-from tests.support import served
+from tests.support import builders, served
 from tests.support.clients import opened
 from tests.support.processes import run_python
 from tests.support.served import DIMS, ITEMS, SPACE, USERS, listening, slowly
@@ -35,15 +36,26 @@ def test_ids_and_vectors_of_a_version(client, version):
     assert values == close_to("user", USERS.tolist(), version=number)
 
 
-def test_without_a_version_the_service_decides(kind, tmp_path):
-    """Without contract and `prod`, the latest version; it was version 0."""
-    registry = served.build(tmp_path / "registry", versions=2)
-    with (
-        Lookup(registry, cache=tmp_path / "cache") as lookup,
-        listening(build_app(lookup)) as url,
-        opened(kind, url) as client,
-    ):
-        assert client.lookup(SPACE, "user", USERS).version == 1
+def test_without_a_version_the_contract_decides_then_prod_then_the_latest(kind, tmp_path):
+    """It was version 0 for everybody."""
+    registry = served.build(tmp_path / "registry")
+    space = registry.space(SPACE)
+    contracts.write(space, builders.contract("ranking", version=0), {})
+
+    def versions(**options):
+        with (
+            Lookup(registry, cache=tmp_path / "cache") as lookup,
+            listening(build_app(lookup)) as url,
+            opened(kind, url, **options) as client,
+        ):
+            return [client.lookup(SPACE, "user", USERS, v).version for v in (None, "latest", 1)]
+
+    assert versions() == [2, 2, 1]
+    assert versions(consumer="ranking") == [0, 2, 1]
+    assert versions(consumer="stranger") == [2, 2, 1]
+    aliases.promote(space, 1)
+    assert versions()[0] == 1
+    assert versions(consumer="ranking")[0] == 0
 
 
 def test_string_ids(client):
