@@ -29,6 +29,7 @@ class ServiceConfig(BaseModel):
 
     registry: str  # path or URL of the registry's root
     cache: str | None = None  # local folder for copies of the newest tables; see default_cache
+    spaces: tuple[str, ...] | None = None  # the spaces to serve; None: all
     refresh_seconds: float = Field(5.0, gt=0, allow_inf_nan=False)  # between two checks
     max_ids: MaxIds = MAX_IDS  # most ids in one request
 

@@ -32,7 +32,7 @@ class Orders:
     """The orders for all spaces. A space without one is served no more."""
 
     session: str  # of the process that decides
-    serial: int  # grows with each change in a session
+    serial: int  # grows with each change in a session; 0 until the registry was read
     registry: str  # its URI
     spaces: dict[str, Order]
     faults: dict[str, str] = field(default_factory=dict)  # spaces that can't be read, and why
@@ -88,13 +88,12 @@ class Rollout:
             del self._in_force[gone]
         coming = {}
         for name, state in states.items():
-            before = self._coming.get(name)
-            if before and before.state == state:
-                coming[name] = before
-            elif name not in self._in_force or self._in_force[name][0] != state:
-                coming[name] = _Coming(state, now)
+            before, in_force = self._coming.get(name), self._in_force.get(name)
+            if in_force and in_force[0].same(state):
+                continue
+            coming[name] = before if before and before.state == state else _Coming(state, now)
         self._coming = coming
-        self._order(faults)
+        self._order(faults, read=True)
 
     def report(self, report: Report) -> None:
         """Take the report of a replica."""
@@ -102,10 +101,10 @@ class Rollout:
         self._reports[report.replica] = report, now
         for state in report.in_force:
             # This process has just started: what replicas answer from is in force.
-            coming = self._coming.get(state.space)
-            if coming and state.space not in self._in_force:
+            if state.space not in self._in_force:
                 self._in_force[state.space] = state, 0.0
-                if coming.state.same(state):
+                coming = self._coming.get(state.space)
+                if coming and coming.state.same(state):
                     del self._coming[state.space]
         self._order(self.orders.faults)
 
@@ -113,7 +112,7 @@ class Rollout:
         """Decide again: a replica may have died, or the patience may have ended."""
         self._order(self.orders.faults)
 
-    def _order(self, faults: Mapping[str, str]) -> None:
+    def _order(self, faults: Mapping[str, str], *, read: bool = False) -> None:
         now = self._clock()
         self._reports = {
             name: (report, at)
@@ -132,8 +131,9 @@ class Rollout:
             spaces[name] = Order(
                 in_force=in_force, since=since, coming=after.state if after else None
             )
-        if (spaces, faults) != (self.orders.spaces, self.orders.faults):
-            before = self.orders
+        before = self.orders
+        first = read and not before.serial
+        if first or (before.serial and (spaces, faults) != (before.spaces, before.faults)):
             self.orders = Orders(
                 session=before.session,
                 serial=before.serial + 1,

@@ -21,7 +21,7 @@ from backstay.cluster.output import log_folder, log_prints, quiet_ray
 from backstay.errors import ServiceError, UsageError
 from backstay.registry.store import Registry
 from backstay.serving.config import MAX_IDS, ServiceConfig
-from backstay.serving.service import APP, LookupService, serve
+from backstay.serving.service import APP, LookupService, bound, serve
 
 logger = logging.getLogger("backstay.serving")
 
@@ -121,7 +121,7 @@ def _deploy(config: ServiceConfig, *, host: str, port: int, replicas: int) -> No
     deployment = LookupService.options(
         num_replicas=replicas, user_config=config.model_dump(), logging_config=logging_config
     )
-    serve.run(deployment.bind(), name=APP, route_prefix="/")
+    serve.run(bound(deployment), name=APP, route_prefix="/")
 
 
 def _shut_down(*, ray_too: bool) -> None:

@@ -3,13 +3,15 @@
 import warnings
 from collections.abc import Mapping
 
-from anyio import to_thread
 from fastapi import FastAPI
 
 from backstay.serving.app import build_app
 from backstay.serving.cache import default_cache
 from backstay.serving.config import ServiceConfig
+from backstay.serving.follower import Follower
 from backstay.serving.lookup import Lookup
+from backstay.serving.rollout import Orders, Report
+from backstay.serving.watch_service import WatchService
 
 with warnings.catch_warnings():
     # Ray Serve uses a deprecated form of pydantic's Field.
@@ -18,50 +20,67 @@ with warnings.catch_warnings():
     )
     from ray import serve
 
-__all__ = ["APP", "DEPLOYMENT", "LookupService", "Replica", "application", "serve"]
+__all__ = ["APP", "DEPLOYMENT", "LookupService", "Replica", "application", "bound", "serve"]
 
 APP = "backstay"
 DEPLOYMENT = "lookup"
+
+_READY_SECONDS = 60.0  # a replica gets requests after so long, even if a table is still copied
 
 
 class Replica:
     """One replica: the HTTP application and the tables that this process maps into memory."""
 
-    def __init__(self) -> None:
-        self._app = build_app(replica=serve.get_replica_context().replica_id.unique_id)
+    def __init__(self, watch: serve.handle.DeploymentHandle) -> None:
+        self._watch = watch
+        self._name = serve.get_replica_context().replica_id.unique_id
+        self._app = build_app(replica=self._name)
         self._config: ServiceConfig | None = None
+        self._follower: Follower | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:  # called by Ray Serve
         return self._app
 
     async def reconfigure(self, user_config: Mapping[str, object]) -> None:
-        """Apply a configuration. If it has not changed, load what was published since.
+        """Apply a configuration.
 
-        Requests that arrive meanwhile are answered with the old configuration.
+        Requests that arrive meanwhile are answered with the old configuration. Returns when the
+        tables are open, or after a minute: a table that takes longer is answered with 503.
         """
         config = ServiceConfig.parse(user_config)
-        state = self._app.state
-        old: Lookup | None = state.lookup
-        if old and config == self._config:
-            await to_thread.run_sync(old.refresh)
+        if config == self._config:
             return
-
-        def open_lookup() -> Lookup:
-            lookup = Lookup(config.registry, cache=config.cache or default_cache())
-            lookup.watch(seconds=config.refresh_seconds)
-            return lookup
-
-        state.lookup = await to_thread.run_sync(open_lookup)
-        state.max_ids = config.max_ids
+        cache = config.cache or default_cache()
+        lookup = Lookup(config.registry, cache=cache, load=False)
+        follower = Follower(lookup, _Watch(self._watch, config), replica=self._name)
+        follower.start()
+        await follower.ready(seconds=_READY_SECONDS)
+        old, self._follower = self._follower, follower
+        self._app.state.lookup = lookup
+        self._app.state.max_ids = config.max_ids
         self._config = config
         if old:
-            await to_thread.run_sync(old.close)
+            old.stop()
 
     def check_health(self) -> None:
-        """Raise if the thread that watches the registry died: answers would become stale."""
-        lookup: Lookup | None = self._app.state.lookup
-        if lookup and not lookup.watching:
-            raise RuntimeError("the thread that watches the registry has died")
+        """Raise if this replica does not follow the registry any more."""
+        if self._follower and not self._follower.following:
+            raise RuntimeError("the replica has stopped following the registry")
+
+
+class _Watch:
+    """Calls of the deployment that watches the registry."""
+
+    def __init__(self, handle: serve.handle.DeploymentHandle, config: ServiceConfig) -> None:
+        self._handle = handle
+        self._of = (config.registry, config.spaces, config.refresh_seconds)
+
+    async def orders(self, known: tuple[str, int]) -> Orders:
+        orders: Orders = await self._handle.orders.remote(*self._of, known)
+        return orders
+
+    async def report(self, report: Report) -> None:
+        await self._handle.report.remote(*self._of, report)
 
 
 LookupService = serve.deployment(
@@ -74,10 +93,27 @@ LookupService = serve.deployment(
 )(serve.ingress()(Replica))
 
 
-def application(args: dict[str, object] | None = None) -> object:
+Watch = serve.deployment(
+    name="watch",
+    num_replicas=1,
+    max_ongoing_requests=1000,  # each replica of `lookup` has a call waiting
+    ray_actor_options={"num_cpus": 0},
+    health_check_period_s=5,
+    health_check_timeout_s=30,
+    graceful_shutdown_timeout_s=1,
+    graceful_shutdown_wait_loop_s=1,
+)(WatchService)
+
+
+def bound(deployment: serve.Deployment = LookupService) -> serve.Application:
+    """The application: replicas of look-ups, and the process that watches the registry for them."""
+    return deployment.bind(Watch.bind())
+
+
+def application(args: dict[str, object] | None = None) -> serve.Application:
     """The Serve application, with `args` as its user_config. A config file can set that instead.
 
     `serve run backstay.serving.service:application registry=…`
     """
     config = ServiceConfig.parse(args).model_dump() if args else None
-    return LookupService.options(user_config=config).bind()
+    return bound(LookupService.options(user_config=config))

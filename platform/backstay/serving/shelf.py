@@ -119,6 +119,8 @@ class Shelf:
 
     def follow(self, orders: Orders) -> None:
         """Take the orders: prepare coming states in the background, and switch when ordered."""
+        if not orders.serial:
+            return  # nothing was read yet
         with self._changing:
             now = self._clock()
             slots = {}
@@ -170,10 +172,19 @@ class Shelf:
         slots = {name: slot.at(self._clock()) for name, slot in self._slots.items()}
         return {n: slot.current.state.generation for n, slot in slots.items() if slot.current}
 
+    def starting(self) -> bool:
+        """Whether a space waits for its first state, or for a first attempt to load its tables."""
+        slots = [slot.at(self._clock()) for slot in self._slots.values()]
+        return self._orders is None or any(
+            slot.current is None or None in slot.current.lacking().values() for slot in slots
+        )
+
     def lacking(self) -> dict[str, str]:
         """Spaces that can't answer for the version in force, and why."""
         orders = self._orders
-        why = dict(orders.faults) if orders else {}
+        if orders is None:
+            return {"registry": "it has not been read yet."}
+        why = dict(orders.faults)
         for name, slot in self._slots.items():
             current = slot.at(self._clock()).current
             if current is None:
