@@ -62,7 +62,7 @@ class Running:
         return pids_of(self.root, name=name, variable="BACKSTAY_TEST_MARK")
 
     def replicas(self):
-        return self.processes("ServeReplica")
+        return self.processes("ServeReplica:backstay:lookup")
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)

@@ -120,6 +120,12 @@ class ServedSpace:
     def lacking(self) -> dict[Key, str | None]:
         """What is wanted and not loaded, and why loading it failed; None while it is loading."""
         lacking: dict[Key, str | None] = {}
+        state = self.state
+        if state.in_force not in state.versions:
+            why = state.faults.get(state.in_force, "it is not published any more.")
+            lacking[Key(state.space, "", state.in_force, "")] = (
+                f"version {state.in_force}, which is in force, can't be read: {why}"
+            )
         for key in self.wanted:
             loader: Loader[OpenTable] | Loader[BackwardMap]
             loader = self._tables if key.entity else self._maps
