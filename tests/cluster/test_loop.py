@@ -70,11 +70,11 @@ def test_a_consumer_of_version_0_lives_on_the_newest_table(registry, dataset):
                 ("item", interactions.item_ids[: snapshot.n_items]),
             )
         ]
-    served = StepVectors.of(found[0][1], found[1][1])
+    served = StepVectors.of(found[0].values, found[1].values)
     chain = Registry(registry).space("films").chain(NEWEST, 0).matrix
     _, newest = Registry(registry).space("films").table(NEWEST, "item").read()
     expected = np.stack([chain @ row for row in newest])
-    np.testing.assert_allclose(found[1][1], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[1].values, expected, rtol=1e-4, atol=1e-4)
     raw = own_vectors(registry, dataset, NEWEST, snapshot)[:, : DIMS[0]]
     reference = tables(own_vectors(registry, dataset, 0, snapshot))
     first = own_vectors(registry, dataset, 0, timeline[0])
