@@ -22,7 +22,7 @@ from backstay.errors import InputError, ServiceError
 from backstay.evaluation.analysis.findings import Analysis
 from backstay.evaluation.comparison.results import Results
 from backstay.evaluation.report.terminal_table import terminal_table
-from backstay.registry.tables import open_table
+from backstay.registry.stored import open_table
 from backstay.serving.client import Client
 from backstay.serving.server import run as serve
 

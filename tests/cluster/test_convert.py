@@ -14,8 +14,8 @@ import ray
 from backstay.engines.conversion import plan as convert_plan
 from backstay.errors import InputError
 from backstay.registry.store import Registry
+from backstay.registry.stored import open_table
 from backstay.registry.table_commit import COMMIT, read_commit
-from backstay.registry.tables import open_table
 from backstay.storage.files import open_files
 from tests.support.builders import fill
 from tests.support.conversions import (

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from backstay.registry.store import Registry
+from backstay.registry.stored import open_table
 from backstay.registry.table_writer import write_table_parts
-from backstay.registry.tables import open_table
 from backstay.registry.verify import verify
 from tests.support.builders import fill
 

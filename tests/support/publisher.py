@@ -71,7 +71,7 @@ def _kill_at_each(root, phase, stride):
         space = Registry(copy).space("movies")
 
         def doomed(space=space):
-            arm = functools.partial(_kill_at, stride * len(seen))
+            arm = functools.partial(kill_at, stride * len(seen))
             if phase == "staging":
                 arm()
                 publish(space, 1, "doomed", before=lambda: os._exit(0))
@@ -85,8 +85,8 @@ def _kill_at_each(root, phase, stride):
             assert space.drafts() == []
             return latest
 
-        killed = os.WIFSIGNALED(_in_fork(doomed))
-        status = _in_fork(rerun)
+        killed = os.WIFSIGNALED(in_fork(doomed))
+        status = in_fork(rerun)
         assert os.WIFEXITED(status), status
         if not killed:
             return seen
@@ -125,8 +125,8 @@ def kill_s3(root):
     published, killed = [], True
     while killed:
         n = len(published)
-        killed = os.WIFSIGNALED(_in_fork(functools.partial(doomed, n)))
-        code = os.waitstatus_to_exitcode(_in_fork(functools.partial(rerun, n)))
+        killed = os.WIFSIGNALED(in_fork(functools.partial(doomed, n)))
+        code = os.waitstatus_to_exitcode(in_fork(functools.partial(rerun, n)))
         assert code in (0, 1), code
         published.append(code)
     print(json.dumps(published))  # noqa: T201
@@ -208,7 +208,7 @@ def _assert_whole(space, latest):
         assert verify(space, version) == [], verify(space, version)
 
 
-def _in_fork(step):
+def in_fork(step):
     """Run `step` in a fork that exits with what it returns, 255 for an error; its status."""
     pid = os.fork()
     if not pid:
@@ -220,7 +220,7 @@ def _in_fork(step):
     return os.waitpid(pid, 0)[1]
 
 
-def _kill_at(n):
+def kill_at(n):
     """Kill this process as it begins its n-th change."""
     left = iter(range(n))
 

@@ -1,4 +1,4 @@
-"""Verbs that free storage: retire and gc."""
+"""Verbs on storage: retire, gc and compact."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -73,4 +73,27 @@ def gc(registry: str, older_than: float, cache: Path | None, yes: bool) -> objec
     }
 
 
-COMMANDS = (retire, gc)
+@click.command(cls=Command, example="backstay compact --registry registry --space movies 3")
+@options.space
+@click.argument("version", metavar="[VERSION]", required=False, type=options.VERSION)
+@click.option("--dry-run", is_flag=True, help="List what would be written; write nothing.")
+def compact(registry: str, space: str, version: int | None, dry_run: bool) -> object:
+    """Write tables that are stored as a delta as whole tables.
+
+    Of one version, or of all. Rows, their order and the manifest stay the same. Afterwards the
+    version needs its base no more, so that the base can be retired.
+    """
+    from backstay.registry.compaction import compact as compact_version
+
+    opened = open_space(registry, space)
+    opened.latest()
+    chosen = opened.versions() if version is None else [version]
+    if version is None:
+        chosen = [number for number in chosen if not opened.retired(number)]
+    found = [
+        table for number in chosen for table in compact_version(opened, number, dry_run=dry_run)
+    ]
+    return {"space": space, "versions": chosen, "tables": found}
+
+
+COMMANDS = (retire, gc, compact)

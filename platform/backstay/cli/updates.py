@@ -153,6 +153,12 @@ def update(dry_run: bool, **settings: object) -> object:
 )
 @click.option("--ids", type=options.FILE, help="Ids of a *.npy: another one, or one id a line.")
 @click.option("--no-map", is_flag=True, help="Publish without a map to the version before.")
+@click.option(
+    "--delta",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    help="Store only the rows that differ from the version before, where they are few; or all.",
+)
 @_max_alignment_error
 @_force
 @_promote

@@ -35,13 +35,18 @@ def versions(output: Output, /, registry: str, space: str, tree: bool) -> None:
 @options.space
 @options.version
 def show(registry: str, space: str, version: int) -> object:
-    """Show the manifest and metrics of one version, and how aliases moved to and from it."""
+    """Show the manifest and metrics of one version.
+
+    With how its tables are stored, and how aliases moved to and from it.
+    """
     from backstay.registry import aliases
+    from backstay.registry.table_storage import storage
 
     opened = open_space(registry, space)
     manifest = opened.manifest(version)
     return {
         "manifest": manifest,
+        "tables": storage(opened, manifest),
         "metrics": opened.metrics(version) if "metrics.json" in manifest.files else {},
         "contracts": opened.verdicts(version),
         "retired": opened.retired(version),

@@ -13,7 +13,7 @@ from backstay.compat.maps import BackwardMap
 from backstay.errors import InputError
 from backstay.evaluation.table_maps.fits import FITS
 from backstay.evaluation.table_maps.judge import Judged, judge
-from backstay.evaluation.table_maps.outside_tables import outside_table
+from backstay.evaluation.table_maps.outside_tables import stored_table
 from backstay.evaluation.table_maps.sample import (
     HELD_OUT_SHARE,
     LEAST_JUDGED,
@@ -67,7 +67,7 @@ def fit_map(newer: Sequence[EmbeddingTable], older: Sequence[EmbeddingTable]) ->
     InputError where the tables share too few ids.
     """
     pairs = [
-        [outside_table(each.files, each.parts, each.entity) for each in pair]
+        [stored_table(each, each.entity) for each in pair]
         for pair in zip(older, newer, strict=True)
     ]
     overlaps = [Shared.of(pair, (1, 0), fit=FITTED, judge=JUDGED) for pair in pairs]

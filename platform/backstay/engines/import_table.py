@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 from uuid import uuid4
 
 import pyarrow as pa
@@ -41,6 +41,7 @@ class ImportConfig:
     entities: tuple[str, ...] = ()  # of each table; (): the files' names
     ids: Path | None = None  # of a table *.npy
     no_map: bool = False
+    delta: Literal["auto", "never"] = "auto"
     force: bool = False
     max_alignment_error: float = guard.ALIGNMENT_ERROR
     promote: str = "none"
@@ -75,7 +76,7 @@ def import_tables(config: ImportConfig) -> VersionReport:
     version = parent.version + 1 if parent else 0
     draft = space.draft(version, run_id=f"{METHOD}-{uuid4().hex[:12]}")
     try:
-        request = _stage(config, draft)
+        request = _stage(config, draft, parent)
         done = published_request(space, request, run_name=None)
         if done:
             log.info("these tables were imported already, as version %d", done.version)
@@ -93,11 +94,13 @@ def import_tables(config: ImportConfig) -> VersionReport:
     )
 
 
-def _stage(config: ImportConfig, draft: Draft) -> str:
+def _stage(config: ImportConfig, draft: Draft, parent: Manifest | None) -> str:
     """Stage all tables; a hash of what they hold and of the settings."""
     digest = hashlib.sha256(json.dumps([sorted(config.sources), config.no_map]).encode())
     for entity, path in sorted(config.sources.items()):
-        draft.write_table(entity, _hashed(read_source(path, config.ids), digest))
+        batches = _hashed(read_source(path, config.ids), digest)
+        base = None if parent is None or config.delta == "never" else parent.version
+        draft.write_table(entity, batches, base=base)
     return digest.hexdigest()[:16]
 
 

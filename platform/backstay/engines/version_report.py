@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from backstay.engines.candidate import Comparison, compare_with_before
 from backstay.evaluation.contracts.promote import promote_new
 from backstay.registry.store import Space
+from backstay.registry.table_storage import TableStorage, storage
 from backstay.storage.documents import JsonObject
 
 
@@ -18,6 +19,7 @@ class VersionReport:
     method: str
     dim: int
     rows: dict[str, int]  # per entity
+    tables: list[TableStorage]
     metrics: Mapping[str, object]
     comparison: list[Comparison]
     contracts: list[JsonObject]  # verdicts of consumer contracts
@@ -41,6 +43,7 @@ def promoted_report(
         method=manifest.method,
         dim=manifest.dim,
         rows={name: entity.rows for name, entity in manifest.entities.items()},
+        tables=storage(space, manifest),
         metrics=metrics,
         comparison=compare_with_before(metrics, dim=manifest.dim),
         contracts=space.verdicts(version),

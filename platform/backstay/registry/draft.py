@@ -20,7 +20,9 @@ from backstay.registry.fingerprint import fingerprint
 from backstay.registry.manifest import (
     BACKWARD,
     CONTRACTS,
+    DELTA_FORMAT,
     FIT_REPORT,
+    FORMAT,
     METRICS,
     MODEL,
     DatasetEntry,
@@ -31,7 +33,8 @@ from backstay.registry.manifest import (
 )
 from backstay.registry.space_files import SpaceFiles
 from backstay.registry.staging import StagedFiles
-from backstay.registry.tables import Batch, EmbeddingTable, open_parts
+from backstay.registry.stored import whole_base
+from backstay.registry.tables import Batch, EmbeddingTable
 from backstay.registry.tensors import Array, StoredModel, decode_map, encode_map, encode_model
 from backstay.storage.documents import canonical_json
 from backstay.storage.files import FileDigest
@@ -89,14 +92,25 @@ class Draft:
         self._staged.write(BACKWARD, encode_map(backward, fingerprints=self._map_ends(backward)))
 
     def write_table(
-        self, entity: str, batches: Iterable[Batch], *, part_rows: int | None = None
+        self,
+        entity: str,
+        batches: Iterable[Batch],
+        *,
+        part_rows: int | None = None,
+        base: int | None = None,
     ) -> None:
-        """Stage the table of an entity; `batches` and errors as in `write_table_parts`."""
-        self._staged.write_table(check_name(entity, what="an entity"), batches, part_rows=part_rows)
+        """Stage the table of an entity; `batches` and errors as in `write_table_parts`.
+
+        Where few rows differ from the entity's table of version `base`, only those are stored; all
+        rows are then read in the order of that table, with new ones at the end.
+        """
+        entity = check_name(entity, what="an entity")
+        whole = None if base is None else whole_base(self.space, base, entity)
+        self._staged.write_table(entity, batches, part_rows=part_rows, base=whole)
 
     def table(self, entity: str) -> EmbeddingTable:
         """The staged table of an entity."""
-        return next(table for table in self._tables() if table.entity == entity)
+        return next(table for table in self._staged.tables() if table.entity == entity)
 
     def write_metrics(self, metrics: Mapping[str, object]) -> None:
         """Stage the metrics, a JSON object."""
@@ -150,6 +164,7 @@ class Draft:
             tables, self._map_shape(), dim=dim, version=self.version, previous=previous
         )
         manifest = Manifest(
+            format=DELTA_FORMAT if any(table.base for table in tables) else FORMAT,
             space=self.space.name,
             version=self.version,
             run_id=self.run_id,
@@ -169,6 +184,7 @@ class Draft:
         claim = self._claim()
         manifest = replace(manifest, claim=claim.nonce)
         self._staged.check()
+        self._staged.tables()  # CorruptError where a base was retired meanwhile
         data = manifest.to_json()
         if not self._log.commit(claim, data, staging=self._staged.key):
             self._published()  # the other run may have finished meanwhile
@@ -236,23 +252,7 @@ class Draft:
                 f"version {self.version} of {self.space.name} has neither a model nor a table "
                 "staged; write one before publishing."
             )
-        entities = sorted(
-            {n.split("/")[1] for n in self._staged.complete if n.startswith("tables/")}
-        )
-        return [
-            open_parts(
-                self._files,
-                tuple(
-                    self._staged.path(n)
-                    for n in sorted(self._staged.complete)
-                    if n.startswith(f"tables/{entity}/") and n.endswith(".parquet")
-                ),
-                space=self.space.name,
-                version=self.version,
-                entity=entity,
-            )
-            for entity in entities
-        ]
+        return self._staged.tables()
 
     def _map_shape(self) -> tuple[int, ...] | None:
         if BACKWARD not in self._staged.complete:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from backstay.errors import RegistryError
 from backstay.registry.claims import is_claim, new_nonce
+from backstay.registry.compacted import FULL, read_record
 from backstay.registry.manifest import MANIFEST
 from backstay.registry.staging import StagedDraft, staged_drafts
 from backstay.registry.store import Registry, Space
@@ -21,7 +22,7 @@ from backstay.storage.processes import is_running
 
 _log = logging.getLogger("backstay.registry")
 
-Kind = Literal["staging", "run", "attempt", "temporary", "cache"]
+Kind = Literal["staging", "run", "attempt", "compaction", "temporary", "cache"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,30 @@ class _Search:
             yield from self._staging(space, published)
             yield from self._runs(space, {run for run, _ in published})
         yield from self._attempts(space)
+        yield from self._compactions(space)
+
+    def _compactions(self, space: Space) -> Iterator[Garbage]:
+        """Whole tables that killed processes began to write in the place of a delta."""
+        for version in self.files.folders(f"{space.name}/versions"):
+            tables = f"{space.name}/versions/{version}/tables"
+            for entity in self.files.folders(tables):
+                for name in filter(FULL.fullmatch, self.files.folders(f"{tables}/{entity}")):
+                    path = f"{tables}/{entity}/{name}"
+                    if self._is_old(path) and not self._leads_to(f"{tables}/{entity}", name):
+                        size = sum(self.files.find(path).values())
+                        why = f"a compaction was given up on {self._changed(path):%F %H:%M}"
+                        yield Garbage(
+                            kind="compaction", path=self.files.full(path), size=size, why=why
+                        )
+
+    def _leads_to(self, folder: str, name: str) -> bool:
+        """Whether a table's folder has a record of a compaction that may lead to `name`."""
+        try:
+            record = read_record(self.files, folder)
+        except RegistryError as error:
+            _log.warning("%s is left alone: %s", self.files.full(folder), error)
+            return True
+        return record is not None and record.folder == name
 
     def _attempts(self, space: Space) -> Iterator[Garbage]:
         """Files of numbers that were claimed and never published."""

@@ -22,8 +22,9 @@ from backstay.storage.documents import (
 from backstay.storage.files import FileDigest
 from backstay.storage.ids import IdType
 
-FORMAT = 2
-"""Of the manifest; a reader refuses a newer one. Format 1 has no checksum, build or claim."""
+FORMAT, DELTA_FORMAT = 2, 3
+"""Of the manifest; a reader refuses a newer one. Format 1 has no checksum, build or claim. Format 3
+is format 2 with a table that is stored as a delta."""
 
 MANIFEST, RETIRED = "manifest.json", "retired.json"
 MODEL, BACKWARD = "model.safetensors", "backward.safetensors"
@@ -110,8 +111,8 @@ class Manifest:
         return fingerprint(self.space, entity, self.version, self.dim, build)
 
     def parts(self, entity: str) -> tuple[str, ...]:
-        """The files of an entity's table, in row order."""
-        prefix = f"tables/{entity}/"
+        """The parts of an entity's table, in row order; of a delta, those of its new rows."""
+        prefix = f"tables/{entity}/part-"
         return tuple(
             sorted(
                 path for path in self.files if path.startswith(prefix) and path.endswith(".parquet")
@@ -137,9 +138,10 @@ class Manifest:
         """
         try:
             found = _header.validate_json(data).format
-            if found > FORMAT:
+            if found > DELTA_FORMAT:
                 raise RegistryError(
-                    f"{path} has format {found}; this Backstay reads up to {FORMAT}. Upgrade it."
+                    f"{path} has format {found}; this Backstay reads up to {DELTA_FORMAT}. "
+                    "Upgrade it."
                 )
             fields = parse_object(data, path=path)
             if found > 1:

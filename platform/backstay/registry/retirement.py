@@ -12,6 +12,7 @@ from backstay.registry.aliases import PROD, aliases, trails
 from backstay.registry.contracts import contracts
 from backstay.registry.manifest import MODEL, RETIRED, now
 from backstay.registry.store import Retirement, Space
+from backstay.registry.stored import compacted_files, deltas
 from backstay.registry.tables import EmbeddingTable
 from backstay.storage.documents import seal
 from backstay.storage.ids import IdKeys
@@ -29,8 +30,9 @@ def retire(space: Space, version: int, *, reason: str = "", force: bool = False)
 
     Raises:
         RegistryError: It is the latest version, or its tables answer for the version that an alias
-            points to; or the next rollback of an alias leads to it, or some of its ids could not be
-            read any more (`force` retires it anyway, unless a consumer reads them).
+            points to, or tables of newer versions are stored as changes to its tables; or the next
+            rollback of an alias leads to it, or some of its ids could not be read any more (`force`
+            retires it anyway, unless a consumer reads them).
     """
     manifest = space.manifest(version)
     if version == space.latest():
@@ -39,6 +41,7 @@ def retire(space: Space, version: int, *, reason: str = "", force: bool = False)
             "its tables. Publish a newer one first."
         )
     if not space.retired(version):  # or it was killed half-way
+        _refuse_base(space, version)
         _refuse_served(space, version, force=force)
         refuse_losses(space, version, force=force)
     removed = {
@@ -46,8 +49,12 @@ def retire(space: Space, version: int, *, reason: str = "", force: bool = False)
         for name, entry in manifest.files.items()
         if name == MODEL or name.startswith("tables/")
     }
+    compacted = sum(entry.size for entry in compacted_files(space, manifest).values())
     retirement = Retirement(
-        reason=reason, retired=now(), removed=tuple(removed), freed=sum(removed.values())
+        reason=reason,
+        retired=now(),
+        removed=tuple(removed),
+        freed=sum(removed.values()) + compacted,
     )
     data = seal(asdict(retirement), what="a retirement")
     if not space.files.create(space.path(version, RETIRED), data):
@@ -57,6 +64,27 @@ def retire(space: Space, version: int, *, reason: str = "", force: bool = False)
     space.renew_markers()
     _log.info("retired %s version %d: %d bytes", space.name, version, retirement.freed)
     return retirement
+
+
+def _refuse_base(space: Space, version: int) -> None:
+    """RegistryError where tables of newer versions are stored as changes to those of `version`."""
+    depending = [
+        newer
+        for newer in space.versions()
+        if newer > version and not space.retired(newer)
+        for delta in deltas(space, space.manifest(newer)).values()
+        if delta.base == version
+    ]
+    if depending:
+        named = ", ".join(map(str, dict.fromkeys(depending)))
+        commands = "; ".join(
+            f"backstay compact --registry {space.uri} --space {space.name} {newer}"
+            for newer in dict.fromkeys(depending)
+        )
+        raise RegistryError(
+            f"{space.name} version {version} can't be retired: tables of version {named} are "
+            f"stored as changes to its tables. Make them whole first: `{commands}`."
+        )
 
 
 def _refuse_served(space: Space, version: int, *, force: bool) -> None:

@@ -17,10 +17,13 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter
 
 from backstay.errors import RegistryError
+from backstay.registry.delta_writer import write_delta
 from backstay.registry.fingerprint import build_id
 from backstay.registry.space_files import SpaceFiles
-from backstay.registry.table_writer import write_parts
-from backstay.registry.tables import Batch
+from backstay.registry.stored import Base, table_of
+from backstay.registry.table_commit import COMMIT, parse_commit
+from backstay.registry.table_writer import TableOf, write_parts
+from backstay.registry.tables import Batch, EmbeddingTable
 from backstay.storage.documents import parse_sealed, seal
 from backstay.storage.files import FileDigest, Files
 from backstay.storage.processes import ProcessIdentity, is_dead, this_process
@@ -63,7 +66,7 @@ class StagedFiles:
         run = f"{space.name}/staging/{run_id}"
         self.key = _process_key(self._me)  # the folder's name
         self._folder = f"{run}/{self.key}"
-        self._space, self._version = space.name, version
+        self._space, self._version = space, version
         self.complete: Mapping[str, FileDigest] = {}
         left = [
             (folder, staged)
@@ -106,22 +109,26 @@ class StagedFiles:
             sink.write(data)
         self._save({**self.complete, name: sink.digest})
 
-    def write_table(self, entity: str, batches: Iterable[Batch], *, part_rows: int | None) -> None:
-        """Stage the table of an entity; errors as in `write_table_parts`."""
+    def write_table(
+        self, entity: str, batches: Iterable[Batch], *, part_rows: int | None, base: Base | None
+    ) -> None:
+        """Stage the table of an entity, as a delta of `base` where few rows differ.
+
+        Errors as in `write_table_parts`.
+        """
         folder = f"tables/{entity}"
         kept = {k: v for k, v in self.complete.items() if not k.startswith(f"{folder}/")}
         self._save(kept)
         self._files.remove(self.path(folder))
         try:
-            written = write_parts(
-                self._files,
-                self.path(folder),
-                batches,
-                space=self._space,
-                entity=entity,
-                version=self._version,
-                part_rows=part_rows,
-                build=self.build,
+            of: TableOf = {"space": self._space.name, "entity": entity, "version": self._version}
+            where = self._files, self.path(folder)
+            written = (
+                write_parts(*where, batches, part_rows=part_rows, build=self.build, **of)
+                if base is None
+                else write_delta(
+                    *where, batches, base=base, part_rows=part_rows, build=self.build, **of
+                )
             )
         except BaseException:
             if not kept:
@@ -129,7 +136,20 @@ class StagedFiles:
             raise
         self._files.sync(self.path(folder))
         self._save({**kept, **{f"{folder}/{name}": e for name, e in written.files.items()}})
-        _log.info("staged %d rows of %s in %d parts", written.rows, entity, len(written.files))
+        _log.info("staged %d rows of %s in %d files", written.rows, entity, len(written.files))
+
+    def tables(self) -> list[EmbeddingTable]:
+        """The staged tables, by name; CorruptError where a base is not there any more."""
+        names = sorted(name for name in self.complete if name.endswith(f"/{COMMIT}"))
+        folders = [self.path(name.removesuffix(f"/{COMMIT}")) for name in names]
+        commits = [
+            parse_commit(self._files.read(self.path(name)), path=self._files.full(self.path(name)))
+            for name in names
+        ]
+        return [
+            table_of(self._space, commit, folder)
+            for commit, folder in zip(commits, folders, strict=True)
+        ]
 
     def check(self) -> None:
         """RegistryError unless every complete file has the size that it was written with."""

@@ -34,7 +34,7 @@ from backstay.registry.manifest import (
 )
 from backstay.registry.space_files import SpaceFiles, spaces
 from backstay.registry.staging import StagedDraft, staged_drafts
-from backstay.registry.table_commit import COMMIT
+from backstay.registry.stored import published_table
 from backstay.registry.tables import EmbeddingTable
 from backstay.registry.tensors import StoredModel, decode_map, decode_model
 from backstay.storage.digests import check_bytes
@@ -127,23 +127,8 @@ class Space(SpaceFiles):
                 f"{self.name} version {version} has no table of {entity!r}; "
                 f"it has {sorted(manifest.entities)}."
             )
-        self._refuse_retired(version, what=f"table of {entity}")
-        commit = f"tables/{entity}/{COMMIT}"
-        if commit in manifest.files:  # versions published earlier have none
-            self._read(manifest, commit, what="commit file")
-        entry = manifest.entities[entity]
-        return EmbeddingTable(
-            space=self.name,
-            entity=entity,
-            version=version,
-            dim=manifest.dim,
-            rows=entry.rows,
-            id_type=entry.id_type,
-            files=self.files,
-            parts=tuple(self.path(version, part) for part in manifest.parts(entity)),
-            fingerprint=manifest.fingerprint(entity),
-            digests=tuple(manifest.files[part] for part in manifest.parts(entity)),
-        )
+        self.refuse_retired(version, what=f"table of {entity}")
+        return published_table(self, manifest, entity)
 
     def backward_map(self, version: int) -> BackwardMap:
         """B_version, float32 (D_{version-1}, D_version), from this version to the one before."""
@@ -221,7 +206,7 @@ class Space(SpaceFiles):
         if name not in manifest.files:
             raise NotFoundError(f"{self.name} version {version} was published without {what}.")
         if name == MODEL:
-            self._refuse_retired(version, what=what)
+            self.refuse_retired(version, what=what)
         try:
             data = self.files.read(self.path(version, name))
         except FileNotFoundError:
@@ -231,7 +216,8 @@ class Space(SpaceFiles):
             ) from None
         return check_bytes(data, manifest.files[name], path=path)
 
-    def _refuse_retired(self, version: int, *, what: str) -> None:
+    def refuse_retired(self, version: int, *, what: str) -> None:
+        """NotFoundError where a version is retired; `what` of it the caller wants to read."""
         retirement = self.retired(version)
         if retirement:
             latest = self.latest()

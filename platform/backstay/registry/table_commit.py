@@ -1,7 +1,8 @@
 """The commit file of a table's folder, `_table.json`: the table is the parts that it lists.
 
 It is written last. A folder of parts without it was never completed. Versions published before
-there were commit files list their parts in the manifest alone.
+there were commit files list their parts in the manifest alone. A table that is stored as a delta
+has a base too: the table of an older version, some of whose rows are changed or gone.
 """
 
 import re
@@ -20,8 +21,8 @@ from backstay.storage.files import FileDigest, Files
 from backstay.storage.ids import IdType
 from backstay.storage.parquet_parts import open_part, part_names
 
-FORMAT = 1
-"""Of the commit file; a reader refuses a newer one."""
+FORMAT = 2
+"""Of the commit file; a reader refuses a newer one. Format 2 is for tables stored as a delta."""
 
 COMMIT = "_table.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.parquet")
@@ -38,12 +39,26 @@ class TablePart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableDelta:
+    """How a table differs from the table of an older version, its base."""
+
+    base: int  # its version
+    base_manifest_sha256: str
+    base_rows: int
+    changed_rows: int
+    deleted_rows: int
+    changed: tuple[TablePart, ...]  # see `overlay`
+    deleted: TablePart | None  # None: no row is gone
+    content: str  # see `content.ContentHash`; of all rows
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableCommit:
     """The content of `_table.json`."""
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
-    format: int = FORMAT
+    format: int = 1
     space: str
     entity: str
     version: int
@@ -53,11 +68,23 @@ class TableCommit:
     dtype: FloatType
     fingerprint: str | None = None
     conversion: JsonObject | None = None  # the report of the conversion that wrote it
-    parts: tuple[TablePart, ...]  # in row order
+    parts: tuple[TablePart, ...]  # in row order; of a delta, its new rows
+    delta: TableDelta | None = None  # None: the parts are the whole table
+
+    @property
+    def stored(self) -> tuple[TablePart, ...]:
+        """All files of the folder beside the commit file."""
+        if self.delta is None:
+            return self.parts
+        gone = (self.delta.deleted,) if self.delta.deleted else ()
+        return (*self.parts, *self.delta.changed, *gone)
 
     def to_json(self) -> bytes:
         """The bytes of `_table.json`."""
-        return canonical_json(asdict(self), what="a table's commit file")
+        fields = asdict(self)
+        if self.delta is None:
+            del fields["delta"]
+        return canonical_json(fields, what="a table's commit file")
 
 
 _commit = TypeAdapter(TableCommit)
@@ -92,23 +119,29 @@ def read_commit(files: Files, folder: str = "") -> TableCommit | None:
         data = files.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    full = files.full(path)
-    found = parse_object(data, path=full).get("format")
+    return parse_commit(data, path=files.full(path))
+
+
+def parse_commit(data: bytes, *, path: str) -> TableCommit:
+    """The content of a commit file; `path` is for messages. Raises like `read_commit`."""
+    found = parse_object(data, path=path).get("format")
     if isinstance(found, int) and found > FORMAT:
         raise RegistryError(
-            f"{full} has format {found}; this Backstay reads up to {FORMAT}. Upgrade it."
+            f"{path} has format {found}; this Backstay reads up to {FORMAT}. Upgrade it."
         )
-    commit = parse_document(_commit, data, path=full)
-    for part in commit.parts:
+    commit = parse_document(_commit, data, path=path)
+    for part in commit.stored:
         if not _NAME.fullmatch(part.name):
             raise CorruptError(
-                f"{full} must list Parquet files of its own folder; found {part.name!r}. "
+                f"{path} must list Parquet files of its own folder; found {part.name!r}. "
                 "Restore it from a copy."
             )
-    if sum(part.rows for part in commit.parts) != commit.rows:
+    rows, delta = sum(part.rows for part in commit.parts), commit.delta
+    if delta is not None:
+        rows += delta.base_rows - delta.deleted_rows
+    if rows != commit.rows:
         raise CorruptError(
-            f"{full} counts {commit.rows} rows; its parts sum to "
-            f"{sum(part.rows for part in commit.parts)}. Restore it from a copy."
+            f"{path} counts {commit.rows} rows; its parts sum to {rows}. Restore it from a copy."
         )
     return commit
 
@@ -126,7 +159,7 @@ def table_parts(files: Files) -> tuple[tuple[str, ...], TableCommit | None]:
     commit = read_commit(files)
     if commit is not None:
         _check_sizes(files, commit)
-        return tuple(part.name for part in commit.parts), commit
+        return tuple(part.name for part in commit.parts), commit  # of a delta, the new rows alone
     parts = part_names(files)
     if not parts:
         raise InputError(
@@ -142,7 +175,7 @@ def table_parts(files: Files) -> tuple[tuple[str, ...], TableCommit | None]:
 
 def _check_sizes(files: Files, commit: TableCommit) -> None:
     found = files.find("")
-    for part in commit.parts:
+    for part in commit.stored:
         if found.get(part.name) != part.size:
             size = found.get(part.name)
             raise CorruptError(

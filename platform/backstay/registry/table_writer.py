@@ -122,40 +122,55 @@ def write_parts(
     schema = table_schema(dim, id_type, fingerprint=label, **of)
     part_rows = part_rows or max(1, PART_BYTES // (4 * dim))
     group_rows = min(part_rows, max(1, GROUP_BYTES // (4 * dim)))
-    parts: list[TablePart] = []
     keys = IdKeys()
     try:
         groups = _row_groups(chain([first], batches), schema=schema, rows=group_rows, keys=keys)
-        while (group := next(groups, None)) is not None:
-            name = f"part-{len(parts):05d}{attempt}.parquet"
-            rows = 0
-            with (
-                files.writer(_in(folder, name)) as sink,
-                pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer,
-            ):
-                for batch in chain([group], islice(groups, part_rows // group_rows - 1)):
-                    writer.write_batch(batch, row_group_size=group_rows)
-                    rows += len(batch)
-            parts.append(TablePart(name=name, rows=rows, **asdict(sink.digest)))
+        each = part_rows // group_rows
+        parts = write_files(files, folder, groups, schema=schema, each=each, attempt=attempt)
         commit = TableCommit(
             dim=dim,
             rows=keys.rows,
             id_type=id_type,
             dtype="float32",
             fingerprint=label,
-            parts=tuple(parts),
+            parts=parts,
             **of,
         )
         _refuse_duplicates(files, folder, commit, keys)
         digest = write_commit(files, folder, commit, exclusive=bool(attempt))
     except BaseException:
-        for part in parts if attempt else ():
-            files.remove(_in(folder, part.name))
-        if not attempt:
-            files.remove(folder)
+        mine = [name for name in files.find(folder) if attempt in name] if attempt else [""]
+        for name in mine:
+            files.remove(_in(folder, name).rstrip("/"))
         raise
     written = {part.name: FileDigest(size=part.size, sha256=part.sha256) for part in parts}
     return TableFiles(rows=keys.rows, dim=dim, id_type=id_type, files={**written, COMMIT: digest})
+
+
+def write_files(
+    files: Files,
+    folder: str,
+    groups: Iterator[pa.RecordBatch],
+    *,
+    schema: pa.Schema,
+    each: int,
+    stem: str = "part",
+    attempt: str = "",
+) -> tuple[TablePart, ...]:
+    """Write row groups to numbered Parquet files, at most `each` of them to a file."""
+    parts: list[TablePart] = []
+    while (group := next(groups, None)) is not None:
+        name = f"{stem}-{len(parts):05d}{attempt}.parquet"
+        rows = 0
+        with (
+            files.writer(_in(folder, name)) as sink,
+            pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer,
+        ):
+            for batch in chain([group], islice(groups, each - 1)):
+                writer.write_batch(batch, row_group_size=max(1, len(batch)))
+                rows += len(batch)
+        parts.append(TablePart(name=name, rows=rows, **asdict(sink.digest)))
+    return tuple(parts)
 
 
 def _refuse_duplicates(files: Files, folder: str, commit: TableCommit, keys: IdKeys) -> None:

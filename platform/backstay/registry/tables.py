@@ -5,13 +5,14 @@
 
 in part-*.parquet files, uncompressed and without dictionaries (vectors get no smaller by either),
 with space, entity, version and fingerprint in the schema's metadata, and a commit file that lists
-them.
+them. A table stored as a delta is read out of its base, the table of an older version, with an
+overlay of changed and deleted rows, followed by the new rows in its own parts.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,8 @@ import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
 from backstay.compat.maps import Vectors
-from backstay.errors import CorruptError, InputError
-from backstay.registry.table_commit import COMMIT, table_parts
+from backstay.errors import InputError
+from backstay.registry.overlay import Overlay, OverlayReader, numbers
 from backstay.registry.table_layout import (
     ENTITY,
     FINGERPRINT,
@@ -33,12 +34,14 @@ from backstay.registry.table_layout import (
     table_schema,
     version_of,
 )
-from backstay.storage.files import FileDigest, Files, open_files
+from backstay.storage.files import FileDigest, Files
 from backstay.storage.ids import ID_TYPES, IdType
 from backstay.storage.parquet_parts import open_part, part_batches
 
 Batch = tuple[pa.Array, Float32]
 """Ids (n,) and their vectors (n, D)."""
+
+_LAID_OVER_BYTES = 2 << 20  # vectors of a base read at once; they stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ class EmbeddingTable:
     extra_columns: bool = False  # whether parts may hold more than id and embedding
     fingerprint: str | None = None  # of the build it is part of
     digests: tuple[FileDigest, ...] = ()  # of the parts, checked at reading; empty: not known
+    base: "EmbeddingTable | None" = None  # whose rows come before those of the parts
+    overlay: Overlay | None = None  # the rows of the base that are changed or gone
 
     @property
     def schema(self) -> pa.Schema:
@@ -74,9 +79,21 @@ class EmbeddingTable:
     def batches(self, batch_rows: int = 65536) -> Iterator[Batch]:
         """Ids (n,) and vectors (n, D) float32 of at most `batch_rows` rows, in row order.
 
-        Vectors of float32 are views of what Parquet decoded. InputError where a part breaks the
-        layout.
+        Vectors of float32 share the memory that Parquet decoded them into. InputError where a part
+        breaks the layout.
+
+        Rows of a delta come in the order of its base: a changed row in its old place, a deleted one
+        left out, and new rows at the end.
         """
+        if self.base is not None and self.overlay is not None:
+            row = 0
+            with OverlayReader(self.overlay) as reader:
+                in_cache = max(1, _LAID_OVER_BYTES // (4 * self.dim))
+                for ids, values in self.base.batches(min(batch_rows, in_cache)):
+                    batch = reader.lay_over(ids, values, row)
+                    row += len(ids)
+                    if len(batch[0]):
+                        yield batch
         done = 0
         for part, digest in zip_longest(self.parts, self.digests):
             path = self.files.full(part)
@@ -89,6 +106,12 @@ class EmbeddingTable:
 
     def id_batches(self, batch_rows: int = 1 << 20) -> Iterator[pa.Array]:
         """The ids (n,) of at most `batch_rows` rows, in row order; vectors are not read."""
+        if self.base is not None and self.overlay is not None:
+            row = 0
+            for ids in self.base.id_batches(batch_rows):
+                kept = self.overlay.kept(row, len(ids))
+                row += len(ids)
+                yield ids if kept is None else ids.filter(pa.array(kept))
         for part, digest in zip_longest(self.parts, self.digests):
             with open_part(self.files, part, digest=digest) as file:
                 path = self.files.full(part)
@@ -111,43 +134,6 @@ class EmbeddingTable:
         return Vectors(self.space, self.version, self.read()[1])
 
 
-def open_table(
-    path: str | Path,
-    *,
-    space: str | None = None,
-    version: int | None = None,
-    entity: str | None = None,
-    extra_columns: bool = False,
-    storage_options: Mapping[str, object] | None = None,
-) -> EmbeddingTable:
-    """Open a Parquet file, or a folder of them, that has the layout of a table.
-
-    Args:
-        path: A path or fsspec URL.
-        space: The space the vectors must live in; needed if the table has no label of it.
-        version: The version they must have; needed if the table has no label of it.
-        entity: The entity of the ids; by default the table's label, else the file's name.
-        extra_columns: Whether to allow columns beside id and embedding; reading leaves them out.
-        storage_options: For the fsspec file system.
-
-    Raises:
-        InputError: The layout is another, the table is labelled with another space or version, or
-            Backstay never finished writing it.
-        CorruptError: It is not what its commit file lists.
-    """
-    files = open_files(path, storage_options=storage_options)
-    parts, commit = table_parts(files)
-    table = open_parts(
-        files, parts, space=space, version=version, entity=entity, extra_columns=extra_columns
-    )
-    if commit is not None and commit.rows != table.rows:
-        raise CorruptError(
-            f"{path} must have {commit.rows} rows, as its {COMMIT} says; found {table.rows}. "
-            "Restore it from a copy, or write it again."
-        )
-    return table
-
-
 def open_parts(
     files: Files,
     parts: tuple[str, ...],
@@ -157,7 +143,7 @@ def open_parts(
     entity: str | None = None,
     extra_columns: bool = False,
 ) -> EmbeddingTable:
-    """`open_table` for given files: reads their footers, no rows."""
+    """The table that these files are: reads their footers, no rows. Raises like `open_table`."""
     table: EmbeddingTable | None = None
     rows = 0
     for part in parts:
@@ -242,5 +228,6 @@ def _columns(batch: pa.RecordBatch, table: EmbeddingTable, *, part: str, first_r
         ids = ids.cast(ID_TYPES[table.id_type])
     except pa.ArrowInvalid as error:
         raise InputError(f"{part}: an id doesn't fit {table.id_type} ({error}).") from error
-    values = flat.to_numpy(zero_copy_only=True).reshape(-1, table.dim)
-    return ids, values.astype(np.float32, copy=False)
+    if table.dtype == "float32":
+        return ids, numbers(vectors)
+    return ids, flat.to_numpy().reshape(-1, table.dim).astype(np.float32)

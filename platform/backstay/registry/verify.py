@@ -8,6 +8,8 @@ import numpy as np
 
 from backstay.errors import BackstayError, CorruptError, NotFoundError, RegistryError
 from backstay.registry.claims import is_claim
+from backstay.registry.compacted import is_compaction
+from backstay.registry.content import ContentHash
 from backstay.registry.manifest import (
     BACKWARD,
     FIT_REPORT,
@@ -18,7 +20,8 @@ from backstay.registry.manifest import (
     Manifest,
 )
 from backstay.registry.store import Space
-from backstay.registry.tables import EmbeddingTable, open_parts
+from backstay.registry.stored import compacted_files, read_published
+from backstay.registry.tables import EmbeddingTable
 from backstay.storage.digests import check_file
 from backstay.storage.ids import IdKeys, refuse_duplicates
 
@@ -83,6 +86,11 @@ def _files(space: Space, manifest: Manifest, version: int) -> Iterator[Defect]:
     """Check that exactly the files of the manifest are there, with their sizes and hashes."""
     retired = space.retired(version)
     expected = {k: v for k, v in manifest.files.items() if not retired or k not in retired.removed}
+    if not retired:
+        try:
+            expected |= compacted_files(space, manifest)
+        except BackstayError as error:
+            yield Defect(kind="changed", path="tables", message=str(error))
     found = space.files.find(space.path(version))
     for name, entry in sorted(expected.items()):
         if name not in found:
@@ -94,7 +102,7 @@ def _files(space: Space, manifest: Manifest, version: int) -> Iterator[Defect]:
         except CorruptError as error:
             yield Defect(kind="changed", path=name, message=str(error))
     for name in sorted(found.keys() - expected.keys() - {MANIFEST, RETIRED}):
-        if is_claim(name):
+        if is_claim(name) or is_compaction(name):  # of which one may be at work; gc removes others
             continue
         message = (
             "should have gone when the version was retired; retire it again."
@@ -122,29 +130,30 @@ def _content(space: Space, manifest: Manifest) -> Iterator[Defect]:
                 yield Defect(kind="content", path=name, message=str(error))
     for entity in () if retired else manifest.entities:
         try:
-            _check_table(replace(space.table(version, entity), digests=()))  # checked above
+            commit = read_published(space, manifest, entity)
+            delta = commit.delta if commit else None
+            table = replace(space.table(version, entity), digests=())  # checked above
+            _check_table(table, content=delta.content if delta else None)
         except BackstayError as error:
             yield Defect(kind="content", path=f"tables/{entity}", message=str(error))
 
 
-def _check_table(table: EmbeddingTable) -> None:
-    stored = open_parts(
-        table.files,
-        table.parts,
-        space=table.space,
-        version=table.version,
-        entity=table.entity,
-    )
-    found = (stored.rows, stored.dim, stored.id_type)
-    expected = (table.rows, table.dim, table.id_type)
-    if found != expected:
-        raise CorruptError(f"should have (rows, dimension, id type) {expected}; found {found}.")
-    keys = IdKeys()
+def _check_table(table: EmbeddingTable, *, content: str | None) -> None:
+    """Read all rows. `content`: the hash of the rows of a table that was published as a delta."""
+    keys, found = IdKeys(), ContentHash()
     for ids, values in table.batches():
         keys.add(ids)
+        if content is not None:
+            found.add((ids, values))
         finite = np.isfinite(values).all(axis=1)
         if not finite.all():
             id_ = ids[int(np.argmin(finite))].as_py()
             raise CorruptError(f"the vector of id {id_!r} isn't finite.")
-    ids_again = (ids for ids, _ in table.batches())
-    refuse_duplicates(keys.whole(), ids_again, table=f"the table of {table.entity}")
+    if keys.rows != table.rows:
+        raise CorruptError(f"should have {table.rows} rows; found {keys.rows}.")
+    if content is not None and found.hexdigest() != content:
+        raise CorruptError(
+            f"should have rows with the hash {content}; found {found.hexdigest()}. The table is "
+            "read out of other rows than were published: restore its base from a copy."
+        )
+    refuse_duplicates(keys.whole(), table.id_batches(), table=f"the table of {table.entity}")

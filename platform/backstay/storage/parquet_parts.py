@@ -52,11 +52,19 @@ def open_part(
 
 
 def part_batches(
-    file: pq.ParquetFile, rows: int, *, columns: Sequence[str], path: str
+    file: pq.ParquetFile,
+    rows: int,
+    *,
+    columns: Sequence[str],
+    path: str,
+    row_groups: Sequence[int] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of an open part in batches of at most `rows`; InputError where a page is damaged."""
+    """The rows of an open part in batches of at most `rows`; InputError where a page is damaged.
+
+    `row_groups`: the row groups to read; by default all.
+    """
     try:
-        yield from file.iter_batches(rows, columns=list(columns))
+        yield from file.iter_batches(rows, row_groups=row_groups, columns=list(columns))
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is damaged ({error}). Restore it from a copy.") from error
 

@@ -16,9 +16,9 @@ from backstay.engines.conversion.convert import convert, estimate
 from backstay.engines.conversion.rows import Piece
 from backstay.errors import InputError, MapMismatchError, NotFoundError, UsageError
 from backstay.registry.store import Registry
+from backstay.registry.stored import open_table
 from backstay.registry.table_commit import COMMIT, read_commit
 from backstay.registry.table_writer import write_table_parts
-from backstay.registry.tables import open_table
 from backstay.storage.files import open_files
 from tests.support.builders import fill, vector_column
 from tests.support.conversions import (

@@ -12,8 +12,8 @@ from backstay.cli import main
 from backstay.engines.conversion import convert as module
 from backstay.engines.conversion import part
 from backstay.registry.store import Registry
+from backstay.registry.stored import open_table
 from backstay.registry.table_commit import COMMIT
-from backstay.registry.tables import open_table
 from backstay.storage.files import open_files
 from tests.support.builders import fill, vector_column
 from tests.support.conversions import (

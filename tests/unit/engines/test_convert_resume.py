@@ -9,8 +9,8 @@ import pytest
 from backstay.engines.conversion import part, work
 from backstay.errors import InputError
 from backstay.registry.store import Registry
+from backstay.registry.stored import open_table
 from backstay.registry.table_commit import COMMIT, read_commit
-from backstay.registry.tables import open_table
 from backstay.storage.files import open_files
 from backstay.storage.folders import new_folder
 from tests.support.builders import fill

@@ -33,7 +33,7 @@ def test_a_version_of_a_newer_format_is_listed_with_the_reason(local_space, run)
     _edit(local_space, 1, format=99)
     rows = json.loads(run("versions", "--json").stdout)
     assert [row["version"] for row in rows] == [0, 1, 2]
-    assert "reads up to 2. Upgrade" in rows[1]["unreadable"]
+    assert "reads up to 3. Upgrade" in rows[1]["unreadable"]
     assert [rows[n]["dim"] for n in (0, 2)] == [3, 5]
 
     result = run("verify", "--json")

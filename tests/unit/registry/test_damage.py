@@ -10,8 +10,9 @@ import pytest
 
 from backstay.errors import CorruptError, InputError, RegistryError
 from backstay.registry.manifest import Manifest
+from backstay.registry.stored import open_table
 from backstay.registry.table_writer import write_table_parts
-from backstay.registry.tables import open_parts, open_table
+from backstay.registry.tables import open_parts
 from backstay.registry.verify import verify
 from backstay.serving.copies import Key, open_table_copy
 from tests.support.builders import fill, publish, stage

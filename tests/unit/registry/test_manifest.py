@@ -96,6 +96,6 @@ def test_an_unknown_field_is_refused():
 
 
 def test_a_manifest_of_a_newer_backstay_is_refused():
-    raw = {**json.loads(MANIFEST.to_json()), "format": 3}
-    with pytest.raises(RegistryError, match=r"format 3; this Backstay reads up to 2\. Upgrade"):
+    raw = {**json.loads(MANIFEST.to_json()), "format": 4}
+    with pytest.raises(RegistryError, match=r"format 4; this Backstay reads up to 3\. Upgrade"):
         Manifest.from_json(json.dumps(raw).encode())

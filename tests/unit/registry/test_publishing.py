@@ -8,9 +8,9 @@ from backstay.registry.verify import verify
 from tests.support.processes import environment, start_python
 
 
-def _start(*arguments, **variables):
+def _start(*arguments, module="publisher", **variables):
     return start_python(
-        *("-m", "tests.support.publisher", *arguments),
+        *("-m", f"tests.support.{module}", *arguments),
         env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -48,6 +48,14 @@ def test_a_publisher_killed_anywhere_leaves_no_half_and_finishes_when_run_again(
     assert len(publishing) > 20
     assert set(publishing) == {0, 1}
     assert publishing == sorted(publishing)  # once there, a version never goes away again
+
+
+def test_a_delta_killed_at_its_publication_or_compaction_is_read_whole(tmp_path):
+    published, compacted = _finish(_start(tmp_path, module="killed_deltas"))
+    for seen in (published, compacted):
+        assert len(seen) > 20
+        assert set(seen) == {0, 1}
+        assert seen == sorted(seen)
 
 
 def test_a_publisher_killed_at_any_change_to_a_bucket_leaves_the_old_or_the_new_state(s3):

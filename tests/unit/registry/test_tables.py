@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from backstay.errors import CorruptError, InputError, RegistryError
 from backstay.registry import table_writer
+from backstay.registry.stored import open_table
 from backstay.registry.table_commit import COMMIT
 from backstay.registry.table_layout import record_batch, table_schema
 from backstay.registry.table_writer import write_table_parts
-from backstay.registry.tables import open_table
 from backstay.storage.files import open_files
 
 OF = {"space": "movies", "entity": "item", "version": 2}
@@ -291,8 +291,8 @@ def test_a_part_that_is_not_the_committed_one_is_refused(tmp_path, damage):
 def test_a_newer_commit_file_is_refused(tmp_path):
     write_table_parts(tmp_path / "t", [_batch([1])], **OF)
     commit = tmp_path / "t" / COMMIT
-    commit.write_text(commit.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(RegistryError, match="has format 2; this Backstay reads up to 1"):
+    commit.write_text(commit.read_text().replace('"format": 1', '"format": 3'))
+    with pytest.raises(RegistryError, match="has format 3; this Backstay reads up to 2"):
         open_table(tmp_path / "t")
 
 

@@ -131,6 +131,7 @@ def _ids(table: ConvertInput, groups: Sequence[RowGroup]) -> Iterator[tuple[pa.A
     with open_part(table.files, path, read_ahead=_READ_AHEAD) as file:
         while groups:
             row = groups[0].first_row
+            base_row = table.base_row(path, groups[0].index)
             try:
                 for batch in file.iter_batches(
                     _BATCH_ROWS,
@@ -138,8 +139,13 @@ def _ids(table: ConvertInput, groups: Sequence[RowGroup]) -> Iterator[tuple[pa.A
                     columns=[table.id_column],
                     use_threads=False,
                 ):
-                    yield batch.column(0), row
-                    row += len(batch)
+                    ids = batch.column(0)
+                    if base_row is not None and table.overlay is not None:
+                        kept = table.overlay.kept(base_row, len(batch))
+                        ids = ids if kept is None else ids.filter(pa.array(kept))
+                        base_row += len(batch)
+                    yield ids, row
+                    row += len(ids)
             except (pa.ArrowException, OSError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise

@@ -2,33 +2,21 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from backstay.engines.conversion.source import Source, Stamps, stamps
 from backstay.engines.conversion.vectors import check_vector_type
 from backstay.errors import InputError, UsageError
-from backstay.registry.store import Space
-from backstay.registry.table_commit import table_parts
+from backstay.registry.overlay import Overlay
 from backstay.registry.table_layout import ENTITY, check_labels, id_type_of, labels_of, version_of
-from backstay.storage.files import Files, open_files
+from backstay.storage.files import Files
 from backstay.storage.ids import IdType
 from backstay.storage.parquet_parts import open_part
 
-Stamps = dict[str, tuple[int, str]]
-"""Path -> size in bytes and a mark that changes with the content: ETag, or time of change."""
-
-_MARKS = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "generation",
-    "mtime",
-    "LastModified",
-    "created",
-)
 _FOOTERS_AT_ONCE = 8
 
 
@@ -38,9 +26,10 @@ class RowGroup:
 
     path: str
     index: int  # in its file
-    rows: int
+    rows: int  # of a base, those that are not deleted
     first_row: int  # in the table
     size: int  # bytes of all columns, decompressed
+    base_row: int = 0  # in the base, where the input is stored as a delta
 
 
 @dataclass(frozen=True)
@@ -67,6 +56,14 @@ class ConvertInput:
     dim: int
     entity: str
     unreadable: tuple[Unreadable, ...] = ()
+    overlay: Overlay | None = None  # of the groups of a base
+    base_parts: tuple[str, ...] = ()
+
+    def base_row(self, path: str, group: int) -> int | None:
+        """The row of the base at which a row group begins; None where it is not of a base."""
+        if path not in self.base_parts:
+            return None
+        return next(g.base_row for g in self.groups if (g.path, g.index) == (path, group))
 
     @property
     def rows(self) -> int:
@@ -103,29 +100,8 @@ class ConvertInput:
             )
 
 
-def stored_table(space: Space, version: int, entity: str | None) -> tuple[Files, tuple[str, ...]]:
-    """The files and parts of a published table, as the input of a conversion."""
-    entities = sorted(space.manifest(version).entities)
-    if entity is None:
-        if len(entities) != 1:
-            raise UsageError(
-                f"{space.name} version {version} has the tables {', '.join(entities) or 'none'}; "
-                "name one by --entity, or a file by --input."
-            )
-        entity = entities[0]
-    table = space.table(version, entity)
-    return table.files, table.parts
-
-
-def dataset(path: str) -> tuple[Files, tuple[str, ...]]:
-    """The files and parts of a dataset by its path or URL; raises like `table_parts`."""
-    files = open_files(path)
-    return files, table_parts(files)[0]
-
-
 def survey(
-    files: Files,
-    parts: tuple[str, ...],
+    source: Source,
     *,
     space: str,
     version: int,
@@ -140,8 +116,7 @@ def survey(
     """Read all footers and check columns and labels.
 
     Args:
-        files: Where the parts are.
-        parts: Paths in `files`, in row order.
+        source: From `stored_table` or `dataset`.
         space: The space the vectors must live in.
         version: The version they must have.
         fingerprint: The fingerprint that a table of an entity has in the registry's build.
@@ -155,7 +130,13 @@ def survey(
     Raises:
         InputError: A part is no Parquet file, has other columns, or is labelled as another version.
     """
-    marks = stamps(files, parts)
+    files, parts = source.files, source.parts
+    base_parts = source.base.parts if source.base else ()
+    overlay = source.delta.overlay if source.delta else None
+    if overlay is not None:  # its pages have checksums, as those of the parts
+        overlay = replace(overlay, digests={})
+    marks = stamps(files, parts + (overlay.paths if overlay else ()))
+    base_row = 0
     groups: list[RowGroup] = []
     unreadable: list[Unreadable] = []
     first: pa.Schema | None = None
@@ -164,7 +145,7 @@ def survey(
     for path, footer in zip(parts, _footers(files, parts), strict=True):
         full = files.full(path)
         if isinstance(footer, InputError):
-            if not keep_corrupt:
+            if source.delta or not keep_corrupt:  # rows of a base are counted
                 raise footer
             unreadable.append(Unreadable(full, None, 0, str(footer)))
             continue
@@ -175,9 +156,10 @@ def survey(
             id_type = _check_columns(found, full, id_column, embedding_column, dim)
             label = entity or labels.get(ENTITY) or PurePosixPath(full).stem
             _check_version(labels, full, assumed=assume_version, version=version)
-        check_labels(
+        _check_labels(
             labels,
-            full,
+            path,
+            source=source,
             space=space,
             version=version,
             entity=label,
@@ -188,10 +170,11 @@ def survey(
                 f"{full} has the columns {_columns(found)}; the first part of the table has "
                 f"{_columns(first)}. Make them alike or convert them apart."
             )
-        for index in range(metadata.num_row_groups):
-            group = metadata.row_group(index)
-            groups.append(RowGroup(path, index, group.num_rows, first_row, group.total_byte_size))
-            first_row += group.num_rows
+        laid_over = overlay if path in base_parts else None
+        new = list(_row_groups(path, metadata, first_row, base_row, laid_over))
+        groups += new
+        first_row += sum(group.rows for group in new)
+        base_row += metadata.num_rows
     if first is None:
         raise InputError(f"{files.root} holds no whole Parquet file; restore one from a copy.")
     return ConvertInput(
@@ -205,21 +188,20 @@ def survey(
         dim=dim,
         entity=label,
         unreadable=tuple(unreadable),
+        overlay=overlay,
+        base_parts=base_parts,
     )
 
 
-def stamps(files: Files, parts: Sequence[str]) -> Stamps:
-    """Size and mark of each part, by one listing."""
-    found = files.fs.find(files.root, detail=True)
-    return {
-        part: _stamp(info) for part in parts if (info := found.get(files.full(part))) is not None
-    }
-
-
-def _stamp(info: Mapping[str, object]) -> tuple[int, str]:
-    mark = next((info[name] for name in _MARKS if info.get(name) is not None), "")
-    size = info["size"]
-    return size if isinstance(size, int) else 0, str(mark)
+def _row_groups(
+    path: str, metadata: pq.FileMetaData, first_row: int, base_row: int, overlay: Overlay | None
+) -> Iterator[RowGroup]:
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        rows = group.num_rows if overlay is None else overlay.left(base_row, group.num_rows)
+        yield RowGroup(path, index, rows, first_row, group.total_byte_size, base_row)
+        first_row += rows
+        base_row += group.num_rows
 
 
 def _footers(
@@ -263,6 +245,34 @@ def _check_columns(
         )
     check_vector_type(schema.field(embedding_column).type, path=path, dim=dim)
     return id_type
+
+
+def _check_labels(
+    labels: Mapping[bytes, str],
+    path: str,
+    *,
+    source: Source,
+    space: str,
+    version: int,
+    entity: str,
+    fingerprint: str,
+) -> None:
+    """InputError where a part is labelled as of another version or build than its table."""
+    delta, base = source.delta, source.base
+    of_table, full = labels, source.files.full(path)
+    if delta is not None and base is not None and path in base.parts:
+        check_labels(
+            labels,
+            full,
+            space=space,
+            version=base.version,
+            entity=delta.entity,
+            fingerprint=base.fingerprint,
+        )
+        of_table = labels_of(delta.schema, full)
+    check_labels(
+        of_table, full, space=space, version=version, entity=entity, fingerprint=fingerprint
+    )
 
 
 def _check_version(

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from backstay.engines.conversion.input import ConvertInput, Unreadable
 from backstay.errors import InputError
+from backstay.registry.overlay import overlaid
 from backstay.storage.parquet_parts import open_part
 
 _READ_AHEAD = 8 << 20  # bytes read at once, so that row groups of any size can be streamed
@@ -118,17 +119,28 @@ class RowReader:
         table = self._table
         with open_part(table.files, piece.path, read_ahead=_READ_AHEAD) as file:
             metadata = file.metadata
-            found = tuple(
+            stored = [
                 metadata.row_group(group).num_rows
                 for group in piece.groups
                 if group < metadata.num_row_groups
+            ]
+            base_row = table.base_row(piece.path, piece.groups[0])
+            found = tuple(
+                rows
+                if base_row is None or table.overlay is None
+                else table.overlay.left(base_row + sum(stored[:at]), rows)
+                for at, rows in enumerate(stored)
             )
             if found != piece.rows or file.schema_arrow.names != table.schema.names:
                 table.refuse_changed()
             # A part has one CPU; Arrow's threads would use more.
-            yield from file.iter_batches(
+            batches = file.iter_batches(
                 self._batch_rows, row_groups=list(piece.groups), use_threads=False
             )
+            if base_row is None or table.overlay is None:
+                yield from batches
+            else:
+                yield from overlaid(batches, table.overlay, base_row)
         raise InputError(f"{table.files.full(piece.path)} ended early: was it replaced?")
 
 

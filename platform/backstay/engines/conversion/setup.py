@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from backstay.compat.maps import BackwardMap
 from backstay.engines.conversion.config import ConvertConfig
-from backstay.engines.conversion.input import ConvertInput, dataset, stored_table, survey
+from backstay.engines.conversion.input import ConvertInput, survey
 from backstay.engines.conversion.part import Conversion, Target
 from backstay.engines.conversion.plan import sizes
+from backstay.engines.conversion.source import dataset, stored_table
 from backstay.registry.store import Registry
 from backstay.registry.table_layout import table_schema
 
@@ -22,14 +23,13 @@ def set_up(config: ConvertConfig) -> Conversion:
     """Read the maps of the registry and the footers of the input; raises like `convert`."""
     space = Registry(config.registry).space(config.space)
     chains = [space.chain(config.source, target) for target in config.targets]
-    files, parts = (
+    source = (
         stored_table(space, config.source, config.entity)
         if config.input is None
         else dataset(config.input)
     )
     table = survey(
-        files,
-        parts,
+        source,
         space=config.space,
         version=config.source,
         fingerprint=space.manifest(config.source).fingerprint,

@@ -25,7 +25,6 @@ from backstay.evaluation.metrics.bootstrap import (
 from backstay.evaluation.metrics.ranking import RecallResult
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Space
-from backstay.storage.parquet_parts import read_batches
 
 _log = logging.getLogger("backstay.update")
 
@@ -223,8 +222,7 @@ def _missing(space: Space, parent: Manifest, entity: str, ids: pa.Array) -> tupl
     """How many ids of a published table `ids` lacks, and one of them."""
     count, example = 0, None
     table = space.table(parent.version, entity)
-    for _, batch in read_batches(table.files, table.parts, rows=_ID_ROWS, columns=("id",)):
-        column = batch.column("id")
+    for column in table.id_batches(_ID_ROWS):
         if column.type != ids.type:  # no string equals a number
             lacking = column
         else:

@@ -20,6 +20,9 @@ from pandas.util import hash_array
 from pyarrow.parquet import ParquetFile
 
 from backstay.errors import InputError
+from backstay.registry.stored import open_delta
+from backstay.registry.table_commit import read_commit
+from backstay.registry.tables import EmbeddingTable
 from backstay.storage.files import Files, open_files
 from backstay.storage.ids import IdType, refuse_duplicates
 from backstay.storage.parquet_parts import open_part, part_names, read_batches
@@ -46,6 +49,7 @@ class OutsideTable:
     id_type: IdType
     dim: int
     keys: Keys  # (rows,) a 64-bit hash of each id, in row order
+    stored: EmbeddingTable | None = None  # where the rows are those of a table of a registry
 
     @property
     def name(self) -> str:
@@ -76,6 +80,9 @@ class OutsideTable:
         """Ids and vectors of all rows, in their order."""
         done = 0
         rows = max(1, BATCH_BYTES // (8 * self.dim))
+        if self.stored is not None:
+            yield from self.stored.batches(rows)
+            return
         for part, batch in _read(self.files, self.parts, rows=rows):
             yield batch.column("id"), batch_vectors(batch, part, dim=self.dim, first_row=done)
             done += len(batch)
@@ -96,7 +103,25 @@ def open_outside_table(path: str | Path) -> OutsideTable:
     Raises InputError if the table breaks the format or has no rows.
     """
     files = open_files(path)
+    commit = read_commit(files)
+    if commit is not None and commit.delta is not None:
+        return stored_table(open_delta(files, commit), str(path))
     return outside_table(files, _parts(files, str(path)), str(path))
+
+
+def stored_table(table: EmbeddingTable, path: str) -> OutsideTable:
+    """A table of a registry as an outside table; `path` names it in messages."""
+    if not table.rows:
+        raise InputError(f"{path} has no rows; expected at least one.")
+    return OutsideTable(
+        path=path,
+        files=table.files,
+        parts=table.parts,
+        id_type=table.id_type,
+        dim=table.dim,
+        keys=np.concatenate([_keys(ids) for ids in table.id_batches(_ID_ROWS)]),
+        stored=table,
+    )
 
 
 def outside_table(files: Files, parts: tuple[str, ...], path: str) -> OutsideTable:
@@ -243,6 +268,8 @@ def _keys(ids: pa.Array) -> Keys:
 
 def _version(table: OutsideTable) -> int | None:
     """The version in the metadata of a table from a registry; None for other tables."""
+    if table.stored is not None:
+        return table.stored.version
     with open_part(table.files, table.parts[0]) as file:
         version = (file.schema_arrow.metadata or {}).get(b"backstay.version")
     return int(version) if version is not None else None
