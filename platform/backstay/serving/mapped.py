@@ -42,7 +42,7 @@ class MappedTable:
         else:
             asked = ids.to_numpy()
             if self._dense:  # an id is its own position
-                at = np.clip(asked, integers[0], integers[-1]) - integers[0]
+                at = np.minimum(np.maximum(asked, integers[0]), integers[-1]) - integers[0]
             else:
                 at = np.minimum(integers.searchsorted(asked), len(integers) - 1)
             found = integers[at] == asked
