@@ -9,6 +9,7 @@ import click
 import backstay
 from backstay.cli import (
     aliases,
+    cluster,
     comparison,
     consumers,
     conversion,
@@ -40,6 +41,7 @@ _GROUPS = (
         "Conversion and look-up",
         (*conversion.COMMANDS, *service.COMMANDS, *lookup.COMMANDS, *tokens.COMMANDS),
     ),
+    ("Clusters", cluster.COMMANDS),
 )
 
 
