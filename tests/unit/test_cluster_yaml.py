@@ -1,6 +1,6 @@
 """cluster.yaml against the schema of the Ray that would read it."""
 
-import re
+import tomllib
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -82,28 +82,38 @@ def test_workers_start_from_zero_and_may_grow(cluster):
     assert not any(types["head"]["resources"].values())
 
 
-def test_images_hold_the_locked_ray(cluster):
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    (ray_version,) = re.findall(r"^ray==(\S+)", lock, re.MULTILINE)
-    images = [cluster["docker"]["image"]]
-    images.append(cluster["available_node_types"]["gpu_worker"]["docker"]["worker_image"])
-    for image in images:
-        assert image.startswith(f"rayproject/ray:{ray_version}-py3")
+def test_images_are_those_of_the_dockerfile(cluster):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    gpu = cluster["available_node_types"]["gpu_worker"]["docker"]["worker_image"]
+    assert cluster["docker"]["image"] == f"backstay:{version}-cpu"
+    assert gpu == f"backstay:{version}-gpu"
+    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+    for image in (cluster["docker"]["image"], gpu):
+        target = image.rpartition("-")[2]
+        assert f"FROM base AS {target}\n" in dockerfile
+        assert f"docker build --target {target} --tag {image} ." in dockerfile
 
 
-def test_commands_name_what_the_project_has(cluster):
+def test_every_process_asks_for_the_token(cluster):
     ((remote, local),) = cluster["file_mounts"].items()
-    assert (ROOT / local / "bootstrap.py").is_file()
+    assert local == "~/.ray/auth_token"  # where `backstay cluster token` puts it
+    options = cluster["docker"]["run_options"]
+    assert "--env=RAY_AUTH_MODE=token" in options
+    assert f"--env=RAY_AUTH_TOKEN_PATH={remote}" in options
+
+
+def test_nodes_need_no_set_up(cluster):
     prepared = check(cluster)
-    commands = [
-        command
+    assert not any(
+        commands
         for key, commands in prepared.items()
-        if key.endswith("_commands")
-        for command in commands
-    ]
-    assert any(f"cd {remote} && python bootstrap.py setup" in command for command in commands)
-    starts = [command for command in commands if re.search(r"\bray (start|stop)\b", command)]
-    assert len(starts) == 4
-    for command in starts:  # of the environment that the set-up made, not of the image
-        assert command.startswith(f"export PATH={remote}/.venv/bin:$PATH;")
-    assert "pip install" not in " ".join(commands)  # nothing that the lock doesn't name
+        if key.endswith(("setup_commands", "initialization_commands"))
+    )
+
+
+def test_nodes_use_their_private_address(cluster):
+    assert cluster["provider"]["use_internal_ips"]
+    for role in ("head", "worker"):
+        _, start = cluster[f"{role}_start_ray_commands"]
+        assert "--node-ip-address=$(hostname -I | cut -d' ' -f1)" in start
+    assert "--dashboard-host=127.0.0.1" in cluster["head_start_ray_commands"][1]
