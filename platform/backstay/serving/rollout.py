@@ -51,7 +51,7 @@ class Report:
 @dataclass
 class _Coming:
     state: SpaceState
-    since: float  # when it was first ordered
+    prepared: float | None = None  # when the first replica had prepared it
 
 
 class Rollout:
@@ -59,8 +59,8 @@ class Rollout:
 
     Args:
         registry: URI of the registry, for the orders.
-        patience: Seconds to wait for the last replicas to prepare a state that others have
-            prepared. After that, those answer 503 for the space until they have.
+        patience: Seconds to wait for all replicas to prepare a state after the first one has.
+            After that, those that have not answer 503 for the space until they have.
         lead: Seconds from the decision until it holds: the time in which all replicas get it.
         clock: Seconds since 1970.
     """
@@ -83,15 +83,14 @@ class Rollout:
 
     def read(self, states: Mapping[str, SpaceState], faults: Mapping[str, str]) -> None:
         """Take the states that were read from the registry."""
-        now = self._clock()
-        for gone in [name for name in self._in_force if name not in states]:
+        for gone in [name for name in self._in_force if name not in {*states, *faults}]:
             del self._in_force[gone]
         coming = {}
         for name, state in states.items():
             before, in_force = self._coming.get(name), self._in_force.get(name)
             if in_force and in_force[0].same(state):
                 continue
-            coming[name] = before if before and before.state == state else _Coming(state, now)
+            coming[name] = before if before and before.state == state else _Coming(state)
         self._coming = coming
         self._order(faults, read=True)
 
@@ -150,10 +149,12 @@ class Rollout:
         if not any(prepared):
             failed = [report.failed.get(name) == generation for report in reports]
             return bool(reports) and all(failed) and name not in self._in_force
-        return all(prepared) or (
-            name not in self._in_force
-            and all(
-                report.failed.get(name) == generation or done
-                for report, done in zip(reports, prepared, strict=True)
-            )
-        ) or now - coming.since >= self._patience  # fmt: skip
+        if coming.prepared is None:
+            coming.prepared = now
+        if all(prepared) or now - coming.prepared >= self._patience:
+            return True
+        settled = [
+            done or report.failed.get(name) == generation
+            for report, done in zip(reports, prepared, strict=True)
+        ]
+        return all(settled) and name not in self._in_force

@@ -55,14 +55,13 @@ class ServedSpace:
         sources = self.sources(entity, target)
         if not sources:
             raise self.state.why_unreadable(entity, target)
-        for source in sources:
+        for source in sources[:-1]:
             try:
                 return self.answering_from(source, entity, target)
-            except NotReadyError as error:
-                if self._loading(entity, source, target) or source == sources[-1]:
+            except NotReadyError:
+                if self._loading(entity, source, target):
                     raise
-                failed = error
-        raise failed
+        return self.answering_from(sources[-1], entity, target)
 
     def answering_from(self, source: int, entity: str, target: int) -> Answering:
         """The table of version `source`, and its chain to `target`; NotReadyError until loaded."""
@@ -85,12 +84,12 @@ class ServedSpace:
 
     def sources(self, entity: str, target: int) -> list[int]:
         """See `SpaceState.sources`."""
-        key = (entity, target)
-        if key not in self._sources:
-            if target not in self.state.versions:
-                return []  # clients may ask for any number: do not keep these
-            self._sources[key] = self.state.sources(entity, target)
-        return self._sources[key]
+        found = self._sources.get((entity, target))
+        if found is None:
+            found = self.state.sources(entity, target) if target in self.state.versions else []
+            if found:  # clients may ask for anything: what is not there is not kept
+                self._sources[entity, target] = found
+        return found
 
     @cached_property
     def wanted(self) -> list[Key]:

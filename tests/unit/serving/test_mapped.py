@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,19 @@ def test_a_table_is_copied_once_and_answers_without_its_source(tmp_path):
     cached(table, tmp_path)
     check_finds(table, cached(table, tmp_path), [9, 5, 3])
     assert table.read == [1]
+
+
+@pytest.mark.parametrize("id_type", ["int64", "string"])
+def test_an_open_table_holds_nothing_that_grows_with_it(tmp_path, id_type):
+    ids = range(50_000)
+    table = fake(list(ids) if id_type == "int64" else [str(n) for n in ids], id_type=id_type)
+    table.batches = lambda: [(table.ids, table.values)]
+    cached(table, tmp_path)
+    before = pa.total_allocated_bytes()
+    opened = cached(table, tmp_path)
+    assert pa.total_allocated_bytes() - before < 10_000
+    assert isinstance(opened.vectors, np.memmap)
+    assert not opened.rows.flags.owndata
 
 
 def test_vectors_are_mapped_and_read_only(tmp_path):
