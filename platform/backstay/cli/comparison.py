@@ -78,6 +78,7 @@ def _refuse_misplaced(ctx: click.Context, *, tables: bool) -> None:
 )
 @click.argument("tables", nargs=-1, required=True, metavar="T0 T1 …")
 @options.run_folder
+@options.storage_options
 @click.option("--methods", type=options.NAMES, help="Maps to compare.  [default: all]")
 @click.option("--sample", type=options.POSITIVE, help="Ids to fit on.  [default: 100,000]")
 @options.seed

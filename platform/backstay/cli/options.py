@@ -1,5 +1,7 @@
 """Types of options, and the options that several commands share."""
 
+import json
+import os
 from collections.abc import Callable, Mapping
 from functools import reduce
 from pathlib import Path
@@ -74,13 +76,46 @@ run_folder = click.option(
 dataset_folder = click.option(
     "--out", required=True, type=FOLDER, metavar="DATASET", help="Dataset folder to write."
 )
-registry = click.option(
-    "--registry",
-    required=True,
-    envvar="BACKSTAY_REGISTRY",
-    show_envvar=True,
-    metavar="URI",
-    help="Root of the registry: a path, or a URL such as s3://bucket/path.",
+
+
+def _use_storage_options(ctx: click.Context, _: click.Parameter, texts: tuple[str, ...]) -> None:
+    """Put the options into the environment, where this process and its workers find them."""
+    from backstay.storage.stores import VARIABLE, parse_options
+
+    if not texts:
+        return
+    before = os.environ.get(VARIABLE)
+    try:
+        found = parse_options([*([before] if before else []), *texts])
+    except ValueError as error:
+        raise click.BadParameter(
+            f"expected NAME=VALUE or a JSON object, found {' '.join(texts)}."
+        ) from error
+    os.environ[VARIABLE] = json.dumps(found)
+    ctx.call_on_close(
+        lambda: os.environ.update({VARIABLE: before}) if before else os.environ.pop(VARIABLE, None)
+    )
+
+
+storage_options = click.option(
+    "--storage-options",
+    multiple=True,
+    metavar="NAME=VALUE|JSON",
+    expose_value=False,
+    callback=_use_storage_options,
+    help="Option of the object store's driver, such as anon=true or endpoint_url=…, for every URL "
+    "of the command; once for each, or a JSON object. Also: BACKSTAY_STORAGE_OPTIONS, as JSON.",
+)
+registry = _all(
+    click.option(
+        "--registry",
+        required=True,
+        envvar="BACKSTAY_REGISTRY",
+        show_envvar=True,
+        metavar="URI",
+        help="Root of the registry: a path, or a URL such as s3://bucket/path.",
+    ),
+    storage_options,
 )
 space = _all(
     registry, click.option("--space", required=True, metavar="S", help="Name of the space.")

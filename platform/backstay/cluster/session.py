@@ -16,6 +16,7 @@ from ray._private import ray_constants
 import backstay
 from backstay.cluster.output import log_folder, quiet_ray
 from backstay.errors import BackstayError
+from backstay.storage.stores import VARIABLE
 
 _log = logging.getLogger("backstay.engines")
 
@@ -113,15 +114,18 @@ def _start(folder: Path, *, cpus: int | None, gpus: int) -> None:
 
 
 def runtime_env() -> dict[str, dict[str, str]]:
-    """The settings that workers of a cluster need to import Backstay, beyond those of the job."""
+    """The settings that workers of a cluster need, beyond those of the job.
+
+    They import this Backstay, and open the same object stores.
+    """
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
-    if "PYTHONPATH" in job.get("env_vars", {}):  # Ray refuses a second value
-        return {}
+    given = job.get("env_vars", {})  # Ray refuses a second value for these
     root = _package_root()
     # Each node unpacks the working directory to a different path, and workers start in it.
     if root and "working_dir" in job and Path(root).is_relative_to(Path.cwd()):
         root = str(Path(root).relative_to(Path.cwd()))
-    variables = _python_path(root)
+    needed = {VARIABLE: os.environ.get(VARIABLE, ""), **_python_path(root)}
+    variables = {name: value for name, value in needed.items() if value and name not in given}
     return {"env_vars": variables} if variables else {}
 
 

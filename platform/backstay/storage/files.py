@@ -24,6 +24,7 @@ from fsspec.core import url_to_fs
 from backstay.errors import RegistryError
 from backstay.storage.atomic import sync_folder, sync_tree, synced_file, temporary_file
 from backstay.storage.conditional_put import CONDITIONAL_PUT, put_new
+from backstay.storage.stores import not_opened, options_of
 
 HALF_WRITTEN = ".tmp-"
 """Prefix of a local file that is being written, beside the name it will get."""
@@ -279,16 +280,16 @@ class LocalFiles(Files):
 
 
 def open_files(uri: str | Path, *, storage_options: Mapping[str, object] | None = None) -> Files:
-    """The files under a path or a URL; `storage_options` go to the fsspec file system."""
-    # A cached listing would hide the version that someone else has just published.
-    options = {"use_listings_cache": False, **(storage_options or {})}
+    """The files under a path or a URL.
+
+    `storage_options` go to the fsspec file system, beside those of BACKSTAY_STORAGE_OPTIONS.
+    """
     try:
+        # A cached listing would hide the version that someone else has just published.
+        options = {"use_listings_cache": False, **options_of(str(uri)), **(storage_options or {})}
         fs, root = url_to_fs(str(uri), **options)
-    except (ImportError, ValueError) as error:
-        raise RegistryError(
-            f"can't open {uri}: {error}. Expected a folder or an fsspec URL such as "
-            "s3://bucket/path, with its driver: `pip install backstay[s3]` or `backstay[gcs]`."
-        ) from error
+    except (ImportError, ValueError, TypeError) as error:
+        raise RegistryError(not_opened(str(uri), error)) from error
     if "file" in _protocols(fs):
         return LocalFiles(fs, root)
     if "memory" in _protocols(fs):
