@@ -28,7 +28,7 @@ def write_input(folder, values, *, ids=None, version=2, part_rows=None):
 
 def write_plain(path, *, row_group_size=100, **columns):
     """One Parquet file without labels."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(columns.get("embedding"), np.ndarray):
         columns["embedding"] = vector_column(columns["embedding"])
     pq.write_table(pa.table(columns), path, row_group_size=row_group_size)

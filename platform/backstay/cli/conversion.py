@@ -7,13 +7,13 @@ from backstay.terminal import Command
 
 
 class _ConvertCommand(Command):
-    """A command whose --to takes one or more versions: `--to 0 1 2`."""
+    """A command whose --to takes one or more versions: `--to 0 1 stable`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat --to before each further number."""
+        """Repeat --to before each further version."""
         repeated: list[str] = []
         for arg in args:
-            after_a_target = len(repeated) > 1 and repeated[-2] == "--to" and arg.isdecimal()
+            after_a_target = len(repeated) > 1 and repeated[-2] == "--to" and arg[:1] != "-"
             repeated += ["--to", arg] if after_a_target else [arg]
         return super().parse_args(ctx, repeated)
 
@@ -28,18 +28,17 @@ class _ConvertCommand(Command):
     "--from",
     "source",
     required=True,
-    type=options.VERSION,
     metavar="K",
-    help="Version of the table.",
+    help="Version of the table: a number, an alias such as prod, or latest.",
 )
 @click.option(
     "--to",
     "targets",
     required=True,
     multiple=True,
-    type=options.VERSION,
     metavar="J…",
-    help="Versions to convert to: one, or several in one pass, each into OUTPUT/v<j>.",
+    help="Versions to convert to: one, or several in one pass, each into OUTPUT/v<j>. Numbers or "
+    "aliases.",
 )
 @click.option(
     "--input",
@@ -83,7 +82,8 @@ class _ConvertCommand(Command):
 def convert(
     registry: str,
     space: str,
-    targets: tuple[int, ...],
+    source: str,
+    targets: tuple[str, ...],
     input_: str | None,
     dry_run: bool,
     **settings: object,
@@ -94,9 +94,16 @@ def convert(
     """
     from backstay.engines.conversion import convert as engine
     from backstay.engines.conversion.config import ConvertConfig
+    from backstay.registry.store import Registry
 
+    opened = Registry(registry).space(space)
     config = ConvertConfig(
-        registry=registry, space=space, targets=targets, input=input_, **options.given(settings)
+        registry=registry,
+        space=space,
+        source=opened.resolve(source),
+        targets=tuple(map(opened.resolve, targets)),
+        input=input_,
+        **options.given(settings),
     )
     return engine.estimate(config) if dry_run else engine.convert(config)
 

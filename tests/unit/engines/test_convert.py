@@ -1,20 +1,24 @@
 """Converting a table in this process."""
 
 import dataclasses
+import shlex
 import textwrap
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backstay.cli import main
 from backstay.engines.conversion import ids as id_check
 from backstay.engines.conversion import plan
 from backstay.engines.conversion.convert import convert, estimate
 from backstay.engines.conversion.rows import Piece
 from backstay.errors import InputError, MapMismatchError, NotFoundError, UsageError
+from backstay.registry.aliases import promote
 from backstay.registry.store import Registry
 from backstay.registry.stored import open_table
 from backstay.registry.table_commit import COMMIT, read_commit
@@ -330,3 +334,74 @@ def test_a_report_can_be_told_as_json_and_stands_in_the_commit_file(registry, tm
     assert read_commit(open_files(tmp_path / "out")).conversion["job"] == report.job
     again = convert(config(registry, tmp_path / "in", tmp_path / "out"))
     assert again == report
+
+
+def test_columns_in_the_names_of_folders_are_kept(registry, tmp_path):
+    values = vectors(30)
+    places = {"country=de/day=1": 0, "country=fr/day=2": 10, "country=a%20b/day=3": 20}
+    for folder, first in places.items():
+        write_plain(
+            tmp_path / "in" / folder / "a.parquet",
+            id=pa.array(range(first, first + 10)),
+            embedding=values[first : first + 10],
+        )
+    report = run(registry, tmp_path / "in", tmp_path / "out")
+    assert report.extra_columns == ("country", "day")
+    table = pq.read_table(tmp_path / "out")
+    assert table.schema.field("day").type == pa.int64()
+    found = {row["id"]: (row["country"], row["day"]) for row in table.to_pylist()}
+    assert found == {
+        row: ("de", 1) if row < 10 else ("fr", 2) if row < 20 else ("a b", 3) for row in range(30)
+    }
+
+
+def test_a_missing_value_in_a_folder_is_null_and_a_column_of_the_file_wins(registry, tmp_path):
+    for folder, first in {"day=007": 0, "day=__HIVE_DEFAULT_PARTITION__": 10}.items():
+        write_plain(
+            tmp_path / "in" / f"id=9/{folder}" / "a.parquet",
+            id=pa.array(range(first, first + 10)),
+            embedding=vectors(10),
+        )
+    run(registry, tmp_path / "in", tmp_path / "out")
+    found = pq.read_table(tmp_path / "out").to_pylist()
+    assert {row["id"]: row["day"] for row in found} == {
+        row: "007" if row < 10 else None for row in range(20)
+    }
+
+
+def test_parts_in_folders_of_other_columns_are_refused(registry, tmp_path):
+    for folder in ("day=1", "month=1"):
+        write_plain(tmp_path / "in" / folder / "a.parquet", id=pa.array([1]), embedding=vectors(1))
+    with pytest.raises(InputError, match=r"folders of the columns month; day=1/a\.parquet"):
+        run(registry, tmp_path / "in", tmp_path / "out")
+
+
+def test_aliases_name_versions_and_the_table(tmp_path):
+    root = tmp_path / "registry"
+    space = fill(Registry(root).space("movies"), *DIMS)
+    promote(space, 2)
+    promote(space, 1, alias="stable")
+    words = ["--registry", str(root), "--space", "movies", "--entity", "item"]
+    words += ["--from", "prod", "--to", "0", "stable", "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, ["convert", *words])
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["v0", "v1"]
+    result = CliRunner().invoke(main, ["convert", *words, "--to", "nobody"])
+    assert result.exit_code == 1
+    assert "movies has no alias nobody" in result.stderr
+
+
+def test_a_table_of_another_version_is_refused_with_the_command_that_converts_it(
+    registry, tmp_path
+):
+    write_input(tmp_path / "in put", vectors(9, dim=5), version=1)
+    asked = config(registry, tmp_path / "in put", tmp_path / "out", assume_version=None)
+    asked = dataclasses.replace(asked, dtype="float16")
+    with pytest.raises(InputError, match="is labelled version 1; expected version 2") as caught:
+        convert(asked)
+    command = str(caught.value).partition("This converts it: ")[2]
+    words = shlex.split(command)
+    assert words[:2] == ["backstay", "convert"]
+    result = CliRunner().invoke(main, words[1:])
+    assert result.exit_code == 0, result.stderr
+    assert open_table(tmp_path / "out").dtype == "float16"

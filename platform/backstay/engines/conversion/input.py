@@ -8,11 +8,12 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from backstay.engines.conversion.columns import check_columns, check_version, column_list
+from backstay.engines.conversion.hive import hive_fields
 from backstay.engines.conversion.source import Source, Stamps, stamps
-from backstay.engines.conversion.vectors import check_vector_type
-from backstay.errors import InputError, UsageError
+from backstay.errors import InputError
 from backstay.registry.overlay import Overlay
-from backstay.registry.table_layout import ENTITY, check_labels, id_type_of, labels_of, version_of
+from backstay.registry.table_layout import ENTITY, check_labels, labels_of
 from backstay.storage.files import Files
 from backstay.storage.ids import IdType
 from backstay.storage.parquet_parts import open_part
@@ -49,7 +50,8 @@ class ConvertInput:
     files: Files
     groups: tuple[RowGroup, ...]
     stamps: Stamps
-    schema: pa.Schema  # of every part, without metadata
+    schema: pa.Schema  # of every part and then the columns in folders' names, without metadata
+    hive: tuple[pa.Field, ...]  # the columns in folders' names
     id_column: str
     embedding_column: str
     id_type: IdType
@@ -112,6 +114,7 @@ def survey(
     embedding_column: str,
     assume_version: int | None,
     keep_corrupt: bool,
+    command: Callable[[int], str | None],
 ) -> ConvertInput:
     """Read all footers and check columns and labels.
 
@@ -126,6 +129,7 @@ def survey(
         embedding_column: The column of vectors.
         assume_version: The version of a table without a label of it.
         keep_corrupt: List files that aren't Parquet instead of refusing them.
+        command: The command that converts from another version; None if there is none.
 
     Raises:
         InputError: A part is no Parquet file, has other columns, or is labelled as another version.
@@ -142,6 +146,7 @@ def survey(
     first: pa.Schema | None = None
     label = ""
     first_row = 0
+    hive = hive_fields(parts)
     for path, footer in zip(parts, _footers(files, parts), strict=True):
         full = files.full(path)
         if isinstance(footer, InputError):
@@ -151,11 +156,20 @@ def survey(
             continue
         found, metadata = footer
         labels = labels_of(found, full)
+        hive = tuple(field for field in hive if field.name not in found.names)
+        found = pa.schema([*found, *hive])
         if first is None:
             first = found
-            id_type = _check_columns(found, full, id_column, embedding_column, dim)
+            check_version(
+                _of_table(labels, path, source),
+                full,
+                assumed=assume_version,
+                space=space,
+                version=version,
+                command=command,
+            )
+            id_type = check_columns(found, full, id_column, embedding_column, dim)
             label = entity or labels.get(ENTITY) or PurePosixPath(full).stem
-            _check_version(labels, full, assumed=assume_version, version=version)
         _check_labels(
             labels,
             path,
@@ -167,8 +181,8 @@ def survey(
         )
         if found.names != first.names or found.types != first.types:
             raise InputError(
-                f"{full} has the columns {_columns(found)}; the first part of the table has "
-                f"{_columns(first)}. Make them alike or convert them apart."
+                f"{full} has the columns {column_list(found)}; the first part of the table has "
+                f"{column_list(first)}. Make them alike or convert them apart."
             )
         laid_over = overlay if path in base_parts else None
         new = list(_row_groups(path, metadata, first_row, base_row, laid_over))
@@ -181,7 +195,8 @@ def survey(
         files=files,
         groups=tuple(groups),
         stamps=marks,
-        schema=first.remove_metadata(),
+        schema=first,
+        hive=hive,
         id_column=id_column,
         embedding_column=embedding_column,
         id_type=id_type,
@@ -220,33 +235,6 @@ def _footers(
         yield from pool.map(footer, parts)
 
 
-def _check_columns(
-    schema: pa.Schema, path: str, id_column: str, embedding_column: str, dim: int
-) -> IdType:
-    """The type of the ids; InputError unless both columns are there and of a type we convert."""
-    flags = {id_column: "--id-column", embedding_column: "--embedding-column"}
-    for name, flag in flags.items():
-        if schema.names.count(name) != 1:
-            raise InputError(
-                f"{path} must have one column {name!r}; found {_columns(schema)}. Name the right "
-                f"one by {flag}."
-            )
-    taken = {"id", "embedding"} & (set(schema.names) - set(flags))
-    if taken:
-        raise InputError(
-            f"{path} has a column {min(taken)!r} beside those that --id-column and "
-            "--embedding-column name, and the output needs that name. Rename it first."
-        )
-    id_type = id_type_of(schema.field(id_column).type)
-    if id_type is None:
-        raise InputError(
-            f"{path} must hold {id_column} as string or integer; found "
-            f"{schema.field(id_column).type}."
-        )
-    check_vector_type(schema.field(embedding_column).type, path=path, dim=dim)
-    return id_type
-
-
 def _check_labels(
     labels: Mapping[bytes, str],
     path: str,
@@ -259,7 +247,7 @@ def _check_labels(
 ) -> None:
     """InputError where a part is labelled as of another version or build than its table."""
     delta, base = source.delta, source.base
-    of_table, full = labels, source.files.full(path)
+    full = source.files.full(path)
     if delta is not None and base is not None and path in base.parts:
         check_labels(
             labels,
@@ -269,25 +257,18 @@ def _check_labels(
             entity=delta.entity,
             fingerprint=base.fingerprint,
         )
-        of_table = labels_of(delta.schema, full)
     check_labels(
-        of_table, full, space=space, version=version, entity=entity, fingerprint=fingerprint
+        _of_table(labels, path, source),
+        full,
+        space=space,
+        version=version,
+        entity=entity,
+        fingerprint=fingerprint,
     )
 
 
-def _check_version(
-    labels: Mapping[bytes, str], path: str, *, assumed: int | None, version: int
-) -> None:
-    """InputError unless the table's label, or the user, says that it is of this version."""
-    label = version_of(labels, path)
-    if assumed not in {None, version}:
-        raise UsageError(f"assume_version must be {version}, as --from says; found {assumed}.")
-    if label is None and assumed is None:
-        raise InputError(
-            f"{path} has no label of the version of its vectors. If they are of version {version}, "
-            f"say so by --assume-version {version}."
-        )
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name!r} {field.type}" for field in schema)
+def _of_table(labels: Mapping[bytes, str], path: str, source: Source) -> Mapping[bytes, str]:
+    """The labels that hold for the rows of a part: those of the delta that is laid over it."""
+    if source.delta is None or source.base is None or path not in source.base.parts:
+        return labels
+    return labels_of(source.delta.schema, source.files.full(path))

@@ -6,6 +6,7 @@ from typing import Self
 
 import pyarrow as pa
 
+from backstay.engines.conversion.hive import with_hive_columns
 from backstay.engines.conversion.input import ConvertInput, Unreadable
 from backstay.errors import InputError
 from backstay.registry.overlay import overlaid
@@ -131,16 +132,17 @@ class RowReader:
                 else table.overlay.left(base_row + sum(stored[:at]), rows)
                 for at, rows in enumerate(stored)
             )
-            if found != piece.rows or file.schema_arrow.names != table.schema.names:
+            names = [*file.schema_arrow.names, *(field.name for field in table.hive)]
+            if found != piece.rows or names != table.schema.names:
                 table.refuse_changed()
             # A part has one CPU; Arrow's threads would use more.
             batches = file.iter_batches(
                 self._batch_rows, row_groups=list(piece.groups), use_threads=False
             )
-            if base_row is None or table.overlay is None:
-                yield from batches
-            else:
-                yield from overlaid(batches, table.overlay, base_row)
+            if base_row is not None and table.overlay is not None:
+                batches = overlaid(batches, table.overlay, base_row)
+            for batch in batches:
+                yield with_hive_columns(batch, piece.path, table.hive)
         raise InputError(f"{table.files.full(piece.path)} ended early: was it replaced?")
 
 

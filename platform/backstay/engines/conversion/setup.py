@@ -2,6 +2,9 @@
 
 import os
 import sys
+from dataclasses import fields
+from functools import partial
+from shlex import quote
 from typing import Literal
 
 import numpy as np
@@ -13,8 +16,11 @@ from backstay.engines.conversion.input import ConvertInput, survey
 from backstay.engines.conversion.part import Conversion, Target
 from backstay.engines.conversion.plan import sizes
 from backstay.engines.conversion.source import dataset, stored_table
-from backstay.registry.store import Registry
+from backstay.registry.store import Registry, Space
 from backstay.registry.table_layout import table_schema
+
+_REPEATED = {"entity", "id_column", "embedding_column", "dtype", "on_error"}
+"""Options that a suggested command repeats where they were given."""
 
 LOCAL_BYTES = 64 << 20  # of vectors; for fewer, tasks of a cluster take longer than the work
 
@@ -39,6 +45,7 @@ def set_up(config: ConvertConfig) -> Conversion:
         embedding_column=config.embedding_column,
         assume_version=config.assume_version,
         keep_corrupt=config.on_error == "quarantine",
+        command=partial(_command, config, space),
     )
     return Conversion(
         table=table,
@@ -57,6 +64,19 @@ def set_up(config: ConvertConfig) -> Conversion:
     )
 
 
+def _command(config: ConvertConfig, space: Space, source: int) -> str | None:
+    """The command that converts the same input as a table of another version, if there is one."""
+    if source not in space.versions() or source < max(config.targets):
+        return None
+    words = ["backstay", "convert", "--registry", config.registry, "--space", config.space]
+    words += ["--from", str(source), "--to", *map(str, config.targets)]
+    words += ["--input", config.input or "", "--output", config.output]
+    for field in fields(config):
+        if field.name in _REPEATED and (value := getattr(config, field.name)) != field.default:
+            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    return " ".join(map(quote, words))
+
+
 def _schema(
     config: ConvertConfig, table: ConvertInput, chain: BackwardMap, fingerprint: str
 ) -> pa.Schema:
@@ -71,8 +91,8 @@ def _schema(
         fingerprint=fingerprint,
     )
     names = {config.id_column: "id", config.embedding_column: "embedding"}
-    fields = [own.field(names[f.name]) if f.name in names else f for f in table.schema]
-    return pa.schema(fields, metadata=own.metadata)
+    columns = [own.field(names[f.name]) if f.name in names else f for f in table.schema]
+    return pa.schema(columns, metadata=own.metadata)
 
 
 def input_name(config: ConvertConfig, table: ConvertInput) -> str:
