@@ -84,7 +84,7 @@ def parse(name: str, words: list[str], folder: Path, monkeypatch: pytest.MonkeyP
     best = Path("runs/search/best.yaml")
     best.parent.mkdir(parents=True, exist_ok=True)
     best.write_text("update: {}")
-    all_commands()[name].make_context(name, words)
+    all_commands()[name].make_context(name, words).close()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -96,12 +96,14 @@ def convert(
     from backstay.engines.conversion.config import ConvertConfig
     from backstay.registry.store import Registry
 
-    opened = Registry(registry).space(space)
+    def number(name: str) -> int:
+        return int(name) if name.isdecimal() else Registry(registry).space(space).resolve(name)
+
     config = ConvertConfig(
         registry=registry,
         space=space,
-        source=opened.resolve(source),
-        targets=tuple(map(opened.resolve, targets)),
+        source=number(source),
+        targets=tuple(map(number, targets)),
         input=input_,
         **options.given(settings),
     )
