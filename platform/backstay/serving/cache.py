@@ -124,6 +124,13 @@ def open_copy(folder: Path, write: Callable[[Path], None]) -> Copy:
         return Copy(folder)
 
 
+def discard(folder: Path) -> None:
+    """Throw a copy away, so that the next attempt to open it makes a new one."""
+    with locked(_lock(folder)):
+        if folder.is_dir():
+            _remove(folder)
+
+
 def require_space(folder: Path, size: int) -> None:
     """ServiceError unless the disk of `folder` has `size` bytes free."""
     free = shutil.disk_usage(folder).free

@@ -10,6 +10,8 @@ read, and processes that serve the same table share them. Making one holds the i
 not the vectors.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backstay.compat.maps import BackwardMap
-from backstay.errors import CorruptError
+from backstay.errors import BackstayError, CorruptError
 from backstay.registry.store import Registry, Space
-from backstay.serving.cache import Copy, copy_name, open_copy, require_space
+from backstay.serving.cache import Copy, copy_name, discard, open_copy, require_space
 from backstay.serving.mapped import INDEX_TYPES, MappedTable
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ def open_table_copy(registry: Registry, key: Key, *, cache: Path) -> OpenTable:
         _write_table(_checked(registry, key).table(key.version, key.entity), folder)
 
     copy = open_copy(key.folder(cache), write)
-    return OpenTable(_open_table(copy.folder), copy)
+    with _discarding(copy):
+        return OpenTable(_open_table(copy.folder), copy)
 
 
 def open_map_copy(registry: Registry, key: Key, *, cache: Path) -> BackwardMap:
@@ -77,8 +80,21 @@ def open_map_copy(registry: Registry, key: Key, *, cache: Path) -> BackwardMap:
         np.save(folder / _MATRIX, _checked(registry, key).backward_map(key.version).matrix)
 
     copy = open_copy(key.folder(cache), write)
-    matrix = np.load(copy.folder / _MATRIX, allow_pickle=False)
-    return BackwardMap(key.space, key.version, key.version - 1, matrix)
+    with _discarding(copy):
+        matrix = np.load(copy.folder / _MATRIX, allow_pickle=False)
+        return BackwardMap(key.space, key.version, key.version - 1, matrix)
+
+
+@contextmanager
+def _discarding(copy: Copy) -> Iterator[None]:
+    """Throw away a copy that can't be opened though sizes and times are right: a bad disk."""
+    try:
+        yield
+    except (BackstayError, LookupError, OSError, ValueError) as error:
+        discard(copy.folder)
+        raise CorruptError(
+            f"{copy.folder} can't be opened ({error}). It is thrown away, and fetched again."
+        ) from error
 
 
 def _checked(registry: Registry, key: Key) -> Space:

@@ -116,8 +116,8 @@ class Lookup:
                 try:
                     if waited >= seconds:
                         waited = 0.0
-                        self._poll()
                         self.shelf.tick()
+                        self._poll()
                     self._settle()
                 except Exception as error:  # noqa: BLE001 - drivers raise errors of their own
                     logger.warning("the registry can't be read; serving the last state: %s", error)

@@ -90,7 +90,9 @@ class Shelf:
             return slot
         if slot:
             with self._changing:
-                slot = self._slots[name] = self._slots[name].at(self._clock())
+                slot = self._slots.get(name, slot).at(self._clock())
+                if name in self._slots:  # orders may have dropped it meanwhile
+                    self._slots[name] = slot
             return slot
         orders = self._orders
         if orders is None:

@@ -69,6 +69,20 @@ def test_a_damaged_copy_is_thrown_away_and_fetched_again(tmp_path, name, damage,
     assert table.read == [1, 1]
 
 
+@pytest.mark.parametrize("name", FILES[:2])
+def test_a_copy_that_a_bad_disk_changed_unnoticed_is_fetched_again(tmp_path, name):
+    table = fake([3, 1, 2, 9])
+    cached(table, tmp_path)
+    path = key_of().folder(tmp_path) / name
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(CorruptError, match=r"can't be opened.*thrown away"):
+        cached(table, tmp_path)
+    check_finds(table, cached(table, tmp_path), [9, 5, 3])
+    assert table.read == [1, 1]
+
+
 def test_a_copy_that_was_moved_by_a_backup_is_hashed_once_and_used(tmp_path, monkeypatch):
     table = fake([3, 1, 2])
     cached(table, tmp_path)
