@@ -274,7 +274,8 @@ def _as_ids(ids: Sequence[int | str], type_: pa.DataType, of: str) -> pa.Array:
             f"ids of {of} are {'integers' if expected is int else 'strings'}; found {wrong!r}."
         )
     try:
-        return pa.array(ids, type_)
+        # Arrow takes an array faster than a list.
+        return pa.array(np.array(ids, np.int64) if expected is int else ids, type_)
     except (OverflowError, pa.ArrowInvalid, UnicodeEncodeError) as error:
         what = "within 64 bits" if expected is int else "valid Unicode"
         raise UsageError(f"ids of {of} must be {what}: {error}.") from error
