@@ -22,6 +22,7 @@ from backstay.registry.manifest import BACKWARD, EntityEntry, Manifest
 from backstay.registry.store import Space
 
 _LISTED = 10  # most names in a message
+_DIGITS = 18  # most digits of a version's number
 
 UNREADABLE_SECONDS = 60.0
 """When a request may be repeated that needs something damaged in the registry."""
@@ -107,11 +108,11 @@ class SpaceState:
             return self.latest
         if isinstance(version, int):
             return version
-        if version.isascii() and version.isdecimal():
+        if version.isascii() and version.isdecimal() and len(version) <= _DIGITS:
             return int(version)
         if version not in self.aliases:
             raise NotFoundError(
-                f"space {self.space!r} has no alias {version!r}; it has "
+                f"space {self.space!r} has no alias {version!r:.60}; it has "
                 f"{', '.join(sorted(self.aliases)) or 'none'}. Ask for one of those, for a number "
                 "or for `latest`."
             )
@@ -159,13 +160,16 @@ class SpaceState:
         found = self.versions[version]
         return fingerprint(self.space, entity, version, found.dim, found.build)
 
+    def _fault(self, version: int) -> NotReadyError:
+        return NotReadyError(
+            f"version {version} of space {self.space!r} can't be read: {self.faults[version]}",
+            retry_after=UNREADABLE_SECONDS,
+        )
+
     def why_unreadable(self, entity: str, target: int) -> Exception:
         """The error for a version in which no table of `entity` can be read."""
         if target in self.faults:
-            return NotReadyError(
-                f"version {target} of space {self.space!r} can't be read: {self.faults[target]}",
-                retry_after=UNREADABLE_SECONDS,
-            )
+            return self._fault(target)
         if entity not in self.entities():
             return NotFoundError(
                 f"space {self.space!r} has no entity {entity!r}; it has {listed(self.entities())}."
@@ -182,6 +186,8 @@ class SpaceState:
             k for k in range(target + 1, newest + 1)
             if k not in self.versions or not self.versions[k].has_map
         )  # fmt: skip
+        if broken in self.faults:
+            return self._fault(broken)
         return MissingMapError(
             f"version {target} of {entity!r} can't be read out of a newer table, because version "
             f"{broken} has no backward map; versions {_ranges(readable)} can. {advice}, or publish "
