@@ -1,18 +1,19 @@
-"""The page /docs. Swagger UI comes from the package swagger-ui-bundle, not from a CDN."""
+"""The page /docs. Swagger UI comes from the package fastapi-swagger, not from a CDN."""
+
+from importlib import resources
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
-from swagger_ui_bundle import swagger_ui_path
 
 _ASSETS = "/docs/assets"
 
 
 def install(app: FastAPI) -> None:
     """Add /docs and the files that it loads."""
-    app.openapi_version = "3.0.3"  # Swagger UI 4 does not render 3.1
-    app.mount(_ASSETS, StaticFiles(directory=swagger_ui_path))
+    files = str(resources.files("fastapi_swagger") / "resources")
+    app.mount(_ASSETS, StaticFiles(directory=files))
     app.add_api_route("/docs", _page, include_in_schema=False)
 
 
