@@ -19,6 +19,7 @@ from typing import Literal, get_args
 from pydantic import TypeAdapter
 
 from backstay.errors import NotFoundError, RegistryError, UsageError
+from backstay.registry.changes import renew_markers
 from backstay.registry.manifest import check_name, now
 from backstay.registry.records import Records, author
 from backstay.storage.files import Files
@@ -106,6 +107,7 @@ def create(
     )
     if not _records(files, id_).append(0, asdict(token)):
         raise RegistryError(f"there is a token {id_} already. Repeat the command.")
+    renew_markers(files)
     _log.info("made token %s for %s", id_, name)
     return token, text
 
@@ -116,13 +118,13 @@ def revoke(files: Files, id_: str) -> Token:
     if token is None:
         known = ", ".join(token.id for token in tokens(files)) or "none"
         raise NotFoundError(f"there is no token {id_} (tokens: {known}). Correct the id.")
-    if token.state == "revoked":
-        return token
-    ended = replace(token, n=token.n + 1, state="revoked", who=author(), when=now())
-    # If someone else revoked it at the same moment, that record is as good.
-    _records(files, id_).append(ended.n, asdict(ended))
-    _log.info("revoked token %s of %s", id_, token.name)
-    return ended
+    if token.state == "active":
+        token = replace(token, n=token.n + 1, state="revoked", who=author(), when=now())
+        # If someone else revoked it at the same moment, that record is as good.
+        _records(files, id_).append(token.n, asdict(token))
+        _log.info("revoked token %s of %s", id_, token.name)
+    renew_markers(files)  # also for a process that was killed before it could
+    return token
 
 
 def tokens(files: Files) -> list[Token]:

@@ -138,3 +138,19 @@ def test_the_command_line_makes_lists_and_revokes(root):
     (after,) = json.loads(run("list", "--registry", root, "--json").stdout)
     assert (after["state"], after["spaces"], after["verbs"]) == ("revoked", ["movies"], [*VERBS])
     assert run("revoke", "nope", "--registry", root).exit_code == 1
+
+
+def test_every_write_of_a_token_renews_the_marker(root):
+    registry = Registry(root)
+    token, _ = create(registry.files, "ranking")
+    seen = [registry.change_token()]
+    assert seen[0]
+    for write in (
+        lambda: create(registry.files, "ads"),
+        lambda: revoke(registry.files, token.id),
+        lambda: revoke(registry.files, token.id),  # the first may have been killed before
+    ):
+        write()
+        assert registry.change_token() not in seen
+        seen.append(registry.change_token())
+    assert registry.spaces() == []
