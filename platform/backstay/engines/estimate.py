@@ -5,7 +5,7 @@ in memory alone, and is stopped after some seconds.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from backstay.datasets.dataset import Dataset
@@ -20,9 +20,11 @@ from backstay.registry.store import Registry
 from backstay.storage.files import open_files
 from backstay.training.memory import peak_memory
 from backstay.training.progress import Progress
+from backstay.training.request import FitRequest
+from backstay.training.version import untrained
 
 PROBE_SECONDS = 5.0
-"""The fit is stopped at the first report after this time."""
+"""Each phase of the fit is stopped at the first report after this time."""
 
 _FLOAT = 4  # bytes of a float32
 
@@ -74,7 +76,7 @@ def estimate(config: UpdateConfig) -> UpdateEstimate:
         validation_interactions=len(snapshot.validation),
         rows=rows,
         bytes=sum(rows.values()) * dim * _FLOAT + _model_bytes(plan),
-        seconds=round(probe.seconds, 1),
+        seconds=round(sum(probe.seconds_by.values()), 1),
         memory_mb=round(probe.memory_mb, 1),
         estimated=probe.how,
         refused=plan.findings,
@@ -97,36 +99,52 @@ class _EnoughError(Exception):
 
 @dataclass
 class _Probe:
-    """The first seconds of a fit."""
+    """The first seconds of each phase of a fit."""
 
-    seconds: float = 0.0
+    seconds_by: dict[str, float] = field(default_factory=dict)  # phase -> seconds, about
     memory_mb: float = 0.0
     how: str = "not at all: this request is published"
-    _started: float = field(default_factory=time.perf_counter)
+    _stopped: list[str] = field(default_factory=list)  # in words: where each fit was stopped
+    _started: float = 0.0
 
     def run(self, plan: UpdatePlan, config: UpdateConfig) -> None:
-        """Begin the fit, and stop it at the first report after `PROBE_SECONDS`."""
+        """Begin the fit, and stop it at the first report after `PROBE_SECONDS`.
+
+        If it is stopped before the phase of a post-hoc map, that phase is begun too, with an
+        untrained model.
+        """
+        request, method = plan.request, plan.request.plan.method
+        with peak_memory() as peak:
+            self._begin(request, config)
+            aligned_afterwards = request.previous and method.posthoc and method.aligns
+            if aligned_afterwards and "map" not in self.seconds_by:
+                self._begin(replace(request, fitted=untrained(request)), config)
+        self.memory_mb = peak.rss_mb
+        self.how = (
+            f"extrapolated from the first {' and '.join(self._stopped)}, in this process"
+            if self._stopped
+            else "measured: the whole fit, in this process"
+        )
+
+    def _begin(self, request: FitRequest, config: UpdateConfig) -> None:
         files = open_files(f"memory://backstay-dry-run/{uuid4().hex}")
         place = FitRun(files=files, folder="probe", gpu=config.gpu, watch=self._watch)
-        self.how = "measured: the whole fit, in this process"
-        with peak_memory() as peak:
-            try:
-                self.seconds = fit_here(plan.request, place).seconds
-            except _EnoughError:
-                pass
-            finally:
-                files.remove("")
-        self.memory_mb = peak.rss_mb
+        self._started = time.perf_counter()
+        try:
+            fitted = fit_here(request, place)
+        except _EnoughError:
+            return
+        finally:
+            files.remove("")
+        self.seconds_by |= {
+            phase: sum(seconds.values()) for phase, seconds in fitted.seconds_by.items()
+        }
 
     def _watch(self, phase: str, progress: Progress) -> None:
-        if time.perf_counter() - self._started < PROBE_SECONDS:
-            return
-        self.seconds = progress.seconds + progress.remaining
-        self.how = (
-            f"extrapolated from the first {progress.step} of {progress.steps} steps of the "
-            f"{phase}, in this process"
-        )
-        raise _EnoughError
+        self.seconds_by[phase] = progress.seconds + progress.remaining
+        if time.perf_counter() - self._started >= PROBE_SECONDS:
+            self._stopped.append(f"{progress.step} of {progress.steps} steps of the {phase}")
+            raise _EnoughError
 
 
 def _model_bytes(plan: UpdatePlan) -> int:

@@ -114,6 +114,14 @@ def fit_version(
     return replace(fitted, peak_rss_mb=peak.rss_mb)
 
 
+def untrained(request: FitRequest) -> TrainedModel:
+    """A model of the shape that a fit from scratch gives, with its starting weights."""
+    first = replace(request, previous=None)
+    prepared = prepare(first)
+    model = start_model(first, prepared).model
+    return TrainedModel(model.config, model_weights(model), prepared.vocabulary)
+
+
 def _frozen(request: FitRequest) -> FittedVersion | None:
     """The previous version with the identity as its map, for the method that changes nothing."""
     if request.previous is None or request.plan.method.model != "frozen":

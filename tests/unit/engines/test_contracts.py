@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -360,6 +361,32 @@ def test_a_dry_run_of_a_long_fit_extrapolates(registry, dataset, monkeypatch):
     result = update(registry, dataset, "--until", 0.7, "--dim", 12, "--dry-run")
     assert re.match(
         "extrapolated from the first [0-9]+ of [0-9]+ steps", json.loads(result.stdout)["estimated"]
+    )
+
+
+def test_a_dry_run_of_a_post_hoc_method_counts_its_map_too(registry, dataset, monkeypatch):
+    monkeypatch.setattr(estimate, "PROBE_SECONDS", 0)
+    fit_here = estimate.fit_here
+
+    def paced(request, place):
+        """The fit, as if each phase would take 30 s."""
+
+        def watch(phase, progress):
+            place.watch(phase, replace(progress, seconds=10.0, remaining=20.0))
+
+        return fit_here(request, replace(place, watch=watch))
+
+    monkeypatch.setattr(estimate, "fit_here", paced)
+    found = {}
+    for method in ("no-bc", "posthoc-linear-multi", "posthoc-procrustes"):
+        options = ("--until", 0.7, "--dim", 12, "--method", method, "--dry-run")
+        found[method] = json.loads(update(registry, dataset, *options).stdout)
+    assert found["no-bc"]["seconds"] == found["posthoc-procrustes"]["seconds"] == 30
+    assert found["posthoc-linear-multi"]["seconds"] == 60
+    assert re.match(
+        "extrapolated from the first [0-9]+ of [0-9]+ steps of the model "
+        "and [0-9]+ of [0-9]+ steps of the map,",
+        found["posthoc-linear-multi"]["estimated"],
     )
 
 
