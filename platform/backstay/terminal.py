@@ -69,7 +69,7 @@ class Command(click.Command):
                 output.show(answer)
         except (click.exceptions.Exit, click.ClickException, BrokenPipeError):
             raise
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, click.Abort) as error:  # Abort: at a question
             raise _Interrupted("interrupted") from error
         except Exception as error:  # the one place that turns exceptions into messages
             if debug:

@@ -1,5 +1,6 @@
 """Verbs on storage: retire, gc and compact."""
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import click
 
 from backstay.cli import options
 from backstay.cli.versions import open_registry, open_space
+from backstay.errors import RegistryError
 from backstay.terminal import Command
 
 
@@ -22,15 +24,34 @@ from backstay.terminal import Command
     is_flag=True,
     help="Retire it even if vectors are lost, unless an alias or a consumer reads them.",
 )
-def retire(registry: str, space: str, version: int, reason: str, force: bool) -> object:
-    """Remove a version's tables and model.
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation on a terminal.")
+def retire(registry: str, space: str, version: int, reason: str, force: bool, yes: bool) -> object:
+    """Remove a version's tables and model. This can't be undone.
 
     Its vectors can still be read as a virtual version, out of the newest table. Refused where an id
-    would be lost.
+    would be lost. On a terminal, it asks for confirmation first.
     """
     from backstay.registry.retirement import retire as retire_version
 
-    return retire_version(open_space(registry, space), version, reason=reason, force=force)
+    def ask(size: int) -> None:
+        question = (
+            f"Remove the tables and the model of {space} version {version} ({size:,} bytes)? This "
+            "can't be undone."
+        )
+        if not yes and _on_terminal() and not click.confirm(question, err=True):
+            raise RegistryError(
+                f"{space} version {version} is not retired: expected y, found n. Nothing is "
+                "removed."
+            )
+
+    return retire_version(
+        open_space(registry, space), version, reason=reason, force=force, confirm=ask
+    )
+
+
+def _on_terminal() -> bool:
+    """Whether a person can answer a question."""
+    return sys.stdin.isatty()
 
 
 @click.command(cls=Command, example="backstay gc --registry registry --older-than 48 --yes")

@@ -189,7 +189,8 @@ def _move_to(
             "Look at it with `backstay versions`, and repeat the command if it still holds."
         )
     space.renew_markers()
-    _log.info("%s of %s: version %s → %d (%s)", alias, space.name, before, version, action)
+    earlier = "none" if before is None else f"version {before}"
+    _log.info("%s of %s: %s → version %d (%s)", alias, space.name, earlier, version, action)
     return history(space, alias)[-1]
 
 

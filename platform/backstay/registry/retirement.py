@@ -1,8 +1,8 @@
 """Retiring a version, which removes its tables and model, and the check of what it would lose."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from backstay.registry.aliases import PROD, aliases, trails
 from backstay.registry.contracts import contracts
 from backstay.registry.manifest import MODEL, RETIRED, now
 from backstay.registry.store import Retirement, Space
-from backstay.registry.stored import compacted_files, deltas
+from backstay.registry.stored import deltas
 from backstay.registry.tables import EmbeddingTable
 from backstay.storage.documents import seal
 from backstay.storage.ids import IdKeys
@@ -22,11 +22,20 @@ _log = logging.getLogger("backstay.registry")
 _EXAMPLES = 3  # ids that a message names
 
 
-def retire(space: Space, version: int, *, reason: str = "", force: bool = False) -> Retirement:
-    """Remove a version's tables and model.
+def retire(
+    space: Space,
+    version: int,
+    *,
+    reason: str = "",
+    force: bool = False,
+    confirm: Callable[[int], None] = lambda _size: None,
+) -> Retirement:
+    """Remove a version's tables and model; return what this call removed.
 
     Its manifest, metrics and backward map stay: it becomes a virtual version, read out of the
     latest table, and chains through it still compose. If it is killed half-way, repeat it.
+    `confirm` is called with the bytes to remove, after all checks; if it raises, nothing is
+    removed.
 
     Raises:
         RegistryError: It is the latest version, or its tables answer for the version that an alias
@@ -35,35 +44,45 @@ def retire(space: Space, version: int, *, reason: str = "", force: bool = False)
             retires it anyway, unless a consumer reads them).
     """
     manifest = space.manifest(version)
+    name = f"{space.name} version {version}"
     if version == space.latest():
         raise RegistryError(
-            f"version {version} is the latest of {space.name}: older versions are read out of "
-            "its tables. Publish a newer one first."
+            f"{name} can't be retired: it is the latest, and older versions are read out of its "
+            "tables. Publish a newer version first."
         )
-    if not space.retired(version):  # or it was killed half-way
+    stored = {
+        file: size
+        for file, size in space.files.find(space.path(version)).items()
+        if _is_removed(file)
+    }
+    freed = sum(stored.values())
+    retirement = space.retired(version)
+    if retirement is None:
         _refuse_base(space, version)
         _refuse_served(space, version, force=force)
         refuse_losses(space, version, force=force)
-    removed = {
-        name: entry.size
-        for name, entry in manifest.files.items()
-        if name == MODEL or name.startswith("tables/")
-    }
-    compacted = sum(entry.size for entry in compacted_files(space, manifest).values())
-    retirement = Retirement(
-        reason=reason,
-        retired=now(),
-        removed=tuple(removed),
-        freed=sum(removed.values()) + compacted,
-    )
-    data = seal(asdict(retirement), what="a retirement")
-    if not space.files.create(space.path(version, RETIRED), data):
-        retirement = space.retired(version) or retirement
+        confirm(freed)
+        retirement = Retirement(
+            reason=reason,
+            retired=now(),
+            removed=tuple(filter(_is_removed, manifest.files)),
+            freed=freed,
+        )
+        data = seal(asdict(retirement), what="a retirement")
+        if not space.files.create(space.path(version, RETIRED), data):
+            retirement = space.retired(version) or retirement
+    else:  # perhaps it was killed half-way
+        _log.info("%s was retired already, on %s", name, retirement.retired)
     space.files.remove(space.path(version, MODEL))
     space.files.remove(space.path(version, "tables"))
     space.renew_markers()
-    _log.info("retired %s version %d: %d bytes", space.name, version, retirement.freed)
-    return retirement
+    _log.info("removed %d files of %s: %d bytes", len(stored), name, freed)
+    return replace(retirement, removed=tuple(stored), freed=freed)
+
+
+def _is_removed(name: str) -> bool:
+    """Whether retiring a version removes this file of it."""
+    return name == MODEL or name.startswith("tables/")
 
 
 def _refuse_base(space: Space, version: int) -> None:
@@ -96,21 +115,23 @@ def _refuse_served(space: Space, version: int, *, force: bool) -> None:
         now_at, *earlier = reversed(trail)
         if tables := _answers(space, version, alias=alias, at=now_at):
             raise RegistryError(
-                f"{space.name} version {version} is served as {alias} (version {now_at}), out of "
-                f"{tables}. Move the alias with `backstay promote` first."
+                f"{space.name} version {version} can't be retired: the alias {alias} points to "
+                f"version {now_at}, which is read out of {tables}. Move the alias with `backstay "
+                "promote` first."
             )
         for before in earlier:
             tables = _answers(space, version, alias=alias, at=before)
             if tables and before == earlier[0] and not force:
                 raise RegistryError(
-                    f"`backstay rollback {space.name} --alias {alias}` would lead to version "
-                    f"{before}, which is served out of {tables} of version {version}. Retire it "
-                    "after the next promotion, or anyway with --force."
+                    f"{space.name} version {version} can't be retired: the next `backstay rollback "
+                    f"{space.name} --alias {alias}` leads to version {before}, which is read out "
+                    f"of {tables}. Promote another version to {alias} first, or give --force and "
+                    "do without that rollback."
                 )
             if tables:
                 _log.warning(
-                    "a rollback of %s to version %d will not find %s of version %d any more",
-                    *(alias, before, tables, version),
+                    "a rollback of %s to version %d will not find %s any more",
+                    *(alias, before, tables),
                 )
 
 
@@ -120,13 +141,13 @@ def _answers(space: Space, version: int, *, alias: str, at: int) -> str:
     Of each entity, the newest table up to the version of `prod` answers.
     """
     if version == at:
-        return "its own tables"
+        return f"the tables of version {version}"
     if alias != PROD or version > at:
         return ""
     newer = [k for k in space.versions() if version < k <= at and not space.retired(k)]
     covered = {entity for k in newer for entity in space.manifest(k).entities}
     found = sorted(space.manifest(version).entities.keys() - covered)
-    return f"the table of {', '.join(found)}" if found else ""
+    return f"the table of {', '.join(found)} in version {version}" if found else ""
 
 
 def refuse_losses(space: Space, version: int, *, force: bool) -> None:

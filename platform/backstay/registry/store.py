@@ -223,6 +223,6 @@ class Space(SpaceFiles):
             latest = self.latest()
             raise NotFoundError(
                 f"{self.name} version {version} was retired on {retirement.retired}, its {what} "
-                f"with it. Read its vectors out of version {latest}: table({latest}, …) through "
-                f"chain({latest}, {version})."
+                f"with it. Read its vectors out of a newer version: `backstay convert --registry "
+                f"{self.uri} --space {self.name} --from {latest} --to {version} --output DIR`."
             )

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from backstay.cli import main
+from backstay.cli import housekeeping, main
 from tests.support.builders import fill, publish, stage
 
 
@@ -73,3 +73,36 @@ def test_escape_sequences_of_stored_metadata_do_not_reach_the_terminal(local_spa
                  "--output", tmp_path / "out")  # fmt: skip
     assert result.exit_code == 1
     assert not set(evil) - set("]0;owned2J") & set(result.output)
+
+
+def test_retire_asks_on_a_terminal_and_removes_nothing_without_a_yes(
+    local_space, tmp_path, monkeypatch
+):
+    fill(local_space, 3, 4)
+    monkeypatch.setattr(housekeeping, "_on_terminal", lambda: True)
+    words = ["retire", "--registry", str(tmp_path / "registry"), "--space", "movies", "0"]
+    for typed, code, message in (("n\n", 1, "Nothing is removed"), ("", 130, "interrupted")):
+        result = CliRunner().invoke(main, words, input=typed)
+        assert result.exit_code == code
+        assert "This can't be undone. [y/N]" in result.stderr
+        assert message in result.stderr
+        assert local_space.retired(0) is None
+    latest = CliRunner().invoke(main, [*words[:-1], "1"], input="y\n")
+    assert "[y/N]" not in latest.output  # refused before it asks
+    assert CliRunner().invoke(main, [*words, "--yes"]).exit_code == 0
+    assert local_space.retired(0)
+
+
+def test_messages_about_retired_versions_name_commands_not_python(local_space, run):
+    fill(local_space, 3, 4)
+    assert run("promote", 0).exit_code == run("promote", 1).exit_code == 0
+    refused = run("retire", 0)
+    assert refused.exit_code == 1
+    assert run("retire", 0, "--force").exit_code == 0
+    again = run("retire", 0, "--json")
+    assert json.loads(again.stdout)["freed"] == 0
+    gone = run("compact", 0)
+    assert "backstay convert --registry" in gone.stderr
+    for result in (refused, again, gone):
+        assert "force=" not in result.output
+        assert "table(" not in result.output

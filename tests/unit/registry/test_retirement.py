@@ -91,7 +91,7 @@ def test_what_an_alias_or_consumer_would_lose_is_never_retired(space, force):
 def test_the_tables_behind_an_alias_are_never_retired(space, alias):
     fill(space, 3, 4, 5)
     promote(space, 0, alias=alias)
-    with pytest.raises(RegistryError, match=rf"served as {alias}.*its own tables.*Move the alias"):
+    with pytest.raises(RegistryError, match=rf"alias {alias} points .* tables of .*Move the"):
         retire(space, 0, force=True)
     promote(space, 1, alias=alias)
     promote(space, 2, alias=alias)
@@ -104,12 +104,12 @@ def test_what_a_rollback_would_read_is_retired_only_by_force(space, caplog):
         promote(space, version)
     with pytest.raises(
         RegistryError,
-        match=r"rollback movies --alias prod` would lead to version 1, .* of version 1\. .*--force",
+        match=r"rollback movies --alias prod` leads to version 1, .* of version 1\. .*--force",
     ):
         retire(space, 1)
     assert space.retired(1) is None
     retire(space, 0)
-    assert "a rollback of prod to version 0 will not find its own tables" in caplog.text
+    assert "a rollback of prod to version 0 will not find the tables of version 0" in caplog.text
     assert retire(space, 1, force=True).freed > 0
 
 
@@ -121,12 +121,12 @@ def test_a_table_that_is_served_below_prod_after_a_rollback_is_not_retired(space
     _publish(space, {"item": [1], "shop": [7]})
     for version in (2, 3):
         promote(space, version)
-    with pytest.raises(RegistryError, match=r"lead to version 2, .*the table of shop of version 1"):
+    with pytest.raises(RegistryError, match=r"leads to version 2, .* of shop in version 1"):
         retire(space, 1)
     rollback(space)
     for force in (False, True):
         with pytest.raises(
-            RegistryError, match=r"served as prod \(version 2\), out of the table of shop"
+            RegistryError, match=r"prod points to version 2, .* the table of shop in version"
         ):
             retire(space, 1, force=force)
     promote(space, 3)
@@ -141,3 +141,37 @@ def test_a_retirement_that_was_killed_half_way_is_repeated(space):
     space.files.write(space.path(0, "tables/item/part-00000.parquet"), b"left")
     retire(space, 0)
     assert "tables/item/part-00000.parquet" not in space.files.find(space.path(0))
+
+
+def test_a_repeated_retirement_reports_only_what_it_removed(space):
+    fill(space, 4, 4)
+    first = retire(space, 0, reason="old")
+    assert first.freed > 0
+    assert space.retired(0).freed == first.freed
+    again = retire(space, 0)
+    assert (again.reason, again.removed, again.freed) == ("old", (), 0)
+
+
+def test_what_a_killed_retirement_left_is_removed_by_the_next(space):
+    fill(space, 4, 4)
+    whole = space.files.find(space.path(0))
+    data = space.files.read(space.path(0, "model.safetensors"))
+    retire(space, 0)
+    space.files.write(space.path(0, "model.safetensors"), data)  # as if killed before it
+    again = retire(space, 0)
+    assert again.removed == ("model.safetensors",)
+    assert again.freed == whole["model.safetensors"]
+    assert not space.files.exists(space.path(0, "model.safetensors"))
+
+
+def test_nothing_is_removed_unless_it_is_confirmed(space):
+    fill(space, 4, 4)
+    before = space.files.find(space.path(0))
+
+    def refuse(size):
+        assert 0 < size < sum(before.values())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retire(space, 0, confirm=refuse)
+    assert space.files.find(space.path(0)) == before

@@ -450,12 +450,12 @@ def test_a_retired_version_lives_on_through_the_chain(space):
 
     assert retirement.reason == "storage"
     assert retirement.freed > 0
-    assert space.retired(1) == retirement
+    assert space.retired(1).freed == retirement.freed
     assert space.versions() == [0, 1, 2]
     np.testing.assert_array_equal(space.chain(2, 0).matrix, before)
     assert space.manifest(2).parent_manifest_sha256 == space.manifest(1).sha256
     for ask in (lambda: space.table(1, "item"), lambda: space.model(1)):
-        with pytest.raises(NotFoundError, match=r"was retired on .* through chain\(2, 1\)"):
+        with pytest.raises(NotFoundError, match=r"was retired on .*convert .* --from 2 --to 1 "):
             ask()
     assert all(verify(space, k) == [] for k in (0, 1, 2))
     assert retire(space, 1, reason="again").reason == "storage"
