@@ -18,7 +18,7 @@ from backstay.registry.store import Registry
 from backstay.serving.cache import cache_folder
 from backstay.serving.description import SpaceDescription
 from backstay.serving.rollout import Rollout
-from backstay.serving.served import Answering
+from backstay.serving.served import Answering, ServedSpace
 from backstay.serving.shelf import GRACE_SECONDS, Shelf
 from backstay.serving.watcher import READ_SECONDS, Watcher
 
@@ -205,9 +205,9 @@ class Lookup:
         to `version` is broken, UsageError for ids of the wrong type, NotReadyError if the table
         can't be read yet, SourceChangedError if the table of `source` can't be read any more.
         """
-        state = self.shelf.current(space).state
-        target = state.resolve(version, consumer=consumer)
-        answering = self._answering(space, entity, target, source)
+        served = self.shelf.current(space)  # once: the next one may be another
+        target = served.state.resolve(version, consumer=consumer)
+        answering = self._answering(served, entity, target, source)
         table = answering.opened.table
         asked = _as_ids(ids, table.sorted_ids.type, f"{entity!r} of space {space!r}")
         rows, found = table.find(asked)
@@ -231,13 +231,14 @@ class Lookup:
             values=values,
         )
 
-    def _answering(self, space: str, entity: str, target: int, source: int | None) -> Answering:
+    def _answering(
+        self, current: ServedSpace, entity: str, target: int, source: int | None
+    ) -> Answering:
         """What answers; from the table of version `source` if that is given."""
-        slot = self.shelf.slot(space)
-        current = self.shelf.current(space)
         if source is None:
             return current.answering(entity, target)
-        for served in slot.spaces():  # the state before too, so that a call can end on it
+        space = current.state.space
+        for served in (current, *self.shelf.slot(space).spaces()):  # the state before too
             if source in served.sources(entity, target):
                 return served.answering_from(source, entity, target)
         if source > current.state.latest:

@@ -10,6 +10,7 @@ from backstay.registry.aliases import promote, rollback
 from backstay.registry.retirement import retire
 from backstay.registry.store import Registry
 from backstay.serving.lookup import Lookup
+from backstay.serving.state import SpaceState
 from tests.support import served
 from tests.support.served import ITEMS, SPACE, USERS, publish, slowly
 
@@ -158,6 +159,22 @@ def test_only_promoted_versions_are_served_and_a_rollback_takes_the_service_back
             expected = slowly("user", USERS.tolist(), version=0, source=version)
             np.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-5)
         assert_answers(lookup, 2, source=2)  # above `prod`, for those who ask for it
+
+
+def test_an_answer_keeps_to_one_state_if_the_next_comes_in_force_meanwhile(tmp_path, monkeypatch):
+    space = served.build(tmp_path / "registry", versions=3).space(SPACE)
+    promote(space, 1)
+    with Lookup(str(tmp_path / "registry"), cache=tmp_path / "cache") as lookup:
+        resolve = SpaceState.resolve
+
+        def promoting(state, *args, **options):
+            promote(space, 2)
+            lookup.refresh()
+            return resolve(state, *args, **options)
+
+        monkeypatch.setattr(SpaceState, "resolve", promoting)
+        found = lookup.vectors(SPACE, "user", [5])
+    assert (found.version, found.source_version) == (1, 1)
 
 
 def test_a_version_published_meanwhile_is_taken_up(tmp_path):
