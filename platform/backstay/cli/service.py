@@ -26,6 +26,13 @@ from backstay.terminal import Command, Output
     help="Seconds between two checks for new versions.",
 )
 @click.option("--max-ids", type=options.POSITIVE, default=10_000, help="Most ids in one request.")
+@click.option(
+    "--access-log",
+    default="off",
+    metavar="FILE|-|off",
+    show_default=True,
+    help="Write a line of JSON for each request to a file, or to standard output.",
+)
 @click.pass_obj
 def serve(output: Output, /, registry: str, **settings: object) -> None:
     """Serve look-ups over HTTP until interrupted.

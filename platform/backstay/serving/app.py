@@ -7,17 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
 import backstay
-from backstay.serving import docs, openapi, problems, wire
+from backstay.serving import docs, exposition, openapi, problems, wire
+from backstay.serving.access_log import AccessLog
 from backstay.serving.config import MAX_IDS, check_max_ids
 from backstay.serving.front import LOOKUP, VECTOR, Front
 from backstay.serving.lookup import Lookup
 from backstay.serving.metrics import Metrics
+from backstay.serving.monitor import Monitor
 from backstay.serving.openapi import answers, json_answer, vectors_answer
 from backstay.serving.problems import Problem
 from backstay.serving.vectors import Vectors
@@ -56,9 +58,11 @@ def build_app(
     )
     app.state.lookup = lookup
     app.state.max_ids = check_max_ids(max_ids)
-    app.state.metrics = metrics = Metrics(replica=replica)
-    app.state.vectors = vectors = Vectors(app.state, metrics)
-    app.front = Front(app.behind_front, vectors=vectors, metrics=metrics)
+    app.state.log = AccessLog()
+    metrics = Metrics()
+    app.state.vectors = vectors = Vectors(app.state)
+    app.state.monitor = Monitor(app.state, metrics=metrics, vectors=vectors, replica=replica)
+    app.front = Front(app.behind_front, state=app.state, vectors=vectors, metrics=metrics)
     problems.install(app)
     openapi.install(app)
     docs.install(app)
@@ -122,9 +126,10 @@ async def ready(request: Request) -> Response:
 
 
 async def report_metrics(request: Request) -> Response:
-    """Report this replica's counters in Prometheus's format."""
-    registry = request.app.state.metrics.registry
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    """Report the metrics of all replicas in Prometheus's format."""
+    monitor: Monitor = request.app.state.monitor
+    text = exposition.render(await monitor.overview())
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def _vectors(request: Request) -> Vectors:

@@ -32,6 +32,7 @@ class ServiceConfig(BaseModel):
     spaces: tuple[str, ...] | None = None  # the spaces to serve; None: all
     refresh_seconds: float = Field(5.0, gt=0, allow_inf_nan=False)  # between two checks
     max_ids: MaxIds = MAX_IDS  # most ids in one request
+    access_log: str = Field("off", min_length=1)  # a file, `-` for standard output, or `off`
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:

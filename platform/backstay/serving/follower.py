@@ -3,17 +3,19 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
 from backstay.serving.lookup import Lookup
+from backstay.serving.monitor import Overview, Snapshot
 from backstay.serving.rollout import Orders, Report
 from backstay.serving.watch_service import ORDERS_SECONDS
 
 logger = logging.getLogger("backstay.serving")
 
 _CHECK_SECONDS = 0.25  # between two checks whether a coming state is prepared
-_HEARTBEAT_SECONDS = 5.0  # between two reports while nothing changes
+_HEARTBEAT_SECONDS = 5.0  # between two reports while nothing changes, and between two snapshots
 _TIMEOUT_SECONDS = 2 * ORDERS_SECONDS  # of a call
 _RETRY_SECONDS = 1.0
 
@@ -27,23 +29,45 @@ class Watching(Protocol):
     async def report(self, report: Report) -> None:
         """See `WatchService.report`."""
 
+    async def share(self, snapshot: Snapshot) -> None:
+        """See `WatchService.share`."""
+
+    async def gather(self, snapshot: Snapshot) -> Overview:
+        """See `WatchService.gather`."""
+
 
 class Follower:
     """Keeps a replica's look-up in step with all others.
 
     If the watching service can't be reached, the replica goes on with what it has.
+
+    Args:
+        lookup: Of the replica.
+        watching: The service.
+        replica: The replica's name.
+        snapshot: What `share` is called with from time to time.
     """
 
-    def __init__(self, lookup: Lookup, watching: Watching, *, replica: str) -> None:
+    def __init__(
+        self,
+        lookup: Lookup,
+        watching: Watching,
+        *,
+        replica: str,
+        snapshot: Callable[[], Awaitable[Snapshot]] | None = None,
+    ) -> None:
         self._shelf = lookup.shelf
         self._watching = watching
         self._replica = replica
+        self._snapshot = snapshot
         self._orders = ("", 0)  # session and serial
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Follow, in tasks of the running event loop."""
-        loops = (self._follow, self._report, self._tick)
+        loops = [self._follow, self._report, self._tick]
+        if self._snapshot:
+            loops.append(self._share)
         self._tasks = [asyncio.create_task(loop()) for loop in loops]
 
     def stop(self) -> None:
@@ -102,6 +126,15 @@ class Follower:
             else:
                 session, at = present, time.monotonic()
                 sent = replace(report, in_force=())
+
+    async def _share(self) -> None:
+        while self._snapshot:
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+            try:
+                call = self._watching.share(await self._snapshot())
+                await asyncio.wait_for(call, _TIMEOUT_SECONDS)
+            except Exception as error:  # noqa: BLE001 - whatever a dead actor or network raises
+                logger.debug("the snapshot was not taken: %s", error)
 
     async def _tick(self) -> None:
         while True:

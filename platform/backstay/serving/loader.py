@@ -41,6 +41,7 @@ class Loader(Generic[V]):
     """
 
     def __init__(self, load: Callable[[Key], V]) -> None:
+        self.failed = 0  # attempts
         self._load = load
         self._loaded: dict[Key, V] = {}
         self._failures: dict[Key, Failure] = {}
@@ -116,6 +117,7 @@ class Loader(Generic[V]):
 
     def _failed(self, key: Key, error: Exception) -> None:
         with self._changed:
+            self.failed += 1
             before = self._failures.get(key)
             attempts = before.attempts + 1 if before else 1
             wait = min(_FIRST_WAIT * 2.0 ** (attempts - 1), _LONGEST_WAIT)

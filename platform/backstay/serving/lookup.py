@@ -20,7 +20,7 @@ from backstay.serving.description import SpaceDescription
 from backstay.serving.rollout import Rollout
 from backstay.serving.served import Answering, ServedSpace
 from backstay.serving.shelf import GRACE_SECONDS, Shelf
-from backstay.serving.watcher import READ_SECONDS, Watcher
+from backstay.serving.watcher import READ_SECONDS, Reads, Watcher
 
 logger = logging.getLogger("backstay.serving")
 
@@ -129,6 +129,11 @@ class Lookup:
     def watching(self) -> bool:
         """Whether the watching thread is alive."""
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def reads(self) -> Reads:
+        """How the registry could be read."""
+        return self._watcher.reads
 
     @property
     def failures(self) -> dict[str, str]:

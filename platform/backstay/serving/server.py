@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -20,6 +21,7 @@ import ray
 from backstay.cluster.output import log_folder, log_prints, quiet_ray
 from backstay.errors import ServiceError, UsageError
 from backstay.registry.store import Registry
+from backstay.serving.access_log import OFF, STDOUT, AccessLog
 from backstay.serving.config import MAX_IDS, ServiceConfig
 from backstay.serving.service import APP, LookupService, bound, serve
 
@@ -52,6 +54,7 @@ def run(
     cache: str | Path | None = None,
     refresh_seconds: float = 5.0,
     max_ids: int = MAX_IDS,
+    access_log: str | Path = OFF,
     blocking: bool = True,
     on_ready: Callable[[str], None] | None = None,
 ) -> Service:
@@ -68,6 +71,7 @@ def run(
         cache: Local folder for copies of the newest tables; see `default_cache`.
         refresh_seconds: Seconds between two checks for new versions.
         max_ids: Most ids in one request.
+        access_log: File for a line of JSON per request; `-`: standard output; `off`: none.
         blocking: Return after SIGTERM or SIGINT, when everything has stopped; otherwise return
             as soon as the service is ready. Only the main thread may block.
         on_ready: Called with the service's URL when it is ready.
@@ -81,6 +85,7 @@ def run(
             "cache": str(Path(cache).absolute()) if cache else None,
             "refresh_seconds": refresh_seconds,
             "max_ids": max_ids,
+            "access_log": _log_target(str(access_log)),
         }
     )
     if replicas < 1:
@@ -146,6 +151,18 @@ def _small(replicas: int) -> dict[str, str | int | bool]:
 def _absolute(uri: str | Path) -> str:
     # Replicas have another working directory.
     return str(uri) if "://" in str(uri) else str(Path(uri).expanduser().absolute())
+
+
+def _log_target(access_log: str) -> str:
+    """What replicas, which have another folder and standard output, take for the access log."""
+    if access_log == OFF:
+        return OFF
+    if access_log == STDOUT and not sys.platform.startswith("linux"):
+        raise UsageError("--access-log - needs Linux; found another system. Name a file.")
+    path = f"/proc/{os.getpid()}/fd/1" if access_log == STDOUT else access_log
+    target = Path(path).expanduser().absolute()
+    AccessLog(str(target)).close()  # raises here, not in a replica, if it can't be written
+    return str(target)
 
 
 def _free(host: str, port: int) -> int:

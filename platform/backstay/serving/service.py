@@ -5,11 +5,13 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI
 
+from backstay.serving.access_log import AccessLog
 from backstay.serving.app import build_app
 from backstay.serving.cache import default_cache
 from backstay.serving.config import ServiceConfig
 from backstay.serving.follower import Follower
 from backstay.serving.lookup import Lookup
+from backstay.serving.monitor import Overview, Snapshot
 from backstay.serving.rollout import Orders, Report
 from backstay.serving.watch_service import WatchService
 
@@ -51,13 +53,19 @@ class Replica:
         if config == self._config:
             return
         cache = config.cache or default_cache()
+        log = AccessLog(config.access_log)
         lookup = Lookup(config.registry, cache=cache, load=False)
-        follower = Follower(lookup, _Watch(self._watch, config), replica=self._name)
+        watch = _Watch(self._watch, config)
+        monitor = self._app.state.monitor
+        follower = Follower(lookup, watch, replica=self._name, snapshot=monitor.snapshot)
         follower.start()
         await follower.ready(seconds=_READY_SECONDS)
         old, self._follower = self._follower, follower
+        old_log, self._app.state.log = self._app.state.log, log
+        old_log.close()
         self._app.state.lookup = lookup
         self._app.state.max_ids = config.max_ids
+        monitor.gather = watch.gather
         self._config = config
         if old:
             old.stop()
@@ -81,6 +89,13 @@ class _Watch:
 
     async def report(self, report: Report) -> None:
         await self._handle.report.remote(*self._of, report)
+
+    async def share(self, snapshot: Snapshot) -> None:
+        await self._handle.share.remote(*self._of, snapshot)
+
+    async def gather(self, snapshot: Snapshot) -> Overview:
+        overview: Overview = await self._handle.gather.remote(*self._of, snapshot)
+        return overview
 
 
 LookupService = serve.deployment(

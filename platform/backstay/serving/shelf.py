@@ -67,7 +67,7 @@ class Shelf:
         grace: float = GRACE_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._cache = cache
+        self.cache = cache
         self._grace = grace
         self._clock = clock
         self._tables = Loader(lambda key: open_table_copy(registry, key, cache=cache))
@@ -82,6 +82,16 @@ class Shelf:
         """The spaces that are served, or will be."""
         orders = self._orders
         return sorted({*self._slots, *(orders.faults if orders else ())})
+
+    def slots(self) -> dict[str, Slot]:
+        """The states of all spaces, after the switches that are due."""
+        now = self._clock()
+        return {name: slot.at(now) for name, slot in list(self._slots.items())}
+
+    @property
+    def load_failures(self) -> int:
+        """Failed attempts to load tables and maps."""
+        return self._tables.failed + self._maps.failed
 
     def slot(self, name: str) -> Slot:
         """The states of a space; NotFoundError if there is no such space."""
@@ -141,7 +151,7 @@ class Shelf:
     def report(self, replica: str, *, first: bool = False) -> Report:
         """What this process has done; the `first` report to a session holds the states in force."""
         prepared, failed = {}, {}
-        slots = {name: slot.at(self._clock()) for name, slot in self._slots.items()}
+        slots = self.slots()
         for name, slot in slots.items():
             space = slot.coming or slot.after or slot.current
             if space is None:
@@ -171,14 +181,14 @@ class Shelf:
 
     def generations(self) -> dict[str, int]:
         """The generation of each space's state that answers."""
-        slots = {name: slot.at(self._clock()) for name, slot in self._slots.items()}
-        return {n: slot.current.state.generation for n, slot in slots.items() if slot.current}
+        slots = self.slots().items()
+        return {name: slot.current.state.generation for name, slot in slots if slot.current}
 
     def starting(self) -> bool:
         """Whether a space waits for its first state, or for a first attempt to load its tables."""
-        slots = [slot.at(self._clock()) for slot in self._slots.values()]
         return self._orders is None or any(
-            slot.current is None or None in slot.current.lacking().values() for slot in slots
+            slot.current is None or None in slot.current.lacking().values()
+            for slot in self.slots().values()
         )
 
     def lacking(self) -> dict[str, str]:
@@ -187,8 +197,8 @@ class Shelf:
         if orders is None:
             return {"registry": "it has not been read yet."}
         why = dict(orders.faults)
-        for name, slot in self._slots.items():
-            current = slot.at(self._clock()).current
+        for name, slot in self.slots().items():
+            current = slot.current
             if current is None:
                 why.setdefault(name, "its tables are being copied.")
             elif lacking := current.lacking():
@@ -267,7 +277,7 @@ class Shelf:
         if orders is None or now < self._evicted + self._grace:
             return
         self._evicted = now
-        folders = {key.folder(self._cache) for key in keep}
-        for folder in self._cache.iterdir() if self._cache.is_dir() else ():
+        folders = {key.folder(self.cache) for key in keep}
+        for folder in self.cache.iterdir() if self.cache.is_dir() else ():
             if folder.is_dir() and folder.name not in orders.faults:
                 evict(folder, keep=folders)

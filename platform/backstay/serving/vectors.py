@@ -14,20 +14,21 @@ from backstay.serving.answer import Answer
 from backstay.serving.body import parse_body, read_body
 from backstay.serving.head import Head, headers_of, query_version, read_head
 from backstay.serving.lookup import Lookup
-from backstay.serving.metrics import Metrics
+from backstay.serving.metrics import Outcome
 from backstay.serving.problems import Problem, retry
 
 _INLINE = 64  # ids up to which an answer is computed in the event loop, not in a thread
 _BODY_SECONDS = 10.0  # how long a body may take to arrive
+CONSUMER = "backstay.consumer"  # where the ASGI scope holds the name of the asking consumer
+OUTCOME = "backstay.outcome"  # where the ASGI scope holds the outcome of a look-up
 _IN_FLIGHT = 256  # most look-ups of many ids at the same time
 
 
 class Vectors:
-    """Answers requests for vectors.
+    """Answers requests for vectors, and leaves the outcome in the request's scope.
 
     Args:
         state: Of the app: `lookup` and `max_ids` may be replaced while it runs.
-        metrics: Where ids are counted.
         body_seconds: How long a body may take to arrive.
         in_flight: Most look-ups of many ids at the same time.
     """
@@ -35,16 +36,14 @@ class Vectors:
     def __init__(
         self,
         state: State,
-        metrics: Metrics,
         *,
         body_seconds: float = _BODY_SECONDS,
         in_flight: int = _IN_FLIGHT,
     ) -> None:
         self._state = state
-        self._metrics = metrics
         self._body_seconds = body_seconds
         self._most_in_flight = in_flight
-        self._in_flight = 0
+        self.in_flight = 0
 
     def opened(self) -> Lookup:
         """The look-up; Problem 503 before there is one."""
@@ -57,12 +56,18 @@ class Vectors:
             )
         return lookup
 
+    def serves(self, space: str) -> bool:
+        """Whether a space is served."""
+        lookup: Lookup | None = self._state.lookup
+        return lookup is not None and space in lookup.spaces()
+
     async def get(
         self, scope: Scope, _receive: Receive, *, space: str, entity: str, id_: str
     ) -> Answer:
         """Answer with one vector; Problem 404 if the table does not hold the id."""
         lookup = self.opened()
         head = read_head(headers_of(scope))
+        scope[CONSUMER] = head.consumer
         version = query_version(scope["query_string"])
         found = lookup.vectors(
             space,
@@ -72,7 +77,7 @@ class Vectors:
             consumer=head.consumer,
             source=head.source,
         )
-        self._metrics.looked_up(found)
+        scope[OUTCOME] = Outcome.of(found, head.format)
         if not found.found[0]:
             raise Problem(
                 404,
@@ -95,16 +100,17 @@ class Vectors:
         lookup = self.opened()
         headers = headers_of(scope)
         head = read_head(headers)
+        scope[CONSUMER] = head.consumer
         if scope["query_string"]:
             raise Problem(422, "a look-up takes no query. Put `version` into the body.")
-        if self._in_flight >= self._most_in_flight:
+        if self.in_flight >= self._most_in_flight:
             raise Problem(
                 503,
-                f"the service answers {self._in_flight} requests already. Try again.",
+                f"the service answers {self.in_flight} requests already. Try again.",
                 kind="overloaded",
                 headers={**retry(1), "Connection": "close"},
             )
-        self._in_flight += 1
+        self.in_flight += 1
         try:
             max_ids: int = self._state.max_ids
             body = await read_body(receive, headers, max_ids=max_ids, seconds=self._body_seconds)
@@ -119,14 +125,14 @@ class Vectors:
                     consumer=head.consumer,
                     source=head.source,
                 )
-                self._metrics.looked_up(found)
+                scope[OUTCOME] = Outcome.of(found, head.format)
                 return _answer(head, *wire.encode(found, head.format))
 
             if len(asked.ids) <= _INLINE:
                 return answer()
             return await _in_thread(answer)
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
 
 
 def _answer(head: Head, body: bytes, headers: dict[str, str]) -> Answer:

@@ -9,6 +9,7 @@ import logging
 import time
 
 from backstay.registry.store import Registry
+from backstay.serving.monitor import Overview, Snapshot, Snapshots
 from backstay.serving.rollout import Orders, Report, Rollout
 from backstay.serving.watcher import Watcher
 
@@ -52,6 +53,20 @@ class WatchService:
         watched.rollout.report(report)
         watched.changed()
 
+    async def share(
+        self, registry: str, spaces: tuple[str, ...] | None, seconds: float, snapshot: Snapshot
+    ) -> None:
+        """Take a replica's snapshot."""
+        self._watch(registry, spaces, seconds).snapshots.put(snapshot)
+
+    async def gather(
+        self, registry: str, spaces: tuple[str, ...] | None, seconds: float, snapshot: Snapshot
+    ) -> Overview:
+        """Take a replica's snapshot, and give those of all replicas."""
+        watched = self._watch(registry, spaces, seconds)
+        watched.snapshots.put(snapshot)
+        return watched.overview()
+
     def check_health(self) -> None:
         """Raise if a registry is not watched any more: answers would become stale."""
         for watched in self._watched.values():
@@ -77,6 +92,7 @@ class _Watched:
 
     def __init__(self, registry: str, spaces: tuple[str, ...] | None) -> None:
         self.rollout = Rollout(registry)
+        self.snapshots = Snapshots()
         self.asked = 0.0  # when a replica asked last
         self.seconds = 1.0  # between two polls
         self._registry = registry
@@ -97,6 +113,10 @@ class _Watched:
                 await asyncio.wait_for(changed.wait(), left)
             except TimeoutError:
                 continue
+
+    def overview(self) -> Overview:
+        """All replicas."""
+        return Overview(replicas=self.snapshots.alive(), reads=self._watcher.reads)
 
     def changed(self) -> None:
         """Wake those who wait, if there are new orders."""

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from backstay.errors import ServiceError
 from backstay.registry.manifest import is_safe_name
@@ -17,6 +18,14 @@ READ_SECONDS = 30.0
 
 FULL_EVERY = 60
 """A poll of so many reads everything, in case a writer was killed before it renewed the marker."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """How a registry could be read."""
+
+    last: float = 0.0  # when it could be read last, in seconds since 1970; 0: never
+    failures: int = 0  # polls that failed
 
 
 class Watcher:
@@ -39,13 +48,14 @@ class Watcher:
     ) -> None:
         self.states: dict[str, SpaceState] = {}
         self.faults: dict[str, str] = {}  # spaces that can't be read now, and why
+        self.reads = Reads()
         self._registry = registry
         self._only = spaces
         self._full_every = full_every
         self._polls = 0
         self._token: str | None = None  # of the registry, if all that it covers was read
         self._tokens: dict[str, str | None] = {}  # of each space that was read
-        self._reads = TimedReads(seconds)
+        self._timed = TimedReads(seconds)
 
     def poll(self, *, full: bool = False) -> None:
         """Read what changed since the last poll; `full`: everything.
@@ -53,13 +63,21 @@ class Watcher:
         Raises OSError or an error of the store's driver if the registry can't be read. A space that
         can't be read keeps its last state, and `faults` has the reason.
         """
+        try:
+            self._poll(full=full)
+        except Exception:
+            self.reads = replace(self.reads, failures=self.reads.failures + 1)
+            raise
+        self.reads = replace(self.reads, last=time.time())
+
+    def _poll(self, *, full: bool) -> None:
         full = full or self._polls % self._full_every == 0
-        token = self._reads.one("", self._registry.change_token)
+        token = self._timed.one("", self._registry.change_token)
         if not full and token is not None and token == self._token:
             self._polls += 1
             return
-        names = self._reads.one("/", self._names)
-        results = self._reads.run({name: self._reading(name, full=full) for name in names})
+        names = self._timed.one("/", self._names)
+        results = self._timed.run({name: self._reading(name, full=full) for name in names})
         states, tokens, faults = {}, {}, {}
         for name, result in results.items():
             if isinstance(result, Exception):

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
 from backstay.errors import UsageError
 from backstay.serving import wire
@@ -257,38 +256,6 @@ def test_without_a_registry_every_answer_is_503():
 def test_a_limit_that_headers_can_not_keep_up_with_is_refused(max_ids):
     with pytest.raises(UsageError, match="max_ids"):
         build_app(max_ids=max_ids)
-
-
-def samples(url):
-    """Of every series: its value, by name and the values of its labels in any order."""
-    return {
-        (sample.name, *sorted(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
-        for sample in family.samples
-    }
-
-
-def test_metrics_count_requests_by_route_and_ids_by_outcome(lookup):
-    with listening(build_app(lookup, replica="one")) as url:
-        httpx.post(url + LOOKUP, json={"ids": [5, 41, 0]})
-        httpx.get(f"{url}/v1/spaces/{SPACE}/user/5")
-        httpx.get(f"{url}/v1/spaces/{SPACE}/user/41")
-        httpx.get(f"{url}/nowhere")
-        httpx.request("PROPFIND", f"{url}/nowhere")
-        counted = samples(url)
-
-    def count(name, *labels):
-        return counted[name, *sorted([*labels, "one"])]
-
-    requests, route = "backstay_request_seconds_count", "/v1/spaces/{space}/{entity}/"
-    assert count(requests, "GET", route + "{id:anything}", "200") == 1
-    assert count(requests, "GET", route + "{id:anything}", "404") == 1
-    assert count(requests, "POST", route + "lookup", "200") == 1
-    assert count(requests, "GET", "unmatched", "404") == 1
-    assert count(requests, "other", "unmatched", "404") == 1
-    assert count("backstay_ids_total", SPACE, "user", "true") == 3
-    assert count("backstay_ids_total", SPACE, "user", "false") == 2
-    assert count("backstay_source_version", SPACE, "user") == 2
 
 
 def test_answers_to_many_at_once_do_not_mix(http):
