@@ -1,6 +1,7 @@
 """Tables from anywhere, read in batches: Parquet, Arrow files, and NumPy arrays with ids."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,15 @@ import pyarrow as pa
 
 from backstay.errors import InputError
 from backstay.evaluation.table_maps.outside_tables import batch_vectors, open_outside_table
+from backstay.registry.labels import Labels
+from backstay.registry.table_commit import read_commit
 from backstay.registry.tables import Batch
+from backstay.storage.files import open_files
 from backstay.storage.ids import ID_TYPES
+from backstay.storage.parquet_parts import open_part, part_names
 
 _ROWS = 1 << 16
+_NUMPY, _ARROW = ".npy", {".arrow", ".feather", ".ipc"}
 
 
 def read_source(path: str, ids: Path | None) -> Iterator[Batch]:
@@ -25,16 +31,36 @@ def read_source(path: str, ids: Path | None) -> Iterator[Batch]:
     Raises InputError where the table breaks its format.
     """
     suffix = Path(path).suffix
-    if (ids is not None) != (suffix == ".npy"):
+    if (ids is not None) != (suffix == _NUMPY):
         raise InputError(
             f"--ids goes with a table *.npy, which holds vectors alone; found the table {path} and "
             f"{ids or 'no ids'}."
         )
     if ids is not None:
         return _from_numpy(Path(path), ids)
-    if suffix in {".arrow", ".feather", ".ipc"}:
+    if suffix in _ARROW:
         return _from_arrow(Path(path))
     return _from_parquet(path)
+
+
+def source_labels(path: str) -> Labels | None:
+    """The labels of a Parquet table; None for other files, and for a table without parts."""
+    if Path(path).suffix in {_NUMPY, *_ARROW}:
+        return None
+    files = open_files(path)
+    commit = read_commit(files)
+    if commit is not None:
+        return Labels(
+            path=path,
+            space=commit.space,
+            entity=commit.entity,
+            version=commit.version,
+            fingerprint=commit.fingerprint,
+        )
+    if not files.fs.exists(files.root) or not (parts := part_names(files)):
+        return None  # refused with its reason when it is read
+    with open_part(files, parts[0]) as file:
+        return replace(Labels.of(file.schema_arrow, files.full(parts[0])), path=path)
 
 
 def _from_parquet(path: str) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backstay.engines.import_map import FittedMap, fit_map
-from backstay.engines.import_source import read_source
+from backstay.engines.import_source import read_source, source_labels
 from backstay.engines.update_plan import published_request
 from backstay.engines.version_report import VersionReport, promoted_report
 from backstay.errors import UsageError
@@ -22,6 +22,7 @@ from backstay.evaluation.contracts.check import run_contracts
 from backstay.evaluation.contracts.vectors import CandidateVectors
 from backstay.registry.contracts import contracts
 from backstay.registry.draft import Draft
+from backstay.registry.labels import refuse_mixed
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Registry, Space
 from backstay.registry.tables import Batch, EmbeddingTable
@@ -66,9 +67,11 @@ def import_tables(config: ImportConfig) -> VersionReport:
     The same tables imported again publish nothing more.
 
     Raises:
-        InputError: A table breaks its format, or shares too few ids with the version before.
+        InputError: A table breaks its format, or shares too few ids with the version before; or
+            the tables are labelled as of two spaces or versions.
         RegistryError: The guard or a contract refuses the version.
     """
+    _refuse_two_builds(config)
     space = Registry(config.registry).space(config.space)
     space.finish_commit(space.next_version())
     versions = space.versions()
@@ -92,6 +95,13 @@ def import_tables(config: ImportConfig) -> VersionReport:
         why="import",
         published="by an earlier run" if done else "now",
     )
+
+
+def _refuse_two_builds(config: ImportConfig) -> None:
+    """InputError where the tables are labelled as of two spaces or versions."""
+    found = [labels for path in config.sources.values() if (labels := source_labels(path))]
+    for labels in found[1:]:
+        refuse_mixed(found[0], labels, registry=config.registry)
 
 
 def _stage(config: ImportConfig, draft: Draft, parent: Manifest | None) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from backstay.errors import CorruptError, InputError, NotFoundError
 from backstay.registry.compacted import read_record
+from backstay.registry.labels import check_labels
 from backstay.registry.manifest import RETIRED, Manifest
 from backstay.registry.overlay import Overlay
 from backstay.registry.space_files import SpaceFiles
@@ -21,7 +22,7 @@ from backstay.registry.table_commit import (
     parse_commit,
     table_parts,
 )
-from backstay.registry.table_layout import ENTITY, SPACE, VERSION, check_labels
+from backstay.registry.table_layout import ENTITY, SPACE, VERSION
 from backstay.registry.tables import EmbeddingTable, open_parts
 from backstay.storage.digests import check_bytes
 from backstay.storage.files import FileDigest, Files, open_files

@@ -115,27 +115,6 @@ def version_of(labels: Mapping[bytes, str], path: str) -> int | None:
     return None if label is None else int(label)
 
 
-def check_labels(
-    labels: Mapping[bytes, str],
-    path: str,
-    *,
-    space: str,
-    version: int,
-    entity: str,
-    fingerprint: str | None,
-) -> None:
-    """InputError where a part is labelled as another space, version, entity or build."""
-    expected = {SPACE: space, VERSION: str(version), ENTITY: entity, FINGERPRINT: fingerprint}
-    for key, value in expected.items():
-        found = labels.get(key, value)
-        if value is not None and found != value:
-            what = key.decode().removeprefix("backstay.")
-            raise InputError(
-                f"{path} is labelled {what} {found}; expected {what} {value}. Vectors of different "
-                "versions can't be mixed: pick the right table, or convert it first."
-            )
-
-
 def check_layout(
     schema: pa.Schema, path: str, *, extra_columns: bool
 ) -> tuple[IdType, int, FloatType]:

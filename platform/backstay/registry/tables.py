@@ -21,6 +21,7 @@ from pyarrow.parquet import ParquetFile
 
 from backstay.compat.maps import Vectors
 from backstay.errors import InputError
+from backstay.registry.labels import check_labels
 from backstay.registry.overlay import Overlay, OverlayReader, numbers
 from backstay.registry.table_layout import (
     ENTITY,
@@ -28,7 +29,6 @@ from backstay.registry.table_layout import (
     SPACE,
     Float32,
     FloatType,
-    check_labels,
     check_layout,
     labels_of,
     table_schema,

@@ -237,3 +237,61 @@ def test_imports_and_contracts_work_on_an_object_store(s3, tmp_path, monkeypatch
     answer = imported(registry, "--table", good, "--entity", "item", "--promote", "prod")
     assert (answer["version"], answer["promoted"]) == (1, "prod")
     assert space_of(registry).resolve() == 1
+
+
+def labelled(path, version, *, entity, mark, values=None):
+    """A table with the labels of a version of the space `movies`."""
+    parquet(path, vectors(8) if values is None else values)
+    labels = {
+        "backstay.space": "movies",
+        "backstay.version": str(version),
+        "backstay.entity": entity,
+        "backstay.fingerprint": mark * 16,
+    }
+    pq.write_table(pq.read_table(path).replace_schema_metadata(labels), path)
+    return path
+
+
+def test_tables_of_two_versions_are_not_imported_as_one(tmp_path):
+    item = labelled(tmp_path / "item.parquet", 1, entity="item", mark="a")
+    user = labelled(tmp_path / "user.parquet", 3, entity="user", mark="b")
+    registry = tmp_path / "registry"
+    done = import_(registry, "--table", item, "--table", user)
+    assert done.exit_code == 1
+    assert "fingerprint " + "a" * 16 in done.stderr
+    assert "fingerprint " + "b" * 16 in done.stderr
+    command = (
+        f"`backstay convert --registry {registry} --space movies --from 3 --to 1 --input {user} "
+        f"--output {tmp_path}/user-v1`"
+    )
+    assert command in done.stderr
+    assert not registry.exists()
+    labelled(user, 1, entity="user", mark="b")  # a fingerprint is of one entity
+    assert imported(registry, "--table", item, "--table", user)["version"] == 0
+
+
+def test_a_folder_with_parts_of_two_builds_is_neither_imported_nor_compared(tmp_path):
+    folder = tmp_path / "item"
+    folder.mkdir()
+    labelled(folder / "part-0.parquet", 2, entity="item", mark="a")
+    labelled(folder / "part-1.parquet", 2, entity="item", mark="b")
+    other = parquet(tmp_path / "other.parquet", vectors(8))
+    for done in (
+        import_(tmp_path / "registry", "--table", folder),
+        run("compare-tables", folder, other, "--out", tmp_path / "out"),
+    ):
+        assert done.exit_code == 1
+        assert "fingerprint " + "a" * 16 in done.stderr
+        assert "fingerprint " + "b" * 16 in done.stderr
+        assert "Take the table of the build" in done.stderr
+
+
+@pytest.mark.parametrize("label", [b"\xff\xfe", b"m\x1b]0;x"])
+def test_unprintable_labels_are_refused_and_not_printed(tmp_path, label):
+    path = parquet(tmp_path / "item.parquet", vectors(8))
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"backstay.space": label}), path)
+    done = import_(tmp_path / "registry", "--table", path)
+    assert done.exit_code == 1
+    assert "not UTF-8 or not printable" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert not (tmp_path / "registry").exists()

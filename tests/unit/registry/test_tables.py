@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from backstay.errors import CorruptError, InputError, RegistryError
 from backstay.registry import table_writer
+from backstay.registry.labels import check_labels
 from backstay.registry.stored import open_table
 from backstay.registry.table_commit import COMMIT
 from backstay.registry.table_layout import record_batch, table_schema
@@ -383,3 +384,23 @@ def test_a_large_table_passes_through_in_little_memory(tmp_path, monkeypatch):
         assert peak < 30 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_a_table_of_another_version_is_refused_with_the_command_that_converts_it(tmp_path):
+    path = tmp_path / "items.parquet"
+    labels = {
+        b"backstay.space": "movies",
+        b"backstay.version": "3",
+        b"backstay.entity": "item",
+        b"backstay.fingerprint": "a" * 16,
+    }
+    with pytest.raises(InputError) as caught:
+        check_labels(
+            labels, str(path), space="movies", version=1, entity="item", fingerprint="b" * 16
+        )
+    assert "a" * 16 in str(caught.value)
+    assert "b" * 16 in str(caught.value)
+    assert (
+        f"`backstay convert --registry REGISTRY --space movies --from 3 --to 1 --input {path} "
+        f"--output {tmp_path}/items-v1`"
+    ) in str(caught.value)

@@ -12,8 +12,9 @@ from backstay.engines.conversion.columns import check_columns, check_version, co
 from backstay.engines.conversion.hive import hive_fields
 from backstay.engines.conversion.source import Source, Stamps, stamps
 from backstay.errors import InputError
+from backstay.registry.labels import check_labels
 from backstay.registry.overlay import Overlay
-from backstay.registry.table_layout import ENTITY, check_labels, labels_of
+from backstay.registry.table_layout import ENTITY, labels_of
 from backstay.storage.files import Files
 from backstay.storage.ids import IdType
 from backstay.storage.parquet_parts import open_part

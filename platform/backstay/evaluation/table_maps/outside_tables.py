@@ -9,7 +9,7 @@ any width, and further columns. Memory holds 8 bytes per id and one batch of vec
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -20,6 +20,7 @@ from pandas.util import hash_array
 from pyarrow.parquet import ParquetFile
 
 from backstay.errors import InputError
+from backstay.registry.labels import Labels, refuse_mixed
 from backstay.registry.stored import open_delta
 from backstay.registry.table_commit import read_commit
 from backstay.registry.tables import EmbeddingTable
@@ -49,6 +50,7 @@ class OutsideTable:
     id_type: IdType
     dim: int
     keys: Keys  # (rows,) a 64-bit hash of each id, in row order
+    labels: Labels
     stored: EmbeddingTable | None = None  # where the rows are those of a table of a registry
 
     @property
@@ -120,17 +122,27 @@ def stored_table(table: EmbeddingTable, path: str) -> OutsideTable:
         id_type=table.id_type,
         dim=table.dim,
         keys=np.concatenate([_keys(ids) for ids in table.id_batches(_ID_ROWS)]),
+        labels=Labels(
+            path=path,
+            space=table.space,
+            entity=table.entity,
+            version=table.version,
+            fingerprint=table.fingerprint,
+        ),
         stored=table,
     )
 
 
 def outside_table(files: Files, parts: tuple[str, ...], path: str) -> OutsideTable:
     """`open_outside_table` for given files; `path` names the table in messages."""
-    id_type = dim = None
+    id_type = dim = labels = None
     for part in parts:
         full = files.full(part)
         with open_part(files, part, read_ahead=_READ_BYTES) as file:
             found = _id_type(file.schema_arrow, full), _dim(file, full)
+            own = Labels.of(file.schema_arrow, full)
+        labels = labels or own
+        refuse_mixed(labels, own)
         if dim is None:
             id_type, dim = found
         elif found[1] is not None and found != (id_type, dim):
@@ -138,7 +150,7 @@ def outside_table(files: Files, parts: tuple[str, ...], path: str) -> OutsideTab
                 f"{full} holds {found[0]} ids and {found[1]} dimensions; the parts before it hold "
                 f"{id_type} and {dim}. One table has one of each."
             )
-    if id_type is None or dim is None:
+    if id_type is None or dim is None or labels is None:
         raise InputError(f"{path} has no rows; expected at least one.")
     keys = []
     for part, batch in _read(files, parts, rows=_ID_ROWS, columns=("id",)):
@@ -153,6 +165,7 @@ def outside_table(files: Files, parts: tuple[str, ...], path: str) -> OutsideTab
         id_type=id_type,
         dim=dim,
         keys=np.concatenate(keys),
+        labels=replace(labels, path=path),
     )
     # Two ids with equal hashes (in 3 of 10⁶ tables of 10⁷ rows) pass: the later row is used.
     again = _read(files, parts, rows=_ID_ROWS, columns=("id",))
@@ -173,7 +186,7 @@ def open_outside_tables(paths: Sequence[str | Path]) -> tuple[OutsideTable, ...]
                 f"{table.path} has {table.id_type} ids and {tables[0].path} {tables[0].id_type} "
                 "ids: they can't be joined. Cast one of them."
             )
-    versions = [version for table in tables if (version := _version(table)) is not None]
+    versions = [table.labels.version for table in tables if table.labels.version is not None]
     if versions != sorted(versions):
         raise InputError(
             "expected the tables in version order, oldest first; their metadata name the versions "
@@ -264,12 +277,3 @@ def _keys(ids: pa.Array) -> Keys:
         except pa.ArrowInvalid as error:
             raise InputError(f"an id doesn't fit 64 bits with a sign ({error}).") from error
     return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
-
-
-def _version(table: OutsideTable) -> int | None:
-    """The version in the metadata of a table from a registry; None for other tables."""
-    if table.stored is not None:
-        return table.stored.version
-    with open_part(table.files, table.parts[0]) as file:
-        version = (file.schema_arrow.metadata or {}).get(b"backstay.version")
-    return int(version) if version is not None else None
