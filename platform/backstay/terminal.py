@@ -5,6 +5,7 @@ lines and tables. All other output goes to stderr while the command runs.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -274,14 +275,23 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
+_OS_ADVICE = {
+    errno.EACCES: ". Name a place that you may read and write, or change its permissions.",
+    errno.EPERM: ". Name a place that you may read and write, or change its permissions.",
+    errno.EROFS: ". Name a place on a disk that can be written.",
+    errno.ENOSPC: ". Make room there, or name a place on another disk; then repeat the command.",
+}
+"""What to do about failures of the file system, by their number."""
+
+
 def _explain(error: BaseException) -> str:
     """One line about the failure."""
     if isinstance(error, BackstayError):
         return _joined(error)
     if isinstance(error, OSError) and error.strerror:
-        return printable(
-            f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-        )
+        place = f": {error.filename}" if error.filename else ""
+        advice = _OS_ADVICE.get(error.errno or 0, "")
+        return printable(f"{error.strerror}{place}{advice}")
     if isinstance(error, MemoryError):
         return "out of memory. Use less data, fewer workers or a smaller model."
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -217,8 +217,10 @@ def _raise(error: BaseException) -> Callable[..., None]:
     [
         (errors.InputError("a.csv, line 3:\n  no rating."), 1, "a.csv, line 3: no rating."),
         (errors.TrainingError("loss is nan"), 1, "loss is nan"),
-        (OSError(28, "No space left on device", "/data/x"), 1, "No space left on device: /data/x"),
-        (PermissionError(13, "Permission denied", "/root"), 1, "Permission denied: /root"),
+        (OSError(28, "No space left on device", "/data/x"), 1, "on device: /data/x. Make room"),
+        (PermissionError(13, "Permission denied", "/root"), 1, "denied: /root. Name a place"),
+        (OSError(30, "Read-only file system", "/ro"), 1, "system: /ro. Name a place on a disk"),
+        (OSError(28, "No space left on device"), 1, "left on device. Make room"),
         (MemoryError(), 1, "out of memory"),
         (ValueError("first\nsecond"), 1, "ValueError: first (--debug shows where)"),
         (KeyboardInterrupt(), 130, "interrupted"),
