@@ -23,7 +23,8 @@ from backstay.storage.parquet_parts import open_part, part_batches
 
 ROW = pa.field("row", pa.int64(), nullable=False)
 
-_BATCH_ROWS = 1 << 14
+_ROWS_AT_ONCE = 1 << 16  # numbers of deleted rows
+_CHANGED_BYTES = 1 << 20  # vectors of changed rows read at once; they stay in the processor's cache
 
 Int64 = npt.NDArray[np.int64]
 Change = tuple[Int64, pa.Array, Float32]
@@ -52,7 +53,7 @@ class Overlay:
             return np.zeros(0, np.int64)
         path = self.files.full(self.deleted)
         with open_part(self.files, self.deleted, digest=self.digests.get(self.deleted)) as file:
-            batches = part_batches(file, _BATCH_ROWS, columns=["row"], path=path)
+            batches = part_batches(file, _ROWS_AT_ONCE, columns=["row"], path=path)
             return np.concatenate([batch.column(0).to_numpy() for batch in batches])
 
     def kept(self, first_row: int, rows: int) -> npt.NDArray[np.bool_] | None:
@@ -72,6 +73,7 @@ class Overlay:
     def changes(self, first_row: int) -> Generator[Change, None, None]:
         """The changed rows from `first_row` of the base on; row groups before it are not read."""
         schema = self.schema.insert(0, ROW)
+        at_once = max(1, _CHANGED_BYTES // (4 * self.schema.field("embedding").type.list_size))
         for name in self.changed:
             path = self.files.full(name)
             with open_part(self.files, name, digest=self.digests.get(name)) as file:
@@ -87,7 +89,7 @@ class Overlay:
                 ]
                 columns = schema.names
                 for batch in part_batches(
-                    file, _BATCH_ROWS, columns=columns, path=path, row_groups=groups
+                    file, at_once, columns=columns, path=path, row_groups=groups
                 ):
                     rows = batch.column("row").to_numpy()
                     start = int(np.searchsorted(rows, first_row))

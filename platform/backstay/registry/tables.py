@@ -41,7 +41,7 @@ from backstay.storage.parquet_parts import open_part, part_batches
 Batch = tuple[pa.Array, Float32]
 """Ids (n,) and their vectors (n, D)."""
 
-_LAID_OVER_BYTES = 2 << 20  # vectors of a base read at once; they stay in the processor's cache
+_LAID_OVER_BYTES = 1 << 20  # vectors of a base read at once; they stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
