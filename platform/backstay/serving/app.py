@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
 import backstay
-from backstay.serving import docs, exposition, openapi, problems, wire
+from backstay.serving import docs, exposition, openapi, problems, status, wire
 from backstay.serving.access_log import AccessLog
 from backstay.serving.config import MAX_IDS, check_max_ids
 from backstay.serving.front import LOOKUP, VECTOR, Front
@@ -66,6 +66,7 @@ def build_app(
     problems.install(app)
     openapi.install(app)
     docs.install(app)
+    status.install(app)
     for path, route, method, responses, extra in _ROUTES:
         app.add_api_route(
             path, route, methods=[method], response_model=None, responses=responses,
