@@ -4,7 +4,8 @@ From the repository's root:
 
     PYTHONPATH=platform serve run serve.app:app registry=/path/to/registry
 
-`config.yaml` imports the application from the package instead, which needs an installed Backstay.
+`machine.yaml` and `cluster.yaml` import the application from the package instead, which needs an
+installed Backstay.
 """
 
 from backstay.serving.service import application as app

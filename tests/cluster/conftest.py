@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.processes import ROOT, kill_all, pids_of
+from tests.support.processes import ROOT, free_port, kill_all, pids_of
 
 HERE = Path(__file__).parent
 
@@ -91,7 +90,7 @@ def short_folder() -> Iterator[str]:
 def job_cluster() -> Iterator[JobCluster]:
     """A cluster started by `ray start --head`, with a job server, on the loopback alone."""
     with _short_folder() as folder:
-        server, client = _free_port(), _free_port()
+        server, client = free_port(), free_port()
         given = {n: v for n, v in os.environ.items() if not n.startswith(("RAY_", "PYTHONPATH"))}
         environment = {
             **given,
@@ -143,9 +142,3 @@ def _wait_for(cluster: JobCluster, head: subprocess.Popen[bytes], log: Path) -> 
             break
         time.sleep(0.5)
     pytest.fail(f"the cluster did not start:\n{log.read_text()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

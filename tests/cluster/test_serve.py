@@ -3,32 +3,22 @@
 import os
 import signal
 import socket
-import subprocess
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
-import yaml
 
 from backstay.errors import ServiceError, UsageError
 from backstay.serving import server
-from backstay.serving import service as on_serve
 from backstay.serving.client import Client
-from backstay.serving.config import ServiceConfig
 from tests.support import served
-from tests.support.processes import ROOT, environment, pids_of, run_python, start_python
+from tests.support.processes import environment, run_python
+from tests.support.running_service import SECONDS, Running, eventually
 from tests.support.served import ITEMS, SPACE, USERS, slowly
+from tests.support.sockets import exposed
 
-CONFIG = ROOT / "serve" / "config.yaml"
-SECONDS = 120  # how long anything here may take
-
-RUN = """
-import sys
-from backstay.serving.server import run
-run(sys.argv[1], port=0, cache=sys.argv[2], refresh_seconds=0.5,
-    on_ready=lambda url: print(url, flush=True))
-"""
+LIMITS = {"max_ongoing_requests": 2, "max_queued_requests": 2}
 
 IN_A_SESSION = """
 import sys
@@ -39,53 +29,11 @@ with ray_session(cpus=1), run(sys.argv[1], port=0, cache=sys.argv[2], blocking=F
 """
 
 
-class Running:
-    """The service's process, and whatever it has started."""
-
-    def __init__(self, root):
-        self.registry = served.build(root / "registry", versions=2)
-        self.root = root
-        self.log = root / "log"
-        with self.log.open("wb") as log:
-            self.process = start_python(
-                *("-c", RUN, root / "registry", root / "cache"),
-                env=environment(BACKSTAY_TEST_MARK=str(root)),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        self.url = self.process.stdout.readline().strip()
-        assert self.url.startswith("http"), self.log.read_text()
-
-    def processes(self, name=""):
-        """All its processes, which inherit its environment, or those of a name."""
-        return pids_of(self.root, name=name, variable="BACKSTAY_TEST_MARK")
-
-    def replicas(self):
-        return self.processes("ServeReplica:backstay:lookup")
-
-    def terminate(self):
-        self.process.send_signal(signal.SIGTERM)
-        said, _ = self.process.communicate(timeout=SECONDS)
-        return said
-
-
-def eventually(what):
-    until = time.monotonic() + SECONDS
-    while not (answer := what()):
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.1)
-    return answer
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    running = Running(tmp_path_factory.mktemp("service"))
-    try:
-        yield running
-    finally:
-        if running.process.poll() is None:
-            running.terminate()
+@pytest.fixture(scope="module", params=[True, False], ids=["haproxy", "serve's proxy"])
+def service(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp("service")
+    with Running(root, ha_proxy=request.param, **LIMITS) as running:
+        yield running.wait_until_ready()
 
 
 def check_version_0(client, *, source):
@@ -104,6 +52,37 @@ def test_a_version_published_while_it_runs_answers_for_version_0(service):
         check_version_0(client, source=2)
 
 
+def test_every_socket_is_on_the_loopback(service):
+    assert exposed([service.process.pid, *service.processes()]) == []
+
+
+def test_requests_beyond_the_limits_are_told_to_come_back(service):
+    body = {"ids": [f"unknown {n}" for n in range(10_000)], "version": 0}
+    with httpx.Client(base_url=service.url, limits=httpx.Limits(max_connections=64)) as client:
+
+        def ask(_):
+            return client.post(f"/v1/spaces/{SPACE}/item/lookup", json=body, timeout=SECONDS)
+
+        with ThreadPoolExecutor(64) as pool:
+            answers = list(pool.map(ask, range(64)))
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert {a.headers.get("Retry-After") for a in answers if a.status_code == 503} == {"1"}
+    with Client(service.url) as client:
+        check_version_0(client, source=2)
+
+
+def test_a_port_in_use_is_named_and_its_service_goes_on(service):
+    port = service.url.rpartition(":")[2]
+    root = service.root / "registry"
+    command = ["-m", "backstay", "serve", "--registry", str(root), "--port", port]
+    done = run_python(*command, env=environment(), timeout=SECONDS)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+    with Client(service.url) as client:
+        check_version_0(client, source=2)
+
+
 def test_problems_and_headers_pass_through_the_proxy(service):
     response = httpx.get(f"{service.url}/v1/spaces/{SPACE}/user/41?version=0")
     assert response.status_code == 404
@@ -115,13 +94,13 @@ def test_problems_and_headers_pass_through_the_proxy(service):
 
 
 def test_a_killed_replica_is_replaced(service):
-    (killed,) = eventually(service.replicas)
-    # Until Serve has noticed, it answers 500 for the dead replica; the client asks again.
+    (killed,) = eventually(lambda: service.processes("ServeReplica:backstay:lookup"))
+    # Until Serve has noticed, the answer is 500, HAProxy's 503; the client asks again.
     with Client(service.url, retries=100, deadline=SECONDS) as client:
         client.spaces()
         os.kill(killed, signal.SIGKILL)
         check_version_0(client, source=2)
-    assert killed not in service.replicas()
+    assert killed not in service.processes("ServeReplica:backstay:lookup")
 
 
 def test_sigterm_stops_everything(service):
@@ -143,23 +122,14 @@ def test_only_our_own_lines_reach_the_terminal(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_config_file_names_what_the_code_has():
-    (application,) = yaml.safe_load(CONFIG.read_text())["applications"]
-    (deployment,) = application["deployments"]
-    ServiceConfig.parse(deployment["user_config"])
-    assert deployment["name"] == on_serve.DEPLOYMENT
-    assert application["name"] == on_serve.APP
-    module, _, attribute = application["import_path"].partition(":")
-    assert getattr(on_serve, attribute).__module__ == module
-
-
 def test_a_port_that_is_taken_is_named_before_anything_starts(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServiceError, match=rf"127\.0\.0\.1:{port}.*--port"):
-            server.run(tmp_path, port=port)
+            server.run(tmp_path, port=port, wait_for_registry=True)
 
 
 def test_an_invalid_number_of_replicas_is_refused(tmp_path):
+    served.build(tmp_path, versions=1)
     with pytest.raises(UsageError, match="replicas must be at least 1"):
         server.run(tmp_path, replicas=0)

@@ -2,11 +2,13 @@ import json
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backstay.cluster import session
 from backstay.errors import InputError
 from tests.support.processes import ROOT, pids_of, run_python
+from tests.support.sockets import exposed
 
 PROBE = ROOT / "tests/support/session_probe.py"
 
@@ -23,6 +25,7 @@ def test_a_private_ray_keeps_to_itself_and_leaves_nothing(short_folder):
     seen = found(done.stdout)
     assert seen["imported"] == str(Path(session.__file__).resolve().parents[1] / "__init__.py")
     assert seen["nodes"] == [["127.0.0.1", 1.0]]
+    assert seen["exposed"] == []
     assert seen["still_open"]
     assert seen["closed"]
     assert not {"PYTHONPATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"} & set(seen["changed"])
@@ -40,11 +43,21 @@ def test_a_job_joins_its_cluster_and_brings_its_code(job_cluster):
     assert seen["imported"].startswith(str(job_cluster.folder))
     assert seen["imported"].endswith("/platform/backstay/__init__.py")
     assert seen["nodes"] == [["127.0.0.1", 2.0]]
+    assert seen["exposed"] == []
     assert seen["closed"]
     assert job_cluster.pids(), "the cluster goes on"
 
 
-@pytest.mark.parametrize(("error", "kept"), [(InputError, False), (ZeroDivisionError, True)])
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_tests_own_ray_listens_on_the_loopback_only():
+    children = psutil.Process().children(recursive=True)
+    assert exposed([os.getpid(), *(child.pid for child in children)]) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [(InputError, False), (KeyboardInterrupt, False), (ZeroDivisionError, True)],
+)
 def test_logs_stay_where_something_unforeseen_failed(monkeypatch, tmp_path, error, kept):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +35,13 @@ def run_python(*arguments: object, check=False, **options) -> subprocess.Complet
     )
     assert not check or done.returncode == 0, done.stderr
     return done
+
+
+def free_port() -> int:
+    """A port of the loopback that nothing uses now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def pids_of(folder: str | Path, *, name: str = "", variable: str = "RAY_TMPDIR") -> list[int]:

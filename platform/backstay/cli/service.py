@@ -8,6 +8,11 @@ from backstay.terminal import Command, Output
 
 @click.command(cls=Command, example="backstay serve --registry registry --port 8000")
 @options.registry
+@click.option(
+    "--wait-for-registry",
+    is_flag=True,
+    help="Start without a published version, and wait for one.",
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0: all interfaces.")
 @click.option(
     "--port",
@@ -33,15 +38,42 @@ from backstay.terminal import Command, Output
     show_default=True,
     help="Write a line of JSON for each request to a file, or to standard output.",
 )
+@click.option(
+    "--max-ongoing-requests",
+    type=options.POSITIVE,
+    default=32,
+    help="Most requests that one replica answers at the same time.",
+)
+@click.option(
+    "--max-queued-requests",
+    type=options.POSITIVE,
+    default=200,
+    help="Most requests that wait; the next one is answered with 503 and Retry-After.",
+)
+@click.option(
+    "--ha-proxy/--no-ha-proxy",
+    default=None,
+    help="Distribute requests with HAProxy, or with Ray Serve's own proxy, which is slower. "
+    "Default: HAProxy where Ray brings it (on Linux).",
+)
 @click.pass_obj
-def serve(output: Output, /, registry: str, **settings: object) -> None:
+def serve(output: Output, /, registry: str, ha_proxy: bool | None, **settings: object) -> None:
     """Serve look-ups over HTTP until interrupted.
 
     Answers for every version from the newest table. Prints the URL when the service is ready.
+    Without RAY_ADDRESS it starts a private Ray, which stops with it. Only --host and --port can be
+    reached from other machines; Ray's own ports listen on 127.0.0.1.
+
+    SIGTERM or Ctrl-C stops it after the requests in flight; a second one stops it at once.
     """
     from backstay.serving.server import run
 
-    run(registry, on_ready=lambda url: output.show({"url": url}), **options.given(settings))
+    run(
+        registry,
+        ha_proxy=ha_proxy,
+        on_ready=lambda url: output.show({"url": url}),
+        **options.given(settings),
+    )
 
 
 COMMANDS = (serve,)

@@ -1,4 +1,4 @@
-"""Connects every engine to Ray: to the cluster in RAY_ADDRESS, else to a private Ray."""
+"""Starts or joins Ray, for the engines and the service: the only place that does."""
 
 import json
 import logging
@@ -7,9 +7,10 @@ import shutil
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import ray
 from ray._private import ray_constants
 
@@ -18,17 +19,24 @@ from backstay.cluster.output import log_folder, quiet_ray
 from backstay.errors import BackstayError
 from backstay.storage.stores import VARIABLE
 
-_log = logging.getLogger("backstay.engines")
+_log = logging.getLogger("backstay.cluster")
 
 _SWITCHES = {
     "RAY_USAGE_STATS_ENABLED": "0",  # send no statistics about this run
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every process listens on the loopback only
 }
+_KILL_SECONDS = 5  # then a killed process is left to the system
 _LONGEST_ROOT = 24  # bytes; /backstay-…/session_…/sockets/plasma_store follows
 
 
 @contextmanager
-def ray_session(*, cpus: int | None = None, gpus: int = 0) -> Iterator[None]:
+def ray_session(
+    *,
+    cpus: int | None = None,
+    gpus: int = 0,
+    object_store_bytes: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[None]:
     """Hold a connection to Ray.
 
     An open connection is used and left open. Otherwise this joins the cluster in RAY_ADDRESS, which
@@ -40,17 +48,26 @@ def ray_session(*, cpus: int | None = None, gpus: int = 0) -> Iterator[None]:
     Workers import this same copy of Backstay, installed or not: from its own path, or from the
     working directory that came with the job.
 
-    `cpus` (by default all cores) and `gpus` are those of a private Ray.
+    Args:
+        cpus: The CPUs of a private Ray; by default all cores.
+        gpus: The GPUs of a private Ray.
+        object_store_bytes: The memory for shared objects of a private Ray; by default Ray's choice.
+        environment: Further variables for the processes of a private Ray.
     """
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS", "local")
     with quiet_ray():
-        if address == "local":
-            with _private_ray(cpus=cpus, gpus=gpus):
+        if starts_ray():
+            settings = {
+                "num_cpus": cpus,
+                "num_gpus": gpus,
+                "object_store_memory": object_store_bytes,
+            }
+            with _private_ray(settings, environment or {}):
                 yield
             return
+        address = os.environ["RAY_ADDRESS"]
         _log.info("joining the Ray cluster at %s", address)
         ray.init(
             address="auto" if "://" not in address else address,
@@ -65,19 +82,27 @@ def ray_session(*, cpus: int | None = None, gpus: int = 0) -> Iterator[None]:
             ray.shutdown()
 
 
+def starts_ray() -> bool:
+    """Whether `ray_session` would start a private Ray, and not use one that already runs."""
+    return not ray.is_initialized() and os.environ.get("RAY_ADDRESS", "local") == "local"
+
+
 @contextmanager
-def _private_ray(*, cpus: int | None, gpus: int) -> Iterator[None]:
+def _private_ray(
+    settings: Mapping[str, int | None], environment: Mapping[str, str]
+) -> Iterator[None]:
     _log.info("starting Ray on this machine")
-    folder = Path(tempfile.mkdtemp(prefix="backstay-", dir=_temporary_root()))
+    folder = Path(tempfile.mkdtemp(prefix="backstay-", dir=temporary_root()))
     keep = logging.getLogger("backstay.ray").isEnabledFor(logging.DEBUG)
     try:
-        _start(folder, cpus=cpus, gpus=gpus)
         try:
+            _start(folder, settings, environment)
             log_folder()
             yield
         finally:
             ray.shutdown()
-    except BackstayError:
+            _kill_rest(folder)
+    except (BackstayError, KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the last
         raise
     except BaseException:
         keep = True
@@ -88,21 +113,33 @@ def _private_ray(*, cpus: int | None, gpus: int) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _temporary_root() -> str:
-    # Ray keeps its sockets there, and the path of a Unix socket has at most 107 bytes.
+def _kill_rest(folder: Path) -> None:
+    """Kill what an interrupted start leaves: `ray.shutdown` does not know the half-started node."""
+    left = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(str(folder) in argument for argument in process.cmdline()):
+                process.kill()
+                left.append(process)
+    psutil.wait_procs(left, timeout=_KILL_SECONDS)
+
+
+def temporary_root() -> str:
+    """A folder with a short path, for sockets: the path of a Unix socket has at most 107 bytes."""
     usual = tempfile.gettempdir()
     return os.environ.get("RAY_TMPDIR") or (usual if len(usual) <= _LONGEST_ROOT else "/tmp")  # noqa: S108
 
 
-def _start(folder: Path, *, cpus: int | None, gpus: int) -> None:
+def _start(
+    folder: Path, settings: Mapping[str, int | None], environment: Mapping[str, str]
+) -> None:
     # Ray reads this switch from the environment when it is imported: too early for `_environment`.
     clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        with _environment({**_SWITCHES, **_python_path(_package_root())}):
+        with _environment({**_SWITCHES, **_python_path(_package_root()), **environment}):
             ray.init(
                 address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
+                **settings,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,

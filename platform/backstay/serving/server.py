@@ -1,33 +1,40 @@
-"""Runs the look-up service on Ray Serve until it is stopped, on a private Ray by default.
+"""Runs the look-up service on Ray Serve until it is stopped, on a private Ray by default."""
 
-The default is Ray Serve's own proxy. RAY_SERVE_ENABLE_HA_PROXY=1, set before Ray starts, replaces
-it with HAProxy, which answers about three times as many small requests a second. But HAProxy opens
-its statistics and each replica's port on all interfaces, and takes half a minute to stop. Ray's
-internal ports listen on all interfaces in both cases.
-"""
-
+import ipaddress
 import logging
 import os
-import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import ray
 
-from backstay.cluster.output import log_folder, log_prints, quiet_ray
-from backstay.errors import ServiceError, UsageError
+from backstay.cluster.output import log_prints, quiet_ray
+from backstay.cluster.session import ray_session, starts_ray, temporary_root
+from backstay.errors import InputError, ServiceError, UsageError
 from backstay.registry.store import Registry
+from backstay.serving import haproxy
 from backstay.serving.access_log import OFF, STDOUT, AccessLog
 from backstay.serving.config import MAX_IDS, ServiceConfig
-from backstay.serving.service import APP, LookupService, bound, serve
+from backstay.serving.loopback import LOOPBACK
+from backstay.serving.ray_serve import serve
+from backstay.serving.service import (
+    APP,
+    MAX_ONGOING_REQUESTS,
+    MAX_QUEUED_REQUESTS,
+    LookupService,
+    bound,
+)
+from backstay.serving.signals import stop_once, until_stopped
 
 logger = logging.getLogger("backstay.serving")
 
-_STOP = (signal.SIGTERM, signal.SIGINT)
+_ANY = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 (the addresses of all interfaces)
+_OBJECT_STORE_BYTES = 100 << 20  # look-ups do not use it
 
 
 class Service(AbstractContextManager["Service"]):
@@ -48,20 +55,25 @@ class Service(AbstractContextManager["Service"]):
 def run(
     registry_uri: str | Path,
     *,
-    host: str = "127.0.0.1",
+    host: str = LOOPBACK,
     port: int = 8000,
     replicas: int = 1,
     cache: str | Path | None = None,
     refresh_seconds: float = 5.0,
     max_ids: int = MAX_IDS,
     access_log: str | Path = OFF,
+    max_ongoing_requests: int = MAX_ONGOING_REQUESTS,
+    max_queued_requests: int = MAX_QUEUED_REQUESTS,
+    ha_proxy: bool | None = None,
+    wait_for_registry: bool = False,
     blocking: bool = True,
     on_ready: Callable[[str], None] | None = None,
 ) -> Service:
     """Serve a registry's look-ups over HTTP on Ray Serve.
 
     Uses the cluster that this process is connected to, else the one in RAY_ADDRESS. Otherwise it
-    starts a private Ray, as small as possible, and stops it at the end.
+    starts a private Ray, as small as possible, and stops it at the end. Of a private Ray, only the
+    service's own port can listen beyond the loopback.
 
     Args:
         registry_uri: The registry's root, a path or URL.
@@ -72,11 +84,18 @@ def run(
         refresh_seconds: Seconds between two checks for new versions.
         max_ids: Most ids in one request.
         access_log: File for a line of JSON per request; `-`: standard output; `off`: none.
+        max_ongoing_requests: Most requests that one replica answers at the same time.
+        max_queued_requests: Most requests that wait; the next one is answered with 503.
+        ha_proxy: Whether HAProxy distributes the requests, instead of Ray Serve's own proxy. None:
+            RAY_SERVE_ENABLE_HA_PROXY, else where Ray brings one. A Ray that already runs has
+            decided that when it started.
+        wait_for_registry: Start without a published version, and wait for one.
         blocking: Return after SIGTERM or SIGINT, when everything has stopped; otherwise return
             as soon as the service is ready. Only the main thread may block.
         on_ready: Called with the service's URL when it is ready.
 
-    Raises ServiceError if the port is taken or Ray Serve already runs on the cluster.
+    Raises ServiceError if the port is taken or Ray Serve already runs on the cluster, and
+    InputError if the registry has no published version.
     """
     uri = _absolute(registry_uri)
     config = ServiceConfig.parse(
@@ -90,62 +109,117 @@ def run(
     )
     if replicas < 1:
         raise UsageError(f"replicas must be at least 1; found {replicas}.")
-    if not Registry(uri).spaces():  # raises here, not in a replica, if it cannot be read
-        logger.warning("%s holds no published version yet; the service waits for one", uri)
-    port = _free(host, port)
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
-    with _until_stopped() if blocking else nullcontext(), ExitStack() as stack:
+    _check_published(uri, wait=wait_for_registry)
+    _check_exposed(host)
+    deployment = LookupService.options(
+        num_replicas=replicas,
+        user_config=config.model_dump(),
+        max_ongoing_requests=max_ongoing_requests,
+        max_queued_requests=max_queued_requests,
+    )
+    with ExitStack() as stack:
+        if blocking:
+            stack.enter_context(until_stopped())
         stack.enter_context(quiet_ray())
+        port = stack.enter_context(_reserved(host, port))
+        named = _ANY.get(host, host)
+        url = f"http://{f'[{named}]' if ':' in named else named}:{port}"
+        environment, inner_host = _proxy(stack, ha_proxy=ha_proxy, host=host, port=port)
         with log_prints():
-            stack.callback(_shut_down, ray_too=not ray.is_initialized())
-            if not ray.is_initialized():
-                address = os.environ.get("RAY_ADDRESS")
-                ray.init(**({"address": address} if address else _small(replicas)))
-                log_folder()
+            stack.enter_context(
+                ray_session(
+                    cpus=replicas, object_store_bytes=_OBJECT_STORE_BYTES, environment=environment
+                )
+            )
             if blocking:
-                _take_signals()  # Ray replaced the handlers with its own
-            _deploy(config, host=host, port=port, replicas=replicas)
+                stop_once()  # Ray replaced the handlers with its own
+            stack.callback(_shut_down, blocking=blocking)
+            _deploy(deployment, host=inner_host, port=port)
         logger.info("serving %s at %s", uri, url)
         if on_ready:
             on_ready(url)
-        if blocking:
-            with log_prints():
-                threading.Event().wait()
-        return Service(url, stack.pop_all())
+        if not blocking:
+            return Service(url, stack.pop_all())
+        with log_prints():
+            threading.Event().wait()
+    logger.info("stopped")
+    return Service(url, stack)
 
 
-def _deploy(config: ServiceConfig, *, host: str, port: int, replicas: int) -> None:
+def _check_published(uri: str, *, wait: bool) -> None:
+    if Registry(uri).spaces():  # raises here, not in a replica, if it cannot be read
+        return
+    if not wait:
+        raise InputError(
+            f"expected a registry with a published version, found none at {uri}. Check --registry, "
+            "publish with `backstay update`, or use --wait-for-registry to start without one."
+        )
+    logger.warning("%s holds no published version yet; the service waits for one", uri)
+
+
+def _check_exposed(host: str) -> None:
+    """Warn if other machines can reach the service.
+
+    The service does not check tokens yet. Once it does, this raises UsageError where the registry
+    has no token, unless --no-auth is given.
+    """
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if not local:
+        logger.warning(
+            "listening on %s without authentication: whoever reaches it can read every vector", host
+        )
+
+
+def _proxy(
+    stack: ExitStack, *, ha_proxy: bool | None, host: str, port: int
+) -> tuple[dict[str, str], str]:
+    """Variables for a private Ray's processes, and the address that Ray Serve is to listen on."""
+    switch = "RAY_SERVE_ENABLE_HA_PROXY"
+    if not starts_ray():
+        if ha_proxy is not None:
+            raise UsageError(
+                "expected to start a private Ray for --ha-proxy or --no-ha-proxy, found one that "
+                f"already runs. Set {switch} to 1 or 0 where that Ray starts, and leave out both."
+            )
+        return {}, host
+    if ha_proxy is None:
+        given = os.environ.get(switch)
+        ha_proxy = given == "1" if given else haproxy.binary() is not None
+    if not ha_proxy:
+        return {switch: "0"}, host
+    folder = tempfile.TemporaryDirectory(
+        prefix="bs-", dir=temporary_root(), ignore_cleanup_errors=True
+    )
+    path = Path(stack.enter_context(folder))
+    return haproxy.environment(path, host=host, port=port), LOOPBACK
+
+
+def _deploy(deployment: serve.Deployment, *, host: str, port: int) -> None:
     if serve.status().proxies:
         raise ServiceError(
             "expected a cluster without Ray Serve, found Serve running on it. Deploy with "
-            "`serve deploy serve/config.yaml`, or unset RAY_ADDRESS."
+            "`serve deploy serve/cluster.yaml`, or unset RAY_ADDRESS."
         )
     options = {"host": host, "port": port, "request_timeout_s": 30}
     logging_config = {"encoding": "JSON", "enable_access_log": False}
     serve.start(proxy_location="HeadOnly", http_options=options, logging_config=logging_config)
-    deployment = LookupService.options(
-        num_replicas=replicas, user_config=config.model_dump(), logging_config=logging_config
-    )
+    deployment = deployment.options(logging_config=logging_config)
     serve.run(bound(deployment), name=APP, route_prefix="/")
 
 
-def _shut_down(*, ray_too: bool) -> None:
-    with log_prints():
-        if ray.is_initialized():
+def _shut_down(*, blocking: bool) -> None:
+    if not ray.is_initialized():
+        return
+    try:
+        with log_prints():
+            if blocking:
+                stop_once()
             serve.shutdown()
-        if ray_too:
-            ray.shutdown()
-
-
-def _small(replicas: int) -> dict[str, str | int | bool]:
-    """Arguments of ray.init for a private Ray."""
-    return {
-        "address": "local",
-        "num_cpus": replicas,
-        "include_dashboard": False,
-        "object_store_memory": 100 << 20,  # look-ups do not use it
-        "log_to_driver": False,
-    }
+    except KeyboardInterrupt:
+        logger.warning("stopped at once; unfinished requests are lost")
 
 
 def _absolute(uri: str | Path) -> str:
@@ -165,42 +239,22 @@ def _log_target(access_log: str) -> str:
     return str(target)
 
 
-def _free(host: str, port: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextmanager
+def _reserved(host: str, port: int) -> Iterator[int]:
+    """Keep the port from every program but Ray's proxies; yields it, or a free one for 0.
+
+    The proxies bind with SO_REUSEPORT. Without this socket, two services that start together
+    would share one port.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of a service that has ended
         try:
-            probe.bind((host, port))
+            held.bind((host, port))
         except OSError as error:
             raise ServiceError(
                 f"cannot listen on {host}:{port} ({error.strerror}). Choose another --port; "
                 "--port 0 takes any free one."
             ) from error
-        return int(probe.getsockname()[1])
-
-
-class _StopRequested(BaseException):
-    """SIGTERM or SIGINT arrived."""
-
-
-@contextmanager
-def _until_stopped() -> Iterator[None]:
-    """Leave the block when SIGTERM or SIGINT arrives."""
-    before = {number: signal.getsignal(number) for number in _STOP}
-    _take_signals()
-    try:
-        yield
-    except _StopRequested:
-        logger.info("stopped")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _take_signals() -> None:
-    def stop(*_: object) -> None:
-        for number in _STOP:  # a second signal must not interrupt the clean-up
-            signal.signal(number, signal.SIG_IGN)
-        raise _StopRequested
-
-    for number in _STOP:
-        signal.signal(number, stop)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield int(held.getsockname()[1])

@@ -1,6 +1,5 @@
 """The deployment of the look-up service on Ray Serve; `server` runs it."""
 
-import warnings
 from collections.abc import Mapping
 
 from fastapi import FastAPI
@@ -11,29 +10,29 @@ from backstay.serving.cache import default_cache
 from backstay.serving.config import ServiceConfig
 from backstay.serving.follower import Follower
 from backstay.serving.lookup import Lookup
+from backstay.serving.loopback import bind_replica
 from backstay.serving.monitor import Overview, Snapshot
+from backstay.serving.ray_serve import serve
 from backstay.serving.rollout import Orders, Report
 from backstay.serving.watch_service import WatchService
-
-with warnings.catch_warnings():
-    # Ray Serve uses a deprecated form of pydantic's Field.
-    warnings.filterwarnings(
-        "ignore", "Using extra keyword arguments on `Field`", category=DeprecationWarning
-    )
-    from ray import serve
-
-__all__ = ["APP", "DEPLOYMENT", "LookupService", "Replica", "application", "bound", "serve"]
 
 APP = "backstay"
 DEPLOYMENT = "lookup"
 
 _READY_SECONDS = 60.0  # a replica gets requests after so long, even if a table is still copied
 
+MAX_ONGOING_REQUESTS = 32
+"""Most requests that one replica answers at the same time."""
+
+MAX_QUEUED_REQUESTS = 200
+"""Most requests that wait for a replica; the next one is answered with 503."""
+
 
 class Replica:
     """One replica: the HTTP application and the tables that this process maps into memory."""
 
     def __init__(self, watch: serve.handle.DeploymentHandle) -> None:
+        bind_replica()
         self._watch = watch
         self._name = serve.get_replica_context().replica_id.unique_id
         self._app = build_app(replica=self._name)
@@ -76,6 +75,14 @@ class Replica:
             raise RuntimeError("the replica has stopped following the registry")
 
 
+class WatchReplica(WatchService):
+    """The process that watches the registry for all replicas."""
+
+    def __init__(self) -> None:
+        bind_replica()
+        super().__init__()
+
+
 class _Watch:
     """Calls of the deployment that watches the registry."""
 
@@ -100,7 +107,9 @@ class _Watch:
 
 LookupService = serve.deployment(
     name=DEPLOYMENT,
-    max_ongoing_requests=32,
+    max_ongoing_requests=MAX_ONGOING_REQUESTS,
+    max_queued_requests=MAX_QUEUED_REQUESTS,
+    backpressure_config={"status_code": 503, "retry_after_s": 1},
     health_check_period_s=5,
     health_check_timeout_s=30,
     graceful_shutdown_timeout_s=10,
@@ -117,7 +126,7 @@ Watch = serve.deployment(
     health_check_timeout_s=30,
     graceful_shutdown_timeout_s=1,
     graceful_shutdown_wait_loop_s=1,
-)(WatchService)
+)(WatchReplica)
 
 
 def bound(deployment: serve.Deployment = LookupService) -> serve.Application:

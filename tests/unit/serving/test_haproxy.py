@@ -1,0 +1,102 @@
+"""What is changed of Ray Serve 2.60: HAProxy's configuration, and the port of a replica."""
+
+import inspect
+import os
+import re
+import subprocess
+from importlib import import_module
+from pathlib import Path
+
+import orjson
+import pytest
+import ray
+from ray._common import tls_utils
+
+from backstay.errors import ServiceError
+from backstay.serving import haproxy, haproxy_launcher, loopback
+from backstay.serving.ray_serve import serve
+
+haproxy_templates = import_module(f"{serve.__name__}._private.haproxy_templates")
+replica = import_module(f"{serve.__name__}._private.replica")
+
+CONFIG = """\
+frontend prometheus
+    bind :9101
+frontend http_frontend
+    bind 127.0.0.1:8000
+listen stats
+  bind *:8404
+  errorfile 503 {folder}/500.http
+"""
+
+
+def test_ray_s_template_binds_what_the_launcher_expects():
+    binds = re.findall(r"^\s*bind (.*)$", haproxy_templates.HAPROXY_CONFIG_TEMPLATE, re.MULTILINE)
+    assert binds == [
+        ":{{ config.metrics_port }}",
+        "{{ config.frontend_host }}:{{ config.frontend_port }}",
+        "{{ config.grpc_frontend_host }}:{{ config.grpc_frontend_port }} proto h2",
+        "*:{{ config.stats_port }}",
+    ]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
+def test_only_the_service_s_port_is_bound_to_the_host(host):
+    config = haproxy_launcher.rebind(CONFIG, host=host, port=8000)
+    binds = [line.split()[1] for line in config.splitlines() if "bind" in line]
+    assert binds == ["127.0.0.1:9101", f"{host}:8000", "127.0.0.1:8404"]
+    assert re.sub(r"bind \S+", "", config) == re.sub(r"bind \S+", "", CONFIG)
+
+
+def test_ray_starts_haproxy_with_a_changed_configuration(tmp_path, monkeypatch):
+    monkeypatch.setattr(haproxy, "binary", lambda: "/bin/echo")
+    variables = haproxy.environment(tmp_path, host="0.0.0.0", port=8000)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG.format(folder=tmp_path))
+    command = [variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config), "-sf", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == command[1:]
+    assert "bind 0.0.0.0:8000" in config.read_text()
+    head, _, body = (tmp_path / "500.http").read_bytes().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert orjson.loads(body)["status"] == 503
+
+
+def test_a_variable_that_is_set_stays_but_haproxy_is_started_by_the_launcher(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_METRICS_PORT", "9101")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/echo")
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
+    variables = haproxy.environment(tmp_path, host="127.0.0.1", port=8000)
+    assert variables["RAY_SERVE_HAPROXY_METRICS_PORT"] == "9101"
+    assert variables["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    launcher = Path(variables["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    assert launcher.parent == tmp_path
+    assert "/bin/echo 127.0.0.1 8000" in launcher.read_text()
+    assert os.access(launcher, os.X_OK)
+
+
+def test_a_machine_without_haproxy_is_told_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(haproxy, "binary", lambda: None)
+    with pytest.raises(ServiceError, match=r"found none.*--no-ha-proxy"):
+        haproxy.environment(tmp_path, host="127.0.0.1", port=8000)
+
+
+def test_ray_binds_a_replica_s_port_as_the_override_expects():
+    source = inspect.getsource(replica)
+    assert source.count('add_port_to_grpc_server(self._server, "[::]:0")') == 1
+    assert replica.add_port_to_grpc_server is tls_utils.add_port_to_grpc_server
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"), [("127.0.0.1", "127.0.0.1:0"), ("10.0.0.7", "[::]:0")]
+)
+def test_a_replica_s_port_goes_to_the_loopback_where_its_node_is(monkeypatch, node, expected):
+    taken = []
+    record = lambda _server, address: taken.append(address) or 1  # noqa: E731
+    monkeypatch.setattr(tls_utils, "add_port_to_grpc_server", record)
+    monkeypatch.setattr(replica, "add_port_to_grpc_server", record)
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: node)
+    loopback.bind_replica()
+    replica.add_port_to_grpc_server(None, "[::]:0")
+    assert taken == [expected]
