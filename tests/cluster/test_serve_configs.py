@@ -7,6 +7,7 @@ import httpx
 import pytest
 import yaml
 
+from backstay.registry import tokens
 from backstay.serving import service
 from backstay.serving.config import ServiceConfig
 from tests.support import served
@@ -60,7 +61,8 @@ def status(cluster):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_config_file_is_deployed(name, job_cluster, tmp_path):
-    served.build(tmp_path / "registry", versions=2)
+    registry = served.build(tmp_path / "registry", versions=2)
+    _, token = tokens.create(registry.files, "reader")
     config = read(name)
     port = free_port()
     config["http_options"] |= {"host": "127.0.0.1", "port": port}
@@ -76,7 +78,9 @@ def test_a_config_file_is_deployed(name, job_cluster, tmp_path):
     try:
         eventually(lambda: status(job_cluster) != "DEPLOYING")
         assert status(job_cluster) == "RUNNING", serve_cli(job_cluster, "status")
-        found = httpx.get(f"http://127.0.0.1:{port}/v1/spaces/{SPACE}/user/40?version=0")
+        url = f"http://127.0.0.1:{port}/v1/spaces/{SPACE}/user/40?version=0"
+        assert httpx.get(url).status_code == 401
+        found = httpx.get(url, headers={"Authorization": f"Bearer {token}"})
         assert found.status_code == 200
         assert exposed(job_cluster.pids()) == []
     finally:

@@ -56,8 +56,16 @@ from backstay.terminal import Command, Output
     help="Distribute requests with HAProxy, or with Ray Serve's own proxy, which is slower. "
     "Default: HAProxy where Ray brings it (on Linux).",
 )
+@click.option(
+    "--auth/--no-auth",
+    default=None,
+    help="Whether requests need an access token. Default: on the loopback once there is one, "
+    "elsewhere always.",
+)
 @click.pass_obj
-def serve(output: Output, /, registry: str, ha_proxy: bool | None, **settings: object) -> None:
+def serve(
+    output: Output, /, registry: str, ha_proxy: bool | None, auth: bool | None, **settings: object
+) -> None:
     """Serve look-ups over HTTP until interrupted.
 
     Answers for every version from the newest table. Prints the URL when the service is ready.
@@ -71,6 +79,7 @@ def serve(output: Output, /, registry: str, ha_proxy: bool | None, **settings: o
     run(
         registry,
         ha_proxy=ha_proxy,
+        auth=auth,
         on_ready=lambda url: output.show({"url": url}),
         **options.given(settings),
     )

@@ -11,15 +11,15 @@ import hmac
 import logging
 import re
 import secrets
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
 from pydantic import TypeAdapter
 
-from backstay.errors import NotFoundError, RegistryError, UsageError
-from backstay.registry.changes import renew_markers
+from backstay.errors import BackstayError, NotFoundError, RegistryError, UsageError
+from backstay.registry.changes import change_token, renew_markers
 from backstay.registry.manifest import check_name, now
 from backstay.registry.records import Records, author
 from backstay.storage.files import Files
@@ -65,6 +65,23 @@ class Token:
 _token: TypeAdapter[Token] = TypeAdapter(Token)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenSet:
+    """All tokens of a registry at one moment; revoked and expired ones too."""
+
+    tokens: tuple[Token, ...] = ()
+    damaged: Mapping[str, str] = field(default_factory=dict)  # id -> why it can't be read
+
+    @property
+    def any_made(self) -> bool:
+        """Whether a token was ever made: revoking the last one opens nothing."""
+        return bool(self.tokens or self.damaged)
+
+    def valid(self) -> list[Token]:
+        """The tokens that are neither revoked nor expired now."""
+        return [token for token in self.tokens if token.is_valid()]
+
+
 def create(
     files: Files,
     name: str,
@@ -107,7 +124,7 @@ def create(
     )
     if not _records(files, id_).append(0, asdict(token)):
         raise RegistryError(f"there is a token {id_} already. Repeat the command.")
-    renew_markers(files)
+    renew_markers(files, _FOLDER)
     _log.info("made token %s for %s", id_, name)
     return token, text
 
@@ -123,7 +140,7 @@ def revoke(files: Files, id_: str) -> Token:
         # If someone else revoked it at the same moment, that record is as good.
         _records(files, id_).append(token.n, asdict(token))
         _log.info("revoked token %s of %s", id_, token.name)
-    renew_markers(files)  # also for a process that was killed before it could
+    renew_markers(files, _FOLDER)  # also for a process that was killed before it could
     return token
 
 
@@ -131,6 +148,27 @@ def tokens(files: Files) -> list[Token]:
     """All tokens, oldest first; revoked and expired ones too."""
     found = (_read(files, id_) for id_ in files.folders(_FOLDER))
     return sorted((token for token in found if token), key=lambda token: (token.when, token.id))
+
+
+def read_tokens(files: Files) -> TokenSet:
+    """All tokens; a record that can't be read disables its token alone. OSError: none can be."""
+    found, damaged = [], {}
+    for id_ in files.folders(_FOLDER):
+        try:
+            token = _read(files, id_)
+        except BackstayError as error:
+            damaged[id_] = str(error)
+            continue
+        if token:
+            found.append(token)
+        else:
+            damaged[id_] = f"expected a record of token {id_} in its folder, found none."
+    return TokenSet(tokens=tuple(found), damaged=damaged)
+
+
+def tokens_change(files: Files) -> str | None:
+    """A text that differs from the one before if a token was made or revoked; one request."""
+    return change_token(files, _FOLDER)
 
 
 def token_id(text: str) -> str | None:

@@ -14,13 +14,14 @@ from threadpoolctl import threadpool_limits
 
 import backstay
 from backstay.serving import docs, exposition, openapi, problems, status, wire
+from backstay.serving.access import Access, Auth, visible
 from backstay.serving.access_log import AccessLog
 from backstay.serving.config import MAX_IDS, check_max_ids
 from backstay.serving.front import LOOKUP, VECTOR, Front
 from backstay.serving.lookup import Lookup
 from backstay.serving.metrics import Metrics
 from backstay.serving.monitor import Monitor
-from backstay.serving.openapi import answers, json_answer, vectors_answer
+from backstay.serving.openapi import answers, guarded, json_answer, vectors_answer
 from backstay.serving.problems import Problem
 from backstay.serving.vectors import Vectors
 
@@ -39,13 +40,18 @@ class _App(FastAPI):
 
 
 def build_app(
-    lookup: Lookup | None = None, *, max_ids: int = MAX_IDS, replica: str | None = None
+    lookup: Lookup | None = None,
+    *,
+    max_ids: int = MAX_IDS,
+    auth: Auth = "auto",
+    replica: str | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
-    `app.state.lookup` and `app.state.max_ids` may be replaced while it runs. Without a lookup, it
-    answers 503. `replica` labels the metrics; the default is the process id. BLAS gets one thread
-    in this process: requests run beside each other, and more threads than cores make both slow.
+    `lookup`, `max_ids` and `auth` of `app.state` may be replaced while it runs. Without a lookup,
+    it answers 503. `auth`: whether requests need an access token. `replica` labels the metrics; the
+    default is the process id. BLAS gets one thread in this process: requests run beside each other,
+    and more threads than cores make both slow.
     """
     threadpool_limits(1, user_api="blas")
     app = _App(
@@ -58,6 +64,8 @@ def build_app(
     )
     app.state.lookup = lookup
     app.state.max_ids = check_max_ids(max_ids)
+    app.state.auth = auth
+    app.state.access = Access(app.state)
     app.state.log = AccessLog()
     metrics = Metrics()
     app.state.vectors = vectors = Vectors(app.state)
@@ -76,8 +84,8 @@ def build_app(
 
 
 async def list_spaces(request: Request) -> Response:
-    """List the spaces."""
-    return _json({"spaces": _vectors(request).opened().spaces()})
+    """List the spaces that the token allows."""
+    return _json({"spaces": visible(request.scope, _vectors(request).opened().spaces())})
 
 
 async def show_space(request: Request, space: str) -> Response:
@@ -109,19 +117,23 @@ async def look_up(request: Request, space: str, entity: str) -> Response:
 async def health(request: Request) -> Response:
     """Report whether look-ups are answered, and which spaces could not be refreshed."""
     failures = _vectors(request).opened().failures
-    return _json({"status": "degraded" if failures else "ok", "failures": failures})
+    shown = {name: failures[name] for name in visible(request.scope, failures)}
+    return _json({"status": "degraded" if failures else "ok", "failures": shown})
 
 
 async def ready(request: Request) -> Response:
     """Report whether every space can be served; 503 lists those that can't, and why."""
     reasons = _vectors(request).opened().ready()
+    shown = {name: reasons[name] for name in visible(request.scope, reasons)}
+    if (missing := request.app.state.access.missing()) is not None:
+        reasons["tokens"] = shown["tokens"] = missing
     if reasons:
         raise Problem(
             503,
-            f"{len(reasons)} spaces can't be served. Wait, or look at the reasons.",
+            f"not ready, for {len(reasons)} reasons. Wait, or look at them with a token.",
             kind="not-ready",
             headers=problems.retry(5),
-            reasons=reasons,
+            reasons=shown,
         )
     return _json({"status": "ok"})
 
@@ -160,15 +172,15 @@ _Route = tuple[
     str, Callable[..., Awaitable[Response]], str, dict[int | str, Any], dict[str, Any] | None
 ]
 _ROUTES: list[_Route] = [
-    ("/v1/spaces", list_spaces, "GET", answers(json_answer("The spaces", "Spaces"), 503), None),
+    ("/v1/spaces", list_spaces, "GET", guarded(json_answer("The spaces", "Spaces")), None),
     ("/v1/spaces/{space}", show_space, "GET",
-     answers(json_answer("The space", "SpaceDescription"), 404, 422, 503), None),
+     guarded(json_answer("The space", "SpaceDescription"), 404, 422), None),
     (LOOKUP, look_up, "POST",
-     answers(vectors_answer("Vectors"), 404, 406, 408, 409, 413, 415, 422, 503), openapi.LOOK_UP),
+     guarded(vectors_answer("Vectors"), 404, 406, 408, 409, 413, 415, 422), openapi.LOOK_UP),
     (VECTOR, get_vector, "GET",
-     answers(vectors_answer("Vector"), 404, 406, 409, 422, 503) | openapi.NOT_MODIFIED,
+     guarded(vectors_answer("Vector"), 404, 406, 409, 422) | openapi.NOT_MODIFIED,
      openapi.GET_VECTOR),
-    ("/healthz", health, "GET", answers(json_answer("It works", "Health"), 503), None),
-    ("/readyz", ready, "GET", answers(json_answer("It is ready", "Ready"), 503), None),
-    ("/metrics", report_metrics, "GET", answers(openapi.METRICS), None),
+    ("/healthz", health, "GET", answers(json_answer("It works", "Health"), 503), openapi.OPEN),
+    ("/readyz", ready, "GET", answers(json_answer("It is ready", "Ready"), 503), openapi.OPEN),
+    ("/metrics", report_metrics, "GET", guarded(openapi.METRICS), None),
 ]  # fmt: skip

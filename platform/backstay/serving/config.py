@@ -3,15 +3,25 @@
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from backstay.errors import UsageError
 from backstay.serving import wire
+from backstay.serving.access import Auth
 
 MAX_IDS = 10_000
 """Default for the most ids in one request."""
 
 MaxIds = Annotated[int, Field(ge=1, le=wire.MAX_IDS)]
+
+_ON_OFF: dict[object, Auth] = {True: "required", False: "off"}  # YAML reads on and off as these
 
 
 def check_max_ids(max_ids: int) -> int:
@@ -33,6 +43,10 @@ class ServiceConfig(BaseModel):
     refresh_seconds: float = Field(5.0, gt=0, allow_inf_nan=False)  # between two checks
     max_ids: MaxIds = MAX_IDS  # most ids in one request
     access_log: str = Field("off", min_length=1)  # a file, `-` for standard output, or `off`
+    # Whether requests need an access token; auto: once a token was made in the registry.
+    auth: Annotated[
+        Auth, BeforeValidator(lambda value: _ON_OFF[value] if isinstance(value, bool) else value)
+    ] = "required"
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:

@@ -1,4 +1,4 @@
-"""ASGI middleware round all routes: request ids, limits, metrics, log, a short way to vectors.
+"""ASGI middleware round all routes: tokens, request ids, limits, metrics, log, a way to vectors.
 
 Requests for vectors are answered without Starlette's router and request objects, which cost more
 than the look-up of one id. The same requests also have routes, for a path that the short way does
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import State
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backstay.serving.access import Access, asked
 from backstay.serving.answer import Answer
 from backstay.serving.head import check_size, request_id
 from backstay.serving.metrics import Labels, Metrics, Outcome
@@ -31,7 +32,7 @@ class Front:
 
     Args:
         app: Gets the others.
-        state: Of the app: `log` may be replaced while it runs.
+        state: Of the app: `access`, and `log`, which may be replaced while it runs.
         vectors: Answers requests for vectors.
         metrics: Counts all requests.
     """
@@ -39,6 +40,7 @@ class Front:
     def __init__(self, app: ASGIApp, *, state: State, vectors: Vectors, metrics: Metrics) -> None:
         self._app = app
         self._state = state
+        self._access: Access = state.access
         self._vectors = vectors
         self._metrics = metrics
 
@@ -120,8 +122,10 @@ class Front:
             check_size(scope)
             parts = scope["path"].split("/", 5)
             if len(parts) < 6 or parts[:3] != ["", "v1", "spaces"]:  # noqa: PLR2004
+                self._access.check(scope, *asked(scope))
                 return route, None
             _, _, _, space, entity, id_ = parts
+            self._access.check(scope, "lookup", space)
             if scope["method"] == "GET":
                 route = VECTOR
                 return route, await self._vectors.get(

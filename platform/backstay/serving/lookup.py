@@ -15,6 +15,7 @@ import pyarrow as pa
 from backstay.compat.maps import Vectors
 from backstay.errors import CorruptError, NotReadyError, SourceChangedError, UsageError
 from backstay.registry.store import Registry
+from backstay.registry.tokens import TokenSet
 from backstay.serving.cache import cache_folder
 from backstay.serving.description import SpaceDescription
 from backstay.serving.rollout import Rollout
@@ -134,6 +135,11 @@ class Lookup:
     def reads(self) -> Reads:
         """How the registry could be read."""
         return self._watcher.reads
+
+    @property
+    def tokens(self) -> TokenSet | None:
+        """The registry's access tokens; None until they could be read."""
+        return self.shelf.tokens
 
     @property
     def failures(self) -> dict[str, str]:
@@ -263,7 +269,8 @@ class Lookup:
 
     def _poll(self, *, full: bool = False) -> None:
         self._watcher.poll(full=full)
-        self._rollout.read(self._watcher.states, self._watcher.faults)
+        found = self._watcher
+        self._rollout.read(found.states, found.faults, found.tokens)
         self.shelf.follow(self._rollout.orders)
 
     def _settle(self) -> None:

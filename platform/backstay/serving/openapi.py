@@ -91,6 +91,8 @@ _TAG = {"ETag": {"description": "weak; changes with table, space and format", "s
 
 _DETAILS: dict[int, str] = {
     400: "The request is malformed: not UTF-8, not JSON, or contradicting headers",
+    401: "No access token, or one that is unknown, revoked or expired",
+    403: "The token allows something else, or belongs to another consumer",
     404: "No such path, space, entity, id or version",
     406: "Accept allows none of the formats",
     408: "The body did not arrive in time",
@@ -102,6 +104,12 @@ _DETAILS: dict[int, str] = {
     431: "The headers are too long",
     500: "The service failed",
     503: "Not ready, or overloaded; see Retry-After",
+}
+
+_TOKEN: Schema = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An access token, made by `backstay tokens add`.",
 }
 
 
@@ -120,6 +128,16 @@ def answers(ok: Schema, *refusals: int) -> dict[int | str, Any]:
             "headers": headers,
         }
     return documented
+
+
+def guarded(ok: Schema, *refusals: int) -> dict[int | str, Any]:
+    """The `responses` of a route that may need an access token."""
+    documented = answers(ok, *refusals, 401, 403, 503)
+    documented[401]["headers"]["WWW-Authenticate"] = {"description": "Bearer", "schema": _STRING}
+    return documented
+
+
+OPEN: Schema = {"security": []}
 
 
 def json_answer(description: str, schema: str) -> Schema:
@@ -157,7 +175,8 @@ def _header(name: str, description: str, schema: Schema) -> Schema:
 
 
 _HEADERS = [
-    _header(wire.CONSUMER, "the asking consumer, whose contract names the default version",
+    _header(wire.CONSUMER, "the asking consumer, whose contract names the default version; with a "
+            "token, the token's consumer asks, and another name here is refused",
             {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}$"}),
     _header(wire.SOURCE_VERSION, "answer from the table of this version, or with 409",
             {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}),
@@ -181,13 +200,15 @@ def install(app: FastAPI) -> None:
     """Add the schemas to the document of `app`."""
     of_fastapi = app.openapi
 
-    def document() -> Schema:
+    def extended() -> Schema:
         if app.openapi_schema is None:
             space = TypeAdapter(SpaceDescription).json_schema(
                 ref_template="#/components/schemas/{model}"
             )
             schemas = _SCHEMAS | space.pop("$defs") | {"SpaceDescription": space}
-            of_fastapi().setdefault("components", {})["schemas"] = schemas
+            document = of_fastapi()
+            document["components"] = {"schemas": schemas, "securitySchemes": {"token": _TOKEN}}
+            document["security"] = [{"token": []}, {}]  # {}: a service may run without tokens
         return of_fastapi()
 
-    app.openapi = document  # type: ignore[method-assign] # FastAPI documents this way to extend it
+    app.openapi = extended  # type: ignore[method-assign] # FastAPI documents this way to extend it

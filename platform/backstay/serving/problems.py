@@ -32,6 +32,8 @@ MEDIA_TYPE = "application/problem+json"
 
 KINDS = {
     400: "bad-request",
+    401: "unauthorized",
+    403: "forbidden",
     404: "not-found",
     405: "method-not-allowed",
     406: "not-acceptable",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from backstay.registry.tokens import TokenSet
 from backstay.serving.state import SpaceState
 
 ALIVE_SECONDS = 15.0
@@ -36,6 +37,7 @@ class Orders:
     registry: str  # its URI
     spaces: dict[str, Order]
     faults: dict[str, str] = field(default_factory=dict)  # spaces that can't be read, and why
+    tokens: TokenSet | None = None  # None: they could not be read; go on with those before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +81,17 @@ class Rollout:
         self._in_force: dict[str, tuple[SpaceState, float]] = {}
         self._coming: dict[str, _Coming] = {}
         self._reports: dict[str, tuple[Report, float]] = {}
+        self._tokens: TokenSet | None = None
         self.orders = Orders(session=uuid4().hex, serial=0, registry=registry, spaces={})
 
-    def read(self, states: Mapping[str, SpaceState], faults: Mapping[str, str]) -> None:
-        """Take the states that were read from the registry."""
+    def read(
+        self,
+        states: Mapping[str, SpaceState],
+        faults: Mapping[str, str],
+        tokens: TokenSet | None = None,
+    ) -> None:
+        """Take what was read from the registry."""
+        self._tokens = tokens
         for gone in [name for name in self._in_force if name not in {*states, *faults}]:
             del self._in_force[gone]
         coming = {}
@@ -132,13 +141,15 @@ class Rollout:
             )
         before = self.orders
         first = read and not before.serial
-        if first or (before.serial and (spaces, faults) != (before.spaces, before.faults)):
+        told = before.spaces, before.faults, before.tokens
+        if first or (before.serial and (spaces, faults, self._tokens) != told):
             self.orders = Orders(
                 session=before.session,
                 serial=before.serial + 1,
                 registry=before.registry,
                 spaces=spaces,
                 faults=dict(faults),
+                tokens=self._tokens,
             )
 
     def _decided(self, name: str, coming: _Coming, now: float) -> bool:

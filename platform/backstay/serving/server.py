@@ -1,6 +1,5 @@
 """Runs the look-up service on Ray Serve until it is stopped, on a private Ray by default."""
 
-import ipaddress
 import logging
 import os
 import socket
@@ -20,6 +19,7 @@ from backstay.registry.store import Registry
 from backstay.serving import haproxy
 from backstay.serving.access_log import OFF, STDOUT, AccessLog
 from backstay.serving.config import MAX_IDS, ServiceConfig
+from backstay.serving.exposure import auth_for
 from backstay.serving.loopback import LOOPBACK
 from backstay.serving.ray_serve import serve
 from backstay.serving.service import (
@@ -66,6 +66,7 @@ def run(
     max_queued_requests: int = MAX_QUEUED_REQUESTS,
     ha_proxy: bool | None = None,
     wait_for_registry: bool = False,
+    auth: bool | None = None,
     blocking: bool = True,
     on_ready: Callable[[str], None] | None = None,
 ) -> Service:
@@ -90,12 +91,15 @@ def run(
             RAY_SERVE_ENABLE_HA_PROXY, else where Ray brings one. A Ray that already runs has
             decided that when it started.
         wait_for_registry: Start without a published version, and wait for one.
+        auth: Whether requests need an access token; None: beyond the loopback, and on it once a
+            token was made.
         blocking: Return after SIGTERM or SIGINT, when everything has stopped; otherwise return
             as soon as the service is ready. Only the main thread may block.
         on_ready: Called with the service's URL when it is ready.
 
     Raises ServiceError if the port is taken or Ray Serve already runs on the cluster, and
-    InputError if the registry has no published version.
+    InputError if the registry has no published version. Raises UsageError if tokens are required
+    and there is none.
     """
     uri = _absolute(registry_uri)
     config = ServiceConfig.parse(
@@ -105,12 +109,12 @@ def run(
             "refresh_seconds": refresh_seconds,
             "max_ids": max_ids,
             "access_log": _log_target(str(access_log)),
+            "auth": auth_for(Registry(uri), host=host, auth=auth),
         }
     )
     if replicas < 1:
         raise UsageError(f"replicas must be at least 1; found {replicas}.")
     _check_published(uri, wait=wait_for_registry)
-    _check_exposed(host)
     deployment = LookupService.options(
         num_replicas=replicas,
         user_config=config.model_dump(),
@@ -155,22 +159,6 @@ def _check_published(uri: str, *, wait: bool) -> None:
             "publish with `backstay update`, or use --wait-for-registry to start without one."
         )
     logger.warning("%s holds no published version yet; the service waits for one", uri)
-
-
-def _check_exposed(host: str) -> None:
-    """Warn if other machines can reach the service.
-
-    The service does not check tokens yet. Once it does, this raises UsageError where the registry
-    has no token, unless --no-auth is given.
-    """
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if not local:
-        logger.warning(
-            "listening on %s without authentication: whoever reaches it can read every vector", host
-        )
 
 
 def _proxy(

@@ -35,7 +35,7 @@ class Replica:
         bind_replica()
         self._watch = watch
         self._name = serve.get_replica_context().replica_id.unique_id
-        self._app = build_app(replica=self._name)
+        self._app = build_app(auth="required", replica=self._name)
         self._config: ServiceConfig | None = None
         self._follower: Follower | None = None
 
@@ -64,6 +64,7 @@ class Replica:
         old_log.close()
         self._app.state.lookup = lookup
         self._app.state.max_ids = config.max_ids
+        self._app.state.auth = config.auth
         monitor.gather = watch.gather
         self._config = config
         if old:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backstay.errors import NotFoundError, NotReadyError
 from backstay.registry.store import Registry
+from backstay.registry.tokens import TokenSet
 from backstay.serving.cache import evict
 from backstay.serving.copies import Key, open_map_copy, open_table_copy
 from backstay.serving.loader import Loader
@@ -77,6 +78,11 @@ class Shelf:
         self._changing = threading.Lock()
         self._used: dict[Key, float] = {}  # tables that are not in force -> last use
         self._evicted = 0.0
+
+    @property
+    def tokens(self) -> TokenSet | None:
+        """The registry's access tokens; None until they could be read."""
+        return self._orders.tokens if self._orders else None
 
     def names(self) -> list[str]:
         """The spaces that are served, or will be."""
@@ -146,7 +152,9 @@ class Shelf:
                 if name in self._slots and name not in slots:
                     slots[name] = self._slots[name]
             self._slots = slots
-            self._orders = orders
+            # A watcher that could not read the tokens leaves those before in force.
+            tokens = orders.tokens or self.tokens
+            self._orders = replace(orders, tokens=tokens)
 
     def report(self, replica: str, *, first: bool = False) -> Report:
         """What this process has done; the `first` report to a session holds the states in force."""

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from backstay.serving.access import visible
 from backstay.serving.lookup import Lookup
 from backstay.serving.metrics import quantile
 from backstay.serving.monitor import Monitor, Overview, Snapshot
@@ -70,7 +71,7 @@ def install(app: FastAPI) -> None:
 async def _page(request: Request) -> HTMLResponse:
     monitor: Monitor = request.app.state.monitor
     lookup: Lookup = request.app.state.vectors.opened()
-    page = render(lookup, await monitor.overview(), lookup.spaces())
+    page = render(lookup, await monitor.overview(), visible(request.scope, lookup.spaces()))
     return HTMLResponse(
         page, headers={"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"}
     )

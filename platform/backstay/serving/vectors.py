@@ -9,7 +9,7 @@ from functools import cache
 from starlette.datastructures import State
 from starlette.types import Receive, Scope
 
-from backstay.serving import compression, wire
+from backstay.serving import access, compression, wire
 from backstay.serving.answer import Answer
 from backstay.serving.body import parse_body, read_body
 from backstay.serving.head import Head, headers_of, query_version, read_head
@@ -67,14 +67,14 @@ class Vectors:
         """Answer with one vector; Problem 404 if the table does not hold the id."""
         lookup = self.opened()
         head = read_head(headers_of(scope))
-        scope[CONSUMER] = head.consumer
+        scope[CONSUMER] = consumer = access.consumer(scope, head.consumer)
         version = query_version(scope["query_string"])
         found = lookup.vectors(
             space,
             entity,
             [lookup.parse_id(space, entity, id_)],
             version=version,
-            consumer=head.consumer,
+            consumer=consumer,
             source=head.source,
         )
         scope[OUTCOME] = Outcome.of(found, head.format)
@@ -100,7 +100,7 @@ class Vectors:
         lookup = self.opened()
         headers = headers_of(scope)
         head = read_head(headers)
-        scope[CONSUMER] = head.consumer
+        scope[CONSUMER] = consumer = access.consumer(scope, head.consumer)
         if scope["query_string"]:
             raise Problem(422, "a look-up takes no query. Put `version` into the body.")
         if self.in_flight >= self._most_in_flight:
@@ -122,7 +122,7 @@ class Vectors:
                     entity,
                     asked.ids,
                     version=asked.version,
-                    consumer=head.consumer,
+                    consumer=consumer,
                     source=head.source,
                 )
                 scope[OUTCOME] = Outcome.of(found, head.format)

@@ -142,6 +142,7 @@ class _Watched:
             except Exception as error:  # noqa: BLE001 - drivers of stores raise errors of their own
                 logger.warning("%s can't be read; it stays as it was: %s", self._registry, error)
             else:
-                self.rollout.read(self._watcher.states, self._watcher.faults)
+                found = self._watcher
+                self.rollout.read(found.states, found.faults, found.tokens)
                 self.changed()
             await asyncio.sleep(self.seconds)

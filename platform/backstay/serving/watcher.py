@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from backstay.errors import ServiceError
 from backstay.registry.manifest import is_safe_name
 from backstay.registry.store import Registry
+from backstay.registry.tokens import TokenSet, read_tokens, tokens_change
 from backstay.serving.reads import TimedReads
 from backstay.serving.state import SpaceState, read_state, renumbered
 
@@ -29,7 +30,7 @@ class Reads:
 
 
 class Watcher:
-    """The states of a registry's spaces, as they were when they could be read last.
+    """A registry's access tokens and the states of its spaces, as they could be read last.
 
     Args:
         registry: The registry.
@@ -49,12 +50,15 @@ class Watcher:
         self.states: dict[str, SpaceState] = {}
         self.faults: dict[str, str] = {}  # spaces that can't be read now, and why
         self.reads = Reads()
+        self.tokens: TokenSet | None = None  # None: they could not be read yet
         self._registry = registry
         self._only = spaces
         self._full_every = full_every
         self._polls = 0
-        self._token: str | None = None  # of the registry, if all that it covers was read
-        self._tokens: dict[str, str | None] = {}  # of each space that was read
+        self._marker: str | None = None  # of the registry, if all that it covers was read
+        self._markers: dict[str, str | None] = {}  # of each space that was read
+        self._tokens_marker: str | None = None
+        self._tokens_fault = ""
         self._timed = TimedReads(seconds)
 
     def poll(self, *, full: bool = False) -> None:
@@ -72,13 +76,14 @@ class Watcher:
 
     def _poll(self, *, full: bool) -> None:
         full = full or self._polls % self._full_every == 0
-        token = self._timed.one("", self._registry.change_token)
-        if not full and token is not None and token == self._token:
+        marker = self._timed.one("", self._registry.change_token)
+        if not full and marker is not None and marker == self._marker:
             self._polls += 1
             return
+        self._read_tokens(full=full)
         names = self._timed.one("/", self._names)
         results = self._timed.run({name: self._reading(name, full=full) for name in names})
-        states, tokens, faults = {}, {}, {}
+        states, markers, faults = {}, {}, {}
         for name, result in results.items():
             if isinstance(result, Exception):
                 faults[name] = str(result) or type(result).__name__
@@ -87,11 +92,38 @@ class Watcher:
                 if name in self.states:
                     states[name] = self.states[name]
             elif result[1] is not None:
-                tokens[name] = result[0]
+                markers[name] = result[0]
                 states[name] = renumbered(result[1], self.states, now=time.time())
-        self.states, self.faults, self._tokens = states, faults, tokens
-        self._token = None if faults else token
+        self.states, self.faults, self._markers = states, faults, markers
+        self._marker = None if faults or self._tokens_fault else marker
         self._polls += 1
+
+    def _read_tokens(self, *, full: bool) -> None:
+        """Read the access tokens, unless their marker has not changed. Failures are logged."""
+        files, known = self._registry.files, self.tokens
+
+        def read() -> tuple[str | None, TokenSet]:
+            marker = tokens_change(files)  # before the rest, so that a later write is found
+            if not full and known and marker is not None and marker == self._tokens_marker:
+                return marker, known
+            found = read_tokens(files)
+            if known and known.any_made and not found.any_made:
+                raise ServiceError("all have vanished. Check that the registry's disk is mounted.")
+            return marker, found
+
+        try:
+            self._tokens_marker, found = self._timed.one("/tokens", read)
+        except Exception as error:  # noqa: BLE001 - drivers of stores raise errors of their own
+            fault = str(error) or type(error).__name__
+            if fault != self._tokens_fault:
+                logger.warning("the access tokens can't be read; they stay as they were: %s", fault)
+            self._tokens_fault = fault
+            return
+        self._tokens_fault = ""
+        for id_, why in found.damaged.items():
+            if known is None or id_ not in known.damaged:
+                logger.error("token %s is refused: %s", id_, why)
+        self.tokens = found
 
     def _names(self) -> list[str]:
         """The folders that may be spaces."""
@@ -107,13 +139,13 @@ class Watcher:
         self, name: str, *, full: bool
     ) -> Callable[[], tuple[str | None, SpaceState | None]]:
         """A function that reads a space, unless its marker has not changed."""
-        known, token_before = self.states.get(name), self._tokens.get(name)
+        known, before = self.states.get(name), self._markers.get(name)
 
         def read() -> tuple[str | None, SpaceState | None]:
             space = self._registry.space(name)
-            token = space.change_token()  # before the rest, so that a later write is found
-            if not full and known and token is not None and token == token_before:
-                return token, known
-            return token, read_state(space)
+            marker = space.change_token()  # before the rest, so that a later write is found
+            if not full and known and marker is not None and marker == before:
+                return marker, known
+            return marker, read_state(space)
 
         return read

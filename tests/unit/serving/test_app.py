@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import UsageError
+from backstay.registry.tokens import TokenSet
 from backstay.serving import wire
 from backstay.serving.app import build_app
 from backstay.serving.lookup import Lookup
@@ -231,6 +232,7 @@ def test_an_id_that_is_not_there_still_says_which_versions_were_asked(http):
 
 class Failing:
     failures = {"movies": "the disk is full"}  # noqa: RUF012
+    tokens = TokenSet()
 
     def spaces(self):
         raise RuntimeError("secret")
