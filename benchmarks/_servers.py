@@ -58,8 +58,15 @@ def of_kind(kind: str, root: Path, cache: Path, body: Path) -> list[str]:
 
 
 def app(root: str, cache: str, _body: str) -> ASGIApp:
-    """Our app."""
-    return build_app(Lookup(root, cache=cache))
+    """Our app, with views."""
+    lookup = Lookup(root, cache=cache)
+    lookup.wait(views=True)
+    return build_app(lookup)
+
+
+def product(root: str, cache: str, _body: str) -> ASGIApp:
+    """Our app without views: it converts for each request."""
+    return build_app(Lookup(root, cache=cache, views_max_bytes=0))
 
 
 def bare(_root: str, _cache: str, body: str) -> ASGIApp:
@@ -76,6 +83,7 @@ def bare(_root: str, _cache: str, body: str) -> ASGIApp:
 def stdlib(root: str, cache: str, _body: str) -> ASGIApp:
     """Starlette with our look-up and the standard library's json."""
     lookup = Lookup(root, cache=cache)
+    lookup.wait(views=True)
 
     async def look_up(request: Request) -> Response:
         asked = json.loads(await request.body())
@@ -124,7 +132,7 @@ def main() -> None:
     elif kind == "constant":
         constant(*arguments, port=int(port))
     else:
-        build = {"app": app, "bare": bare, "stdlib": stdlib}[kind]
+        build = {"app": app, "product": product, "bare": bare, "stdlib": stdlib}[kind]
         uvicorn.run(
             build(*arguments), port=int(port), log_level="critical", access_log=False,
             loop="uvloop", http="httptools", lifespan="off",

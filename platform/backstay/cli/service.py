@@ -62,6 +62,12 @@ from backstay.terminal import Command, Output
     help="Whether requests need an access token. Default: on the loopback once there is one, "
     "elsewhere always.",
 )
+@click.option(
+    "--views-max-bytes",
+    type=click.IntRange(0),
+    help="Most bytes of disk for tables converted ahead to older versions; 0: none. The default: "
+    "as many as the tables have.",
+)
 @click.pass_obj
 def serve(
     output: Output, /, registry: str, ha_proxy: bool | None, auth: bool | None, **settings: object

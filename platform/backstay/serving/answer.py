@@ -1,6 +1,7 @@
 """An HTTP answer in one piece, sent without a framework."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
 
 from starlette.types import Send
@@ -13,7 +14,7 @@ class Answer(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    body: bytes = b""
+    body: bytes | memoryview = b""
 
     async def send(self, send: Send, *, request_id: str) -> None:
         """Send it over ASGI."""
@@ -27,4 +28,9 @@ class Answer(NamedTuple):
 
 def raw(headers: Mapping[str, str]) -> RawHeaders:
     """Headers as ASGI takes them."""
-    return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+    return [(_name(name), value.encode("latin-1")) for name, value in headers.items()]
+
+
+@cache
+def _name(name: str) -> bytes:
+    return name.lower().encode()

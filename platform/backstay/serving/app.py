@@ -52,6 +52,10 @@ def build_app(
     it answers 503. `auth`: whether requests need an access token. `replica` labels the metrics; the
     default is the process id. BLAS gets one thread in this process: requests run beside each other,
     and more threads than cores make both slow.
+    `app.state.lookup` and `app.state.max_ids` may be replaced while it runs. `app.state.pickled`:
+    the server pickles answers, as Ray Serve does. Without a lookup, it
+    answers 503. `replica` labels the metrics; the default is the process id. BLAS gets one thread
+    in this process: requests run beside each other, and more threads than cores make both slow.
     """
     threadpool_limits(1, user_api="blas")
     app = _App(
@@ -66,6 +70,7 @@ def build_app(
     app.state.max_ids = check_max_ids(max_ids)
     app.state.auth = auth
     app.state.access = Access(app.state)
+    app.state.pickled = False
     app.state.log = AccessLog()
     metrics = Metrics()
     app.state.vectors = vectors = Vectors(app.state)

@@ -145,16 +145,23 @@ def evict(space: Path, *, keep: Collection[Path]) -> None:
     """Remove the copies of one space that are not in `keep` and that no process has open."""
     for folder in space.glob("*/*"):
         if folder.is_dir() and folder not in keep and not folder.name.startswith("."):
-            try:
-                with locked(_lock(folder), wait=False):
-                    if not _in_use(folder):
-                        logger.info("removing the copy %s", folder)
-                        _remove(folder)
-                        _lock(folder).unlink(missing_ok=True)
-            except LockedError:
-                continue  # another process makes or opens it
+            remove_unused(folder)
     if not any(folder.is_relative_to(space) for folder in keep):
         _remove_empty(space)
+
+
+def remove_unused(folder: Path) -> bool:
+    """Remove a copy unless a process has it open, makes or opens it; whether it was removed."""
+    try:
+        with locked(_lock(folder), wait=False):
+            if _in_use(folder):
+                return False
+            logger.info("removing the copy %s", folder)
+            _remove(folder)
+            _lock(folder).unlink(missing_ok=True)
+            return True
+    except LockedError:
+        return False
 
 
 def _remove_empty(space: Path) -> None:

@@ -35,7 +35,7 @@ def negotiate(accept_encoding: str) -> Encoding | None:
     return best if quality > 0 and quality >= qualities.get("identity", 0.0) else None
 
 
-def compress(body: bytes, encoding: Encoding) -> bytes:
+def compress(body: bytes | memoryview, encoding: Encoding) -> bytes:
     """A body in this encoding, at the fastest level."""
     codec, level = _CODECS[encoding]
     compressed: bytes = pa.Codec(codec, compression_level=level).compress(body, asbytes=True)

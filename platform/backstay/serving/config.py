@@ -47,6 +47,7 @@ class ServiceConfig(BaseModel):
     auth: Annotated[
         Auth, BeforeValidator(lambda value: _ON_OFF[value] if isinstance(value, bool) else value)
     ] = "required"
+    views_max_bytes: int | None = Field(None, ge=0)  # of tables converted ahead; see `Views`
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,13 @@ from backstay.serving.mapped import INDEX_TYPES, MappedTable
 if TYPE_CHECKING:
     from backstay.registry.tables import EmbeddingTable
 
-_VECTORS, _IDS, _MATRIX = "vectors.npy", "ids.arrow", "matrix.npy"
+VECTORS = "vectors.npy"
+"""The file of a copy that holds its vectors."""
+
+HEADER_BYTES = 128
+"""The bytes of `VECTORS` before the first vector."""
+
+_IDS, _MATRIX = "ids.arrow", "matrix.npy"
 _MAPS = ".maps"  # no entity has a name with a dot in front
 
 
@@ -69,7 +75,7 @@ def open_table_copy(registry: Registry, key: Key, *, cache: Path) -> OpenTable:
         _write_table(_checked(registry, key).table(key.version, key.entity), folder)
 
     copy = open_copy(key.folder(cache), write)
-    with _discarding(copy):
+    with discarding(copy):
         return OpenTable(_open_table(copy.folder), copy)
 
 
@@ -80,13 +86,13 @@ def open_map_copy(registry: Registry, key: Key, *, cache: Path) -> BackwardMap:
         np.save(folder / _MATRIX, _checked(registry, key).backward_map(key.version).matrix)
 
     copy = open_copy(key.folder(cache), write)
-    with _discarding(copy):
+    with discarding(copy):
         matrix = np.load(copy.folder / _MATRIX, allow_pickle=False)
         return BackwardMap(key.space, key.version, key.version - 1, matrix)
 
 
 @contextmanager
-def _discarding(copy: Copy) -> Iterator[None]:
+def discarding(copy: Copy) -> Iterator[None]:
     """Throw away a copy that can't be opened though sizes and times are right: a bad disk."""
     try:
         yield
@@ -110,7 +116,7 @@ def _checked(registry: Registry, key: Key) -> Space:
 
 
 def _open_table(folder: Path) -> MappedTable:
-    vectors = np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False)
+    vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
     index = pa.ipc.open_file(pa.memory_map(str(folder / _IDS))).read_all()
     id_type = index.schema.field("id").type
     ids, rows = (
@@ -120,14 +126,19 @@ def _open_table(folder: Path) -> MappedTable:
     return MappedTable(ids, rows.to_numpy(), vectors)
 
 
+def write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    """Begin a file of vectors; the rows follow as little-endian float32."""
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+
+
 def _write_table(table: "EmbeddingTable", folder: Path) -> None:
     require_space(folder, 4 * table.rows * table.dim)
     id_type = INDEX_TYPES[table.id_type]
     chunks = []
-    with (folder / _VECTORS).open("wb") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "<f4", "fortran_order": False, "shape": (table.rows, table.dim)}
-        )
+    with (folder / VECTORS).open("wb") as file:
+        write_header(file, (table.rows, table.dim))
         for ids, values in table.batches():
             if not np.isfinite(values).all():
                 raise CorruptError(

@@ -7,12 +7,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-from backstay.serving.copies import Key
+from typing import Generic, Protocol, TypeVar
 
 logger = logging.getLogger("backstay.serving")
 
+
+class Item(Protocol):
+    """The key of an item: hashable, with its name as text."""
+
+    @property
+    def space(self) -> str:
+        """The space that it belongs to."""
+
+
+K = TypeVar("K", bound=Item)
 V = TypeVar("V")
 
 _AT_ONCE = 8  # most spaces that copy at the same time
@@ -33,35 +41,36 @@ class Failure:
         return max(self.again - time.monotonic(), 0.0)
 
 
-class Loader(Generic[V]):
+class Loader(Generic[K, V]):
     """Loads what is wanted, one item after the other for each space, all spaces at the same time.
 
     After a failure it waits before the next attempt: 1 s, then twice as long each time up to 300 s,
     less a random part, so that replicas do not repeat all together.
     """
 
-    def __init__(self, load: Callable[[Key], V]) -> None:
+    def __init__(self, load: Callable[[K], V]) -> None:
         self.failed = 0  # attempts
         self._load = load
-        self._loaded: dict[Key, V] = {}
-        self._failures: dict[Key, Failure] = {}
-        self._queues: dict[str, deque[Key]] = {}  # of the spaces that have a thread
+        self._loaded: dict[K, V] = {}
+        self._failures: dict[K, Failure] = {}
+        self._queues: dict[str, deque[K]] = {}  # of the spaces that have a thread
         self._at_once = threading.BoundedSemaphore(_AT_ONCE)
         self._changed = threading.Condition()
+        self.changes = 0  # grows with each item that is loaded or dropped
 
-    def get(self, key: Key) -> V | None:
+    def get(self, key: K) -> V | None:
         """The item if it is loaded."""
         return self._loaded.get(key)
 
-    def failure(self, key: Key) -> Failure | None:
+    def failure(self, key: K) -> Failure | None:
         """Why the last attempt to load an item failed; None if it did not."""
         return self._failures.get(key)
 
-    def loaded(self) -> list[Key]:
+    def loaded(self) -> list[K]:
         """The items that are loaded."""
         return list(self._loaded)
 
-    def want(self, key: Key, *, now: bool = False) -> None:
+    def want(self, key: K, *, now: bool = False) -> None:
         """Load an item in the background, unless it waits after a failure; `now`: even then."""
         if key in self._loaded:
             return
@@ -84,12 +93,13 @@ class Loader(Generic[V]):
         with self._changed:
             return self._changed.wait_for(lambda: not self._queues, seconds)
 
-    def drop(self, unwanted: Collection[Key]) -> None:
+    def drop(self, unwanted: Collection[K]) -> None:
         """Forget items and their failures; requests that use one keep it until they end."""
         with self._changed:
             for key in unwanted:
                 self._loaded.pop(key, None)
                 self._failures.pop(key, None)
+            self.changes += bool(unwanted)
 
     def _work(self, space: str) -> None:
         """Load what is in the queue of a space; its first entry is the one being loaded."""
@@ -106,6 +116,7 @@ class Loader(Generic[V]):
                 with self._changed:
                     self._loaded[key] = value
                     self._failures.pop(key, None)
+                    self.changes += 1
                 del value  # else this thread would keep it open
             with self._changed:
                 queue.popleft()
@@ -115,7 +126,7 @@ class Loader(Generic[V]):
                 if not queue:
                     return
 
-    def _failed(self, key: Key, error: Exception) -> None:
+    def _failed(self, key: K, error: Exception) -> None:
         with self._changed:
             self.failed += 1
             before = self._failures.get(key)

@@ -3,8 +3,8 @@
 import logging
 import re
 import threading
+import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +18,7 @@ from backstay.registry.store import Registry
 from backstay.registry.tokens import TokenSet
 from backstay.serving.cache import cache_folder
 from backstay.serving.description import SpaceDescription
+from backstay.serving.found import Found
 from backstay.serving.rollout import Rollout
 from backstay.serving.served import Answering, ServedSpace
 from backstay.serving.shelf import GRACE_SECONDS, Shelf
@@ -29,31 +30,6 @@ _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _LOADED_SECONDS = 0.25  # between two checks whether a coming state is prepared
 _CLOSING_SECONDS = 5.0  # to wait for the watching thread, which may wait for a registry that hangs
 _BEHIND_SECONDS = 1.0  # when a request may be repeated for a version that is not taken up yet
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """The answer to one look-up."""
-
-    space: str
-    entity: str
-    version: int  # version whose space the vectors are in
-    source_version: int  # version of the table they came from
-    fingerprint: str  # of the build of `version`: what a consumer was trained on
-    source_fingerprint: str  # of the build of the table
-    ids: pa.Array  # (m,) as requested: int64 or large_string
-    found: npt.NDArray[np.bool_]  # (m,): whether the table holds each id
-    values: npt.NDArray[np.float32]  # (n, D_version): one row per id found, in request order
-
-    @property
-    def found_ids(self) -> pa.Array:
-        """The ids of the rows, (n,)."""
-        return self.ids.filter(pa.array(self.found))
-
-    @property
-    def missing(self) -> pa.Array:
-        """The ids that were not found, in request order."""
-        return self.ids.filter(pa.array(~self.found))
 
 
 class Lookup:
@@ -68,6 +44,8 @@ class Lookup:
         cache: Local folder for copies of tables. Processes can share it.
         spaces: The spaces to serve; None: all of the registry.
         load: False: read nothing; the caller passes orders to `shelf.follow`, as replicas do.
+        views_max_bytes: Most bytes of disk for tables that are converted ahead to older versions,
+            see `views`. None: as many as the tables have that they are made from. 0: none.
         grace: Seconds for which the tables before stay open after a switch.
         read_seconds: Time limit for reading the state of a space.
     """
@@ -79,11 +57,17 @@ class Lookup:
         cache: str | Path,
         spaces: Collection[str] | None = None,
         load: bool = True,
+        views_max_bytes: int | None = None,
         grace: float = GRACE_SECONDS,
         read_seconds: float = READ_SECONDS,
     ) -> None:
         registry = Registry(registry) if isinstance(registry, str) else registry
-        self.shelf = Shelf(registry, cache_folder(cache, registry.uri), grace=grace)
+        self.shelf = Shelf(
+            registry,
+            cache_folder(cache, registry.uri),
+            views_max_bytes=views_max_bytes,
+            grace=grace,
+        )
         self._watcher = Watcher(registry, spaces=spaces, seconds=read_seconds)
         self._rollout = Rollout(registry.uri)
         self._refreshing = threading.Lock()
@@ -161,12 +145,13 @@ class Lookup:
             self.shelf.tick(now=True)
             self.wait()
             self._settle()
+            self.shelf.choose_views()
             after = self.shelf.generations()
             return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
 
-    def wait(self, *, seconds: float | None = None) -> None:
-        """Wait until no table is being copied."""
-        self.shelf.wait(seconds=seconds)
+    def wait(self, *, seconds: float | None = None, views: bool = False) -> None:
+        """Wait until no table is being copied; `views`: and none is being converted ahead."""
+        self.shelf.wait(seconds=seconds, views=views)
 
     def spaces(self) -> list[str]:
         """The names of the served spaces."""
@@ -189,15 +174,19 @@ class Lookup:
 
     def parse_id(self, space: str, entity: str, text: str) -> int | str:
         """An id from a URL, converted to the type of the table's ids; UsageError if that fails."""
-        state = self.shelf.current(space).state
-        newest = max((k for k, v in state.versions.items() if entity in v.entities), default=None)
-        if newest is None:
-            raise state.why_unreadable(entity, state.latest)
-        if state.versions[newest].entities[entity].id_type != "int64":
+        if self.shelf.current(space).id_type(entity) != "int64":
             return text
         if not _INTEGER.fullmatch(text):
             raise UsageError(f"ids of {entity!r} of space {space!r} are integers; found {text!r}.")
         return int(text)
+
+    def gathers(
+        self, space: str, entity: str, version: int | str | None = None, *, consumer: str | None
+    ) -> bool:
+        """Whether look-ups of a version only gather rows, so that they take no product."""
+        served = self.shelf.current(space)
+        target = served.state.resolve(version, consumer=consumer)
+        return served.answering(entity, target).chain is None
 
     def vectors(
         self,
@@ -222,9 +211,13 @@ class Lookup:
         table = answering.opened.table
         asked = _as_ids(ids, table.sorted_ids.type, f"{entity!r} of space {space!r}")
         rows, found = table.find(asked)
-        values = table.gather(rows)
+        if answering.source != target:
+            answering.demand.rows += len(rows)
+            answering.demand.used = time.time()
+        values = (answering.view or table).gather(rows)
         if answering.chain:
-            values = answering.chain.convert(Vectors(space, answering.source, values)).values
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = answering.chain.convert(Vectors(space, answering.source, values)).values
             if not np.isfinite(values).all():  # the product can overflow
                 raise CorruptError(
                     f"expected finite vectors from {answering.chain}, found an overflow of float32 "
@@ -237,7 +230,7 @@ class Lookup:
             source_version=answering.source,
             fingerprint=answering.fingerprint,
             source_fingerprint=answering.source_fingerprint,
-            ids=asked,
+            asked=asked,
             found=found,
             values=values,
         )
@@ -279,7 +272,9 @@ class Lookup:
         self.shelf.follow(self._rollout.orders)
 
 
-def _as_ids(ids: Sequence[int | str], type_: pa.DataType, of: str) -> pa.Array:
+def _as_ids(
+    ids: Sequence[int | str], type_: pa.DataType, of: str
+) -> npt.NDArray[np.int64] | pa.Array:
     expected = int if type_ == pa.int64() else str
     if not set(map(type, ids)) <= {expected}:
         wrong = next(id_ for id_ in ids if type(id_) is not expected)
@@ -287,8 +282,7 @@ def _as_ids(ids: Sequence[int | str], type_: pa.DataType, of: str) -> pa.Array:
             f"ids of {of} are {'integers' if expected is int else 'strings'}; found {wrong!r}."
         )
     try:
-        # Arrow takes an array faster than a list.
-        return pa.array(np.array(ids, np.int64) if expected is int else ids, type_)
+        return np.array(ids, np.int64) if expected is int else pa.array(ids, type_)
     except (OverflowError, pa.ArrowInvalid, UnicodeEncodeError) as error:
         what = "within 64 bits" if expected is int else "valid Unicode"
         raise UsageError(f"ids of {of} must be {what}: {error}.") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from backstay.serving.wire import ARROW, BINARY, JSON, Format
 
 if TYPE_CHECKING:
-    from backstay.serving.lookup import Found
+    from backstay.serving.found import Found
 
 BUCKETS = (
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
         """The outcome of a look-up that is answered in a format."""
         return cls(
             found.space, found.entity, found.version, found.source_version,
-            len(found.ids), len(found.values), format_name(format_),
+            len(found.asked), len(found.values), format_name(format_),
         )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""A space at one moment: its state, and the open tables and maps that answer for it."""
+"""A space at one moment: its state, and the open tables, maps and views that answer for it."""
 
-from collections.abc import Callable
-from functools import cached_property
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from backstay.compat.maps import BackwardMap, compose
@@ -10,6 +11,8 @@ from backstay.serving.copies import Key, OpenTable
 from backstay.serving.description import SpaceDescription
 from backstay.serving.loader import Loader
 from backstay.serving.state import SpaceState
+from backstay.serving.views import Demand, Recipe, View, ViewKey, Views
+from backstay.storage.ids import IdType
 
 _COPYING_SECONDS = 2.0  # when a request may be repeated that waits for a copy
 
@@ -19,9 +22,17 @@ class Answering(NamedTuple):
 
     source: int
     opened: OpenTable
-    chain: BackwardMap | None  # from `source` to the version; None if they are the same
+    view: View | None  # the table in the version's space
+    chain: BackwardMap | None  # from `source` to the version; None if nothing is to be converted
+    demand: Demand
     fingerprint: str  # of the version's vectors
     source_fingerprint: str  # of the table
+    lasting: bool  # in force or pinned
+
+    def intact(self) -> bool:
+        """Whether the files were not written to since they were opened."""
+        view = self.view
+        return self.opened.copy.intact() and (view is None or view.intact())
 
 
 class ServedSpace:
@@ -34,17 +45,22 @@ class ServedSpace:
     def __init__(
         self,
         state: SpaceState,
-        tables: Loader[OpenTable],
-        maps: Loader[BackwardMap],
+        tables: Loader[Key, OpenTable],
+        maps: Loader[Key, BackwardMap],
+        views: Views,
         used: Callable[[Key], None],
     ) -> None:
         self.state = state
         self._tables = tables
         self._maps = maps
+        self._views = views
         self._used = used
         self._fingerprints: dict[tuple[str, int], str] = {}
         self._sources: dict[tuple[str, int], list[int]] = {}  # found when used
         self._chains: dict[tuple[int, int], BackwardMap] = {}  # composed when used
+        self._id_types: dict[str, IdType] = {}
+        # What answered last, and how many items had been loaded and dropped by then.
+        self._answers: dict[tuple[int, str, int], tuple[int, Answering]] = {}
 
     def answering(self, entity: str, target: int) -> Answering:
         """The table and chain that answer for version `target`.
@@ -65,8 +81,19 @@ class ServedSpace:
 
     def answering_from(self, source: int, entity: str, target: int) -> Answering:
         """The table of version `source`, and its chain to `target`; NotReadyError until loaded."""
+        changes = self._tables.changes + self._maps.changes + self._views.loader.changes
+        at, answering = self._answers.get((source, entity, target), (-1, None))
+        if answering is None or at != changes or not answering.intact():
+            answering = self._open(source, entity, target)
+            self._answers[source, entity, target] = changes, answering
+        if not answering.lasting:
+            self._used(self._key(entity, source))
+        return answering
+
+    def _open(self, source: int, entity: str, target: int) -> Answering:
         key = self._key(entity, source)
-        if key not in self._lasting:
+        lasting = key in self._lasting
+        if not lasting:
             self._used(key)
         opened = self._tables.get(key)
         if opened and not opened.copy.intact():
@@ -74,13 +101,39 @@ class ServedSpace:
             opened = None
         if opened is None:
             raise self._not_ready(self._tables, key)
+        view = self._view(entity, source, target)
         return Answering(
             source,
             opened,
-            self._chain(source, target),
+            view,
+            None if view or source == target else self._chain(source, target),
+            self._views.demand(self.state.space, entity, target),
             self._fingerprint(entity, target),
             self._fingerprint(entity, source),
+            lasting,
         )
+
+    def recipes(self) -> Iterator[Recipe]:
+        """How to make the views of open tables in older versions that were asked for or pinned."""
+        pins = set(self.state.pins.values())
+        for entity in self.state.entities():
+            for target in {*pins, *self._views.asked(self.state.space, entity)}:
+                for source in self.sources(entity, target)[:1]:
+                    opened = self._tables.get(self._key(entity, source))
+                    maps = [self._maps.get(key) for key in self._between(source, target)]
+                    if opened and maps and None not in maps:
+                        yield Recipe(
+                            self._view_key(entity, source, target),
+                            opened,
+                            self.state.versions[target].dim,
+                            partial(self._chain, source, target),
+                            target in pins,
+                            self._views.demand(self.state.space, entity, target),
+                        )
+
+    def release(self) -> None:
+        """Let go of tables and views that answered before."""
+        self._answers.clear()
 
     def sources(self, entity: str, target: int) -> list[int]:
         """See `SpaceState.sources`."""
@@ -89,6 +142,17 @@ class ServedSpace:
             found = self.state.sources(entity, target) if target in self.state.versions else []
             if found:  # clients may ask for anything: what is not there is not kept
                 self._sources[entity, target] = found
+        return found
+
+    def id_type(self, entity: str) -> IdType:
+        """The type of the ids in the newest table of an entity; NotFoundError if it has none."""
+        found = self._id_types.get(entity)
+        if found is None:
+            versions = self.state.versions
+            newest = max((k for k, v in versions.items() if entity in v.entities), default=None)
+            if newest is None:
+                raise self.state.why_unreadable(entity, self.state.latest)
+            found = self._id_types[entity] = versions[newest].entities[entity].id_type
         return found
 
     @cached_property
@@ -126,7 +190,7 @@ class ServedSpace:
                 f"version {state.in_force}, which is in force, can't be read: {why}"
             )
         for key in self.wanted:
-            loader: Loader[OpenTable] | Loader[BackwardMap]
+            loader: Loader[Key, OpenTable] | Loader[Key, BackwardMap]
             loader = self._tables if key.entity else self._maps
             if loader.get(key) is None:
                 failure = loader.failure(key)
@@ -168,13 +232,10 @@ class ServedSpace:
             self._fingerprints[entity, version] = self.state.fingerprint(entity, version)
         return self._fingerprints[entity, version]
 
-    def _chain(self, source: int, target: int) -> BackwardMap | None:
-        if source == target:
-            return None
+    def _chain(self, source: int, target: int) -> BackwardMap:
         if (source, target) not in self._chains:
             maps = []
-            for k in range(target + 1, source + 1):
-                key = self._key("", k)
+            for key in self._between(source, target):
                 loaded = self._maps.get(key)
                 if loaded is None:
                     raise self._not_ready(self._maps, key)
@@ -182,8 +243,26 @@ class ServedSpace:
             self._chains[source, target] = compose(maps)
         return self._chains[source, target]
 
+    def _view(self, entity: str, source: int, target: int) -> View | None:
+        if source == target:
+            return None
+        key = self._view_key(entity, source, target)
+        view = self._views.loader.get(key)
+        if view and not view.intact():
+            self._views.loader.drop([key])
+        return view if view and view.vectors is not None and view.intact() else None
+
+    def _view_key(self, entity: str, source: int, target: int) -> ViewKey:
+        hashes = [self.state.versions[k].manifest_sha256 for k in range(target, source)]
+        chain = hashlib.sha256("".join(hashes).encode()).hexdigest()
+        return ViewKey(self._key(entity, source), target, chain)
+
+    def _between(self, source: int, target: int) -> list[Key]:
+        """The keys of the maps from one version to another, oldest first."""
+        return [self._key("", k) for k in range(target + 1, source + 1)]
+
     def _not_ready(
-        self, loader: Loader[OpenTable] | Loader[BackwardMap], key: Key
+        self, loader: Loader[Key, OpenTable] | Loader[Key, BackwardMap], key: Key
     ) -> NotReadyError:
         loader.want(key)
         failure = loader.failure(key)
@@ -197,9 +276,8 @@ class ServedSpace:
 
     def _loading(self, entity: str, source: int, target: int) -> bool:
         """Whether a table, or a map of its chain, is still being loaded for the first time."""
-        keys = [self._key("", k) for k in range(target + 1, source + 1)]
         return self._tables.failure(self._key(entity, source)) is None and all(
-            self._maps.failure(key) is None for key in keys
+            self._maps.failure(key) is None for key in self._between(source, target)
         )
 
     def _map_keys(self, *, upto: int) -> list[Key]:

@@ -67,6 +67,7 @@ def run(
     ha_proxy: bool | None = None,
     wait_for_registry: bool = False,
     auth: bool | None = None,
+    views_max_bytes: int | None = None,
     blocking: bool = True,
     on_ready: Callable[[str], None] | None = None,
 ) -> Service:
@@ -93,6 +94,8 @@ def run(
         wait_for_registry: Start without a published version, and wait for one.
         auth: Whether requests need an access token; None: beyond the loopback, and on it once a
             token was made.
+        views_max_bytes: Most bytes of disk on each host for tables converted ahead to older
+            versions. None: as many as the tables have that they are made from. 0: none.
         blocking: Return after SIGTERM or SIGINT, when everything has stopped; otherwise return
             as soon as the service is ready. Only the main thread may block.
         on_ready: Called with the service's URL when it is ready.
@@ -110,6 +113,7 @@ def run(
             "max_ids": max_ids,
             "access_log": _log_target(str(access_log)),
             "auth": auth_for(Registry(uri), host=host, auth=auth),
+            "views_max_bytes": views_max_bytes,
         }
     )
     if replicas < 1:

@@ -36,6 +36,7 @@ class Replica:
         self._watch = watch
         self._name = serve.get_replica_context().replica_id.unique_id
         self._app = build_app(auth="required", replica=self._name)
+        self._app.state.pickled = True
         self._config: ServiceConfig | None = None
         self._follower: Follower | None = None
 
@@ -53,7 +54,9 @@ class Replica:
             return
         cache = config.cache or default_cache()
         log = AccessLog(config.access_log)
-        lookup = Lookup(config.registry, cache=cache, load=False)
+        lookup = Lookup(
+            config.registry, cache=cache, load=False, views_max_bytes=config.views_max_bytes
+        )
         watch = _Watch(self._watch, config)
         monitor = self._app.state.monitor
         follower = Follower(lookup, watch, replica=self._name, snapshot=monitor.snapshot)

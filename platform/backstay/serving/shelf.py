@@ -5,18 +5,24 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backstay.errors import NotFoundError, NotReadyError
 from backstay.registry.store import Registry
 from backstay.registry.tokens import TokenSet
 from backstay.serving.cache import evict
-from backstay.serving.copies import Key, open_map_copy, open_table_copy
+from backstay.serving.copies import Key, OpenTable, open_map_copy, open_table_copy
 from backstay.serving.loader import Loader
 from backstay.serving.rollout import Orders, Report
 from backstay.serving.served import ServedSpace
+from backstay.serving.slot import Slot
 from backstay.serving.state import SpaceState, listed
+from backstay.serving.views import Views
+
+if TYPE_CHECKING:
+    from backstay.compat.maps import BackwardMap
 
 logger = logging.getLogger("backstay.serving")
 
@@ -28,34 +34,13 @@ _MOST_EXTRA = 4  # tables of one space that are open and not in force
 _WAITING_SECONDS = 2.0  # when a request may be repeated that came before the first orders
 
 
-@dataclass(frozen=True)
-class Slot:
-    """The states of one space in this process."""
-
-    name: str
-    current: ServedSpace | None = None
-    after: ServedSpace | None = None  # replaces `current` at `switch`
-    switch: float = 0.0  # seconds since 1970
-    before: ServedSpace | None = None
-    coming: ServedSpace | None = None
-
-    def at(self, now: float) -> "Slot":
-        """The slot after a switch that is due."""
-        if self.after is None or now < self.switch:
-            return self
-        return replace(self, current=self.after, before=self.current, after=None)
-
-    def spaces(self) -> list[ServedSpace]:
-        """All states, the one that answers first."""
-        return [s for s in (self.current, self.after, self.before, self.coming) if s]
-
-
 class Shelf:
     """Follows orders, and gives the state that answers. Threads can share it.
 
     Args:
         registry: Where tables are copied from.
         cache: The folder for copies of this registry.
+        views_max_bytes: See `Views`.
         grace: Seconds for which the state before stays open.
         clock: Seconds since 1970.
     """
@@ -65,14 +50,20 @@ class Shelf:
         registry: Registry,
         cache: Path,
         *,
+        views_max_bytes: int | None = None,
         grace: float = GRACE_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.cache = cache
         self._grace = grace
         self._clock = clock
-        self._tables = Loader(lambda key: open_table_copy(registry, key, cache=cache))
-        self._maps = Loader(lambda key: open_map_copy(registry, key, cache=cache))
+        self._tables: Loader[Key, OpenTable] = Loader(
+            lambda key: open_table_copy(registry, key, cache=cache)
+        )
+        self._maps: Loader[Key, BackwardMap] = Loader(
+            lambda key: open_map_copy(registry, key, cache=cache)
+        )
+        self._views = Views(cache, max_bytes=views_max_bytes, clock=clock)
         self._slots: dict[str, Slot] = {}
         self._orders: Orders | None = None
         self._changing = threading.Lock()
@@ -181,11 +172,19 @@ class Shelf:
                     space.want(space.wanted, now=now)
                     space.want(space.pinned, now=now)
         self._close()
+        self.choose_views()
 
-    def wait(self, *, seconds: float | None = None) -> None:
-        """Wait until nothing is being loaded."""
+    def choose_views(self) -> None:
+        """Make the views of the states that answer in the background; close what is not needed."""
+        slots = [slot.at(self._clock()) for slot in list(self._slots.values())]
+        self._views.choose([recipe for s in slots if s.current for recipe in s.current.recipes()])
+
+    def wait(self, *, seconds: float | None = None, views: bool = False) -> None:
+        """Wait until nothing is being loaded; `views`: and no view is being made."""
         self._maps.wait(seconds=seconds)
         self._tables.wait(seconds=seconds)
+        if views:
+            self._views.loader.wait(seconds=seconds)
 
     def generations(self) -> dict[str, int]:
         """The generation of each space's state that answers."""
@@ -246,7 +245,7 @@ class Shelf:
         return self._space(state)
 
     def _space(self, state: SpaceState) -> ServedSpace:
-        space = ServedSpace(state, self._tables, self._maps, self._use)
+        space = ServedSpace(state, self._tables, self._maps, self._views, self._use)
         space.want(space.wanted)
         space.want(space.pinned)
         return space
@@ -276,6 +275,7 @@ class Shelf:
                 self._slots[name] = slot
                 for space in slot.spaces():
                     keep.update(space.wanted, space.pinned)
+                    space.release()
         for key in self._idle(now):
             del self._used[key]
         keep.update(self._used)
@@ -285,7 +285,7 @@ class Shelf:
         if orders is None or now < self._evicted + self._grace:
             return
         self._evicted = now
-        folders = {key.folder(self.cache) for key in keep}
+        folders = {key.folder(self.cache) for key in keep} | self._views.folders()
         for folder in self.cache.iterdir() if self.cache.is_dir() else ():
             if folder.is_dir() and folder.name not in orders.faults:
                 evict(folder, keep=folders)

@@ -18,6 +18,7 @@ from backstay.serving.metrics import Outcome
 from backstay.serving.problems import Problem, retry
 
 _INLINE = 64  # ids up to which an answer is computed in the event loop, not in a thread
+_INLINE_COPIED = 1024  # the same, where vectors are only copied: no product, no text
 _BODY_SECONDS = 10.0  # how long a body may take to arrive
 CONSUMER = "backstay.consumer"  # where the ASGI scope holds the name of the asking consumer
 OUTCOME = "backstay.outcome"  # where the ASGI scope holds the outcome of a look-up
@@ -84,7 +85,7 @@ class Vectors:
                 f"{entity!r} of space {space!r} has no id {id_!r:.200} in version "
                 f"{found.source_version}. Check the id, or use another entity.",
                 kind="unknown-id",
-                id=found.ids[0].as_py(),
+                id=found.first_id(),
                 headers=wire.version_headers(found),
             )
         tag = wire.etag(found, head.format)
@@ -93,7 +94,7 @@ class Vectors:
             return Answer(304, headers)
         body, headers = wire.encode_one(found, head.format)
         headers["ETag"] = tag
-        return _answer(head, body, headers)
+        return self._answer(head, body, headers)
 
     async def look_up(self, scope: Scope, receive: Receive, *, space: str, entity: str) -> Answer:
         """Answer with many vectors, in request order."""
@@ -126,26 +127,30 @@ class Vectors:
                     source=head.source,
                 )
                 scope[OUTCOME] = Outcome.of(found, head.format)
-                return _answer(head, *wire.encode(found, head.format))
+                return self._answer(head, *wire.encode(found, head.format))
 
-            if len(asked.ids) <= _INLINE:
+            quick = head.format.media_type == wire.BINARY and len(asked.ids) <= _INLINE_COPIED
+            if len(asked.ids) <= _INLINE or (
+                quick and lookup.gathers(space, entity, asked.version, consumer=consumer)
+            ):
                 return answer()
             return await _in_thread(answer)
         finally:
             self.in_flight -= 1
 
-
-def _answer(head: Head, body: bytes, headers: dict[str, str]) -> Answer:
-    headers["Content-Type"] = head.format.content_type
-    headers["Vary"] = wire.VARY
-    if (
-        head.encoding
-        and len(body) >= compression.MIN_BYTES
-        and head.format.media_type != wire.BINARY  # float32 does not shrink
-    ):
-        body = compression.compress(body, head.encoding)
-        headers["Content-Encoding"] = head.encoding
-    return Answer(200, headers, body)
+    def _answer(self, head: Head, body: bytes | memoryview, headers: dict[str, str]) -> Answer:
+        headers["Content-Type"] = head.format.content_type
+        headers["Vary"] = wire.VARY
+        if (
+            head.encoding
+            and len(body) >= compression.MIN_BYTES
+            and head.format.media_type != wire.BINARY  # float32 does not shrink
+        ):
+            body = compression.compress(body, head.encoding)
+            headers["Content-Encoding"] = head.encoding
+        if self._state.pickled:
+            body = bytes(body)
+        return Answer(200, headers, body)
 
 
 def _matches(if_none_match: bytes, tag: str) -> bool:

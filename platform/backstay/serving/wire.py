@@ -29,7 +29,7 @@ from backstay.errors import ServiceError, UsageError
 from backstay.registry.table_layout import FloatType, record_batch, table_schema
 
 if TYPE_CHECKING:
-    from backstay.serving.lookup import Found
+    from backstay.serving.found import Found
 
 MediaType = Literal[
     "application/json", "application/vnd.apache.arrow.stream", "application/octet-stream"
@@ -112,7 +112,7 @@ def _range(text: str) -> tuple[str, str, dict[str, str]] | None:
     return kind, subtype, {**parameters, "q": str(quality)}
 
 
-def encode(found: "Found", format_: Format) -> tuple[bytes, dict[str, str]]:
+def encode(found: "Found", format_: Format) -> tuple[bytes | memoryview, dict[str, str]]:
     """Body and headers of an answer to many ids.
 
     Raises UsageError if a number is too large for float16.
@@ -132,10 +132,10 @@ def encode(found: "Found", format_: Format) -> tuple[bytes, dict[str, str]]:
     if absent:
         mask = np.packbits(found.found, bitorder="little")
         headers[FOUND] = base64.b64encode(mask.tobytes()).decode()
-    return values.tobytes(), headers
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, headers
 
 
-def encode_one(found: "Found", format_: Format) -> tuple[bytes, dict[str, str]]:
+def encode_one(found: "Found", format_: Format) -> tuple[bytes | memoryview, dict[str, str]]:
     """Body and headers of an answer to one id, which was found.
 
     The same as for many ids, but JSON has `id` and `embedding`, and `Backstay-Shape` is `D`.
@@ -144,7 +144,7 @@ def encode_one(found: "Found", format_: Format) -> tuple[bytes, dict[str, str]]:
         return encode(found, format_)
     headers = version_headers(found)
     if format_.media_type == JSON:
-        body = _about(found) | {"id": found.ids[0].as_py(), "embedding": found.values[0]}
+        body = _about(found) | {"id": found.first_id(), "embedding": found.values[0]}
         return dump_json(body), headers
     headers[SHAPE] = str(found.values.shape[1])
     return _as_dtype(found.values, format_.dtype).tobytes(), headers

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backstay.errors import ServiceError, UsageError
 from backstay.serving import wire
-from backstay.serving.lookup import Found
+from backstay.serving.found import Found
 from backstay.serving.wire import ARROW, BINARY, FORMATS, HALF, JSON, Format
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -62,7 +62,7 @@ def answer(ids, found, values, *, id_type=None):
         source_version=3,
         fingerprint="1" * 16,
         source_fingerprint="3" * 16,
-        ids=pa.array(ids, id_type),
+        asked=np.array(ids, np.int64) if id_type == pa.int64() else pa.array(ids, id_type),
         found=np.array(found, bool),
         values=values,
     )
