@@ -91,7 +91,7 @@ def render(lookup: Lookup, overview: Overview, shown: Iterable[str]) -> str:
         state="not ready" if reasons else "degraded" if failing else "ready",
         problems=sorted((failing | reasons).items()),
         not_ready=set(reasons),
-        replicas=[_replica(each, overview) for each in overview.replicas],
+        replicas=[_replica(each, overview, spaces) for each in overview.replicas],
         complete=overview.complete,
         read=_ago(overview.reads.last if overview.reads else 0.0),
         release=overview.replicas[0].release,
@@ -172,20 +172,21 @@ def _row(space: str, version: str, of: list[tuple[tuple[int, ...], int]]) -> Lat
     return LatencyRow(space, version, sum(counts), failed, p50, p99)
 
 
-def _replica(snapshot: Snapshot, overview: Overview) -> ReplicaRow:
+def _replica(snapshot: Snapshot, overview: Overview, spaces: set[str]) -> ReplicaRow:
     newest: dict[str, int] = defaultdict(int)
     for each in overview.replicas:
         for space in each.spaces:
             newest[space.name] = max(newest[space.name], space.generation)
     counted = snapshot.counted.requests.values()
+    shown = [space for space in snapshot.spaces if space.name in spaces]
     return ReplicaRow(
         name=snapshot.replica,
         host=snapshot.host,
         requests=sum(sum(series.counts) for series in counted),
         in_flight=snapshot.in_flight,
-        spaces=len(snapshot.spaces),
-        ready=sum(space.not_ready is None for space in snapshot.spaces),
-        behind=[s.name for s in snapshot.spaces if s.generation < newest[s.name]],
+        spaces=len(shown),
+        ready=sum(space.not_ready is None for space in shown),
+        behind=[s.name for s in shown if s.generation < newest[s.name]],
     )
 
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from backstay.registry import contracts
+from backstay.registry import contracts, tokens
 from backstay.registry.aliases import promote
 from backstay.serving import status
 from backstay.serving.app import build_app
@@ -140,3 +140,19 @@ def test_its_text_has_contrast(page, url, dark):
     """)
     assert len(ratios) > 50
     assert min(ratios) >= 4.5  # WCAG 2, AA
+
+
+def test_a_token_shows_its_spaces_only(tmp_path):
+    registry = served.build(tmp_path / "registry", versions=1)
+    publish(registry, 0, space="secret")
+    _, text = tokens.create(registry.files, "tester", spaces=[SPACE], verbs=["describe"])
+    _, other = tokens.create(registry.files, "other", verbs=["lookup"])
+    with (
+        Lookup(registry, cache=tmp_path / "cache") as lookup,
+        listening(build_app(lookup, auth="required")) as url,
+    ):
+        assert httpx.get(url).status_code == 401
+        assert httpx.get(url, headers={"Authorization": f"Bearer {other}"}).status_code == 403
+        answer = httpx.get(url, headers={"Authorization": f"Bearer {text}"})
+    assert "secret" not in answer.text
+    assert "1 of 1 spaces ready" in text_of(answer.text)
