@@ -1,4 +1,6 @@
+import asyncio
 import logging
+import pickle
 import shutil
 import threading
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from backstay.registry import contracts
 from backstay.registry.aliases import promote
 from backstay.registry.store import Registry
 from backstay.serving import views as views_module
+from backstay.serving.app import build_app
 from backstay.serving.lookup import Lookup
 from tests.support import served
 from tests.support.builders import contract
@@ -192,3 +195,30 @@ def test_look_ups_and_switches_go_on_while_a_view_is_made(pinned, tmp_path, monk
         assert lookup.vectors(SPACE, "user", [5], version=0).source_version == 2
         go.set()
         lookup.wait(views=True)
+
+
+def test_answers_can_be_pickled_where_the_server_does_so(registry, tmp_path):
+    app = build_app(opened(registry, tmp_path), auth="off")
+    app.state.pickled = True
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b'{"ids": [5, 40], "version": 0}'}
+
+    async def send(message):
+        sent.append(pickle.loads(pickle.dumps(message)))
+
+    path = f"/v1/spaces/{SPACE}/user/lookup"
+    call = app(
+        {
+            "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+            "query_string": b"", "headers": [(b"accept", b"application/octet-stream")],
+        },
+        receive,
+        send,
+    )  # fmt: skip
+    asyncio.run(call)
+    assert sent[0]["status"] == 200
+    values = np.frombuffer(sent[1]["body"], "<f4").reshape(2, DIMS[0])
+    oracle = slowly("user", [5, 40], version=0, source=2)
+    np.testing.assert_allclose(values, oracle, rtol=1e-5, atol=1e-5)
