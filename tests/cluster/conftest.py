@@ -69,6 +69,17 @@ class JobCluster:
             check=False,
         )
 
+    def job(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a `ray job` command, such as `logs ID`."""
+        return subprocess.run(
+            [*_ray("job", arguments[0]), "--address", self.address, *arguments[1:]],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
     def pids(self) -> list[int]:
         """Every process of this cluster."""
         return pids_of(self.folder)

@@ -1,5 +1,7 @@
 """What people submit with `ray job submit`, on a cluster of its own."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -59,6 +61,29 @@ def test_submitted_jobs_fit_on_the_clusters_workers_and_publish(job_cluster, dat
     assert verify(space, 1) == []
     assert space.chain(1, 0).matrix.shape == (8, 12)
     assert space.metrics(1)["alignment_error"]["to_version_0"] < 1e-4
+
+
+SMALL = (
+    *("--dims=8,12,16", "--epochs=2", "--seeds=1", "--widths=8", "--consumer-epochs=2"),
+    *("--workers=2", "--json"),
+)
+
+
+def test_a_submitted_search_and_its_result_by_id(job_cluster, dataset, tmp_path):
+    job = job_cluster.submit(
+        *("python", "jobs/tune_weight.py", str(dataset), "--out", str(tmp_path / "run")),
+        *("--weights=1,16", *SMALL),
+        options=("--submission-id", "tune"),
+    )
+    assert job.returncode == 0, job.stdout + job.stderr
+    result = _document(job_cluster.job("logs", "tune").stdout)
+    assert [trial["name"] for trial in result["trials"]] == ["λ = 1", "λ = 16"]
+    assert (tmp_path / "run" / "best.yaml").exists()
+
+
+def _document(log: str) -> dict:
+    """The JSON document at the end of a job's log."""
+    return json.loads(log[log.index("\n{\n") :])
 
 
 def test_a_job_that_cannot_be_done_fails_in_one_line(job_cluster, tmp_path):
