@@ -77,6 +77,10 @@ def _processes(replicas: Iterable[Snapshot]) -> Iterator[Metric]:
     failures = CounterMetricFamily(
         "backstay_load_failures", "Failed attempts to load a table or a map.", labels=["replica"]
     )
+    views = GaugeMetricFamily(
+        "backstay_views", "Tables that are converted ahead to an older version, and open.",
+        labels=["replica"],
+    )  # fmt: skip
     dropped = CounterMetricFamily(
         "backstay_access_log_dropped", "Lines that are missing in the access log.",
         labels=["replica"],
@@ -93,10 +97,11 @@ def _processes(replicas: Iterable[Snapshot]) -> Iterator[Metric]:
         build.add_metric([each.replica, each.host, each.release], 1)
         flying.add_metric([each.replica], each.in_flight)
         failures.add_metric([each.replica], each.load_failures)
+        views.add_metric([each.replica], each.views)
         dropped.add_metric([each.replica], each.log_lines_dropped)
         cache.add_metric([each.replica, each.host], each.cache_bytes)
         free.add_metric([each.replica, each.host], each.cache_free_bytes)
-    yield from (build, flying, failures, dropped, cache, free)
+    yield from (build, flying, failures, views, dropped, cache, free)
 
 
 def _spaces(replicas: Iterable[Snapshot]) -> Iterator[Metric]:

@@ -63,6 +63,7 @@ class Snapshot:
     counted: Counted
     in_flight: int  # look-ups of many ids
     load_failures: int  # of tables and maps
+    views: int  # tables that are converted ahead
     log_lines_dropped: int
     cache_bytes: int
     cache_free_bytes: int
@@ -137,6 +138,7 @@ class Monitor:
             counted=self._metrics.counted(),
             in_flight=self._vectors.in_flight,
             load_failures=lookup.shelf.load_failures if lookup else 0,
+            views=lookup.shelf.open_views if lookup else 0,
             log_lines_dropped=log.dropped,
             cache_bytes=self._disk[0],
             cache_free_bytes=self._disk[1],

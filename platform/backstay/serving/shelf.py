@@ -90,6 +90,11 @@ class Shelf:
         """Failed attempts to load tables and maps."""
         return self._tables.failed + self._maps.failed
 
+    @property
+    def open_views(self) -> int:
+        """Tables that are converted ahead and open; see `Views`."""
+        return len(self._views.loader.loaded())
+
     def slot(self, name: str) -> Slot:
         """The states of a space; NotFoundError if there is no such space."""
         slot = self._slots.get(name)

@@ -122,6 +122,7 @@ def test_spaces_and_their_versions(registry, tmp_path):
     assert value(series, "backstay_in_force_version", **of) == 2
     assert value(series, "backstay_ready", **of) == 1
     assert value(series, "backstay_refresh_failing", **of) == 0
+    assert value(series, "backstay_views", replica="one") == 0  # no contract asks for one
     (cache,) = [v for (name, _), v in series.items() if name == "backstay_cache_bytes"]
     assert cache == sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
     assert value(series, "backstay_registry_failures_total") == 0
