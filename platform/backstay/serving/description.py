@@ -1,8 +1,11 @@
 """The JSON description of a space, as the service sends it and the client returns it."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from typing_extensions import TypedDict  # of `typing` only from Python 3.12: pydantic reads it
+
+if TYPE_CHECKING:
+    from backstay.serving.state import SpaceState
 
 
 class VersionDescription(TypedDict):
@@ -33,3 +36,32 @@ class SpaceDescription(TypedDict):
     aliases: dict[str, int]
     versions: list[VersionDescription]
     entities: dict[str, EntityDescription]
+
+
+def describe(state: "SpaceState") -> SpaceDescription:
+    """Versions, aliases, and the versions that each entity can be read in."""
+    return {
+        "space": state.space,
+        "latest": state.latest,
+        "in_force": state.in_force,
+        "aliases": state.aliases,
+        "versions": [
+            {
+                "version": k,
+                "dim": version.dim,
+                "method": version.method,
+                "created": version.created,
+                "entities": {name: entry.rows for name, entry in version.entities.items()},
+            }
+            for k, version in state.versions.items()
+        ],
+        "entities": {
+            entity: {
+                "rows": state.versions[source].entities[entity].rows,
+                "id_type": state.versions[source].entities[entity].id_type,
+                "source_version": source,
+                "versions": state.readable(entity),
+            }
+            for entity, source in state.tables().items()
+        },
+    }

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from backstay.compat.maps import Vectors
 from backstay.errors import CorruptError, NotReadyError, SourceChangedError, UsageError
+from backstay.registry.aliases import LATEST
 from backstay.registry.store import Registry
 from backstay.registry.tokens import TokenSet
 from backstay.serving.cache import cache_folder
-from backstay.serving.description import SpaceDescription
+from backstay.serving.description import SpaceDescription, describe
 from backstay.serving.found import Found
 from backstay.serving.rollout import Rollout
 from backstay.serving.served import Answering, ServedSpace
@@ -159,7 +160,7 @@ class Lookup:
 
     def describe(self, space: str) -> SpaceDescription:
         """The versions and entities of a space."""
-        return self.shelf.current(space).describe()
+        return describe(self.shelf.current(space).state)
 
     def resolve(
         self, space: str, version: int | str | None = None, *, consumer: str | None = None
@@ -206,6 +207,8 @@ class Lookup:
         can't be read yet, SourceChangedError if the table of `source` can't be read any more.
         """
         served = self.shelf.current(space)  # once: the next one may be another
+        if version == LATEST:
+            self.shelf.uses.ask_latest(space)
         target = served.state.resolve(version, consumer=consumer)
         answering = self._answering(served, entity, target, source)
         table = answering.opened.table

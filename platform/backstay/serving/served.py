@@ -8,7 +8,6 @@ from typing import NamedTuple
 from backstay.compat.maps import BackwardMap, compose
 from backstay.errors import NotReadyError
 from backstay.serving.copies import Key, OpenTable
-from backstay.serving.description import SpaceDescription
 from backstay.serving.loader import Loader
 from backstay.serving.state import SpaceState
 from backstay.serving.views import Demand, Recipe, View, ViewKey, Views
@@ -164,8 +163,16 @@ class ServedSpace:
     @cached_property
     def pinned(self) -> list[Key]:
         """The keys of what answers for the versions of contracts."""
+        return self._answering_keys(set(self.state.pins.values()))
+
+    @cached_property
+    def newest(self) -> list[Key]:
+        """The keys of what answers for `latest`."""
+        return self._answering_keys({self.state.latest})
+
+    def _answering_keys(self, versions: set[int]) -> list[Key]:
         keys = []
-        for version in set(self.state.pins.values()):
+        for version in versions:
             for entity in self.state.entities():
                 for source in self.sources(entity, version)[:1]:
                     keys += [*self._map_keys(upto=source), self._key(entity, source)]
@@ -189,43 +196,22 @@ class ServedSpace:
             lacking[Key(state.space, "", state.in_force, "")] = (
                 f"version {state.in_force}, which is in force, can't be read: {why}"
             )
-        for key in self.wanted:
+        return lacking | self._not_loaded(self.wanted)
+
+    def loading(self, keys: list[Key]) -> dict[Key, None]:
+        """Which of the items are being loaded for the first time."""
+        return {key: None for key, failure in self._not_loaded(keys).items() if failure is None}
+
+    def _not_loaded(self, keys: list[Key]) -> dict[Key, str | None]:
+        """Items that are not loaded, and why; None while they are being loaded."""
+        found: dict[Key, str | None] = {}
+        for key in keys:
             loader: Loader[Key, OpenTable] | Loader[Key, BackwardMap]
             loader = self._tables if key.entity else self._maps
             if loader.get(key) is None:
                 failure = loader.failure(key)
-                lacking[key] = failure.reason if failure else None
-        return lacking
-
-    def describe(self) -> SpaceDescription:
-        """Versions, aliases, and the versions that each entity can be read in."""
-        state = self.state
-        tables = state.tables()
-        return {
-            "space": state.space,
-            "latest": state.latest,
-            "in_force": state.in_force,
-            "aliases": state.aliases,
-            "versions": [
-                {
-                    "version": k,
-                    "dim": version.dim,
-                    "method": version.method,
-                    "created": version.created,
-                    "entities": {name: entry.rows for name, entry in version.entities.items()},
-                }
-                for k, version in state.versions.items()
-            ],
-            "entities": {
-                entity: {
-                    "rows": state.versions[source].entities[entity].rows,
-                    "id_type": state.versions[source].entities[entity].id_type,
-                    "source_version": source,
-                    "versions": state.readable(entity),
-                }
-                for entity, source in tables.items()
-            },
-        }
+                found[key] = failure.reason if failure else None
+        return found
 
     def _fingerprint(self, entity: str, version: int) -> str:
         if (entity, version) not in self._fingerprints:

@@ -35,6 +35,8 @@ logger = logging.getLogger("backstay.serving")
 
 _ANY = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 (the addresses of all interfaces)
 _OBJECT_STORE_BYTES = 100 << 20  # look-ups do not use it
+# Seconds. Ray replaces a proxy after three failed checks; its own 10 are half a minute without one.
+_PROXY_CHECKS = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}
 
 
 class Service(AbstractContextManager["Service"]):
@@ -136,7 +138,10 @@ def run(
         with log_prints():
             stack.enter_context(
                 ray_session(
-                    cpus=replicas, object_store_bytes=_OBJECT_STORE_BYTES, environment=environment
+                    cpus=replicas,
+                    object_store_bytes=_OBJECT_STORE_BYTES,
+                    environment={n: os.environ.get(n, value) for n, value in _PROXY_CHECKS.items()}
+                    | environment,
                 )
             )
             if blocking:

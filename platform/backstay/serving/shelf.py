@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from backstay.serving.rollout import Orders, Report
 from backstay.serving.served import ServedSpace
 from backstay.serving.slot import Slot
 from backstay.serving.state import SpaceState, listed
+from backstay.serving.uses import Uses
 from backstay.serving.views import Views
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ logger = logging.getLogger("backstay.serving")
 GRACE_SECONDS = 60.0
 """How long the state before stays open after a switch, for calls of several pages."""
 
-_IDLE_SECONDS = 600.0  # without a request, then a table that is not in force is closed
-_MOST_EXTRA = 4  # tables of one space that are open and not in force
 _WAITING_SECONDS = 2.0  # when a request may be repeated that came before the first orders
 
 
@@ -67,7 +65,7 @@ class Shelf:
         self._slots: dict[str, Slot] = {}
         self._orders: Orders | None = None
         self._changing = threading.Lock()
-        self._used: dict[Key, float] = {}  # tables that are not in force -> last use
+        self.uses = Uses(clock)
         self._evicted = 0.0
 
     @property
@@ -162,6 +160,9 @@ class Shelf:
                 continue
             given_up = slot.current.lacking() if slot.current else {}
             lacking = {k: why for k, why in space.lacking().items() if k not in given_up}
+            unmoved = slot.current and slot.current.state.in_force == space.state.in_force
+            if unmoved and self.uses.reads_latest(name):  # a promotion or rollback does not wait
+                lacking |= space.loading(space.newest)
             if not lacking:
                 prepared[name] = space.state.generation
             elif None not in lacking.values():
@@ -174,8 +175,7 @@ class Shelf:
         for slot in list(self._slots.values()):
             for space in slot.spaces():
                 if space is not slot.before:
-                    space.want(space.wanted, now=now)
-                    space.want(space.pinned, now=now)
+                    space.want(self._lasting(space), now=now)
         self._close()
         self.choose_views()
 
@@ -250,23 +250,14 @@ class Shelf:
         return self._space(state)
 
     def _space(self, state: SpaceState) -> ServedSpace:
-        space = ServedSpace(state, self._tables, self._maps, self._views, self._use)
-        space.want(space.wanted)
-        space.want(space.pinned)
+        space = ServedSpace(state, self._tables, self._maps, self._views, self.uses.use)
+        space.want(self._lasting(space))
         return space
 
-    def _use(self, key: Key) -> None:
-        self._used[key] = self._clock()
-
-    def _idle(self, now: float) -> set[Key]:
-        """Tables that are not in force and were not used for a while, or are too many."""
-        idle = set()
-        used: Counter[str] = Counter()
-        for key, at in sorted(self._used.items(), key=lambda item: -item[1]):
-            used[key.space] += 1
-            if now >= at + _IDLE_SECONDS or used[key.space] > _MOST_EXTRA:
-                idle.add(key)
-        return idle
+    def _lasting(self, space: ServedSpace) -> list[Key]:
+        """What a state holds open; first what answers for the version in force."""
+        newest = space.newest if self.uses.reads_latest(space.state.space) else []
+        return [*space.wanted, *space.pinned, *newest]
 
     def _close(self) -> None:
         """Close what no state needs, and remove its copies."""
@@ -279,11 +270,9 @@ class Shelf:
                     slot = replace(slot, before=None)  # noqa: PLW2901
                 self._slots[name] = slot
                 for space in slot.spaces():
-                    keep.update(space.wanted, space.pinned)
+                    keep.update(self._lasting(space))
                     space.release()
-        for key in self._idle(now):
-            del self._used[key]
-        keep.update(self._used)
+        keep |= self.uses.recent()
         for loader in (self._tables, self._maps):
             loader.drop([key for key in loader.loaded() if key not in keep])
         orders = self._orders

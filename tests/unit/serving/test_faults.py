@@ -135,7 +135,7 @@ def test_only_the_spaces_that_were_asked_for_are_loaded(registry, cache):
 
 
 def test_tables_that_are_not_in_force_are_few_at_a_time(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("backstay.serving.shelf._MOST_EXTRA", 1)
+    monkeypatch.setattr("backstay.serving.uses._MOST_EXTRA", 1)
     registry = Registry(tmp_path / "registry")
     for version in range(3):
         publish(registry, version, with_map=False)

@@ -9,6 +9,7 @@ from backstay.errors import MissingMapError, NotFoundError, NotReadyError, Usage
 from backstay.registry.aliases import promote, rollback
 from backstay.registry.retirement import retire
 from backstay.registry.store import Registry
+from backstay.serving import shelf
 from backstay.serving.lookup import Lookup
 from backstay.serving.state import SpaceState
 from tests.support import served
@@ -32,12 +33,16 @@ def ask(lookup, entity="user", ids=(5,), **options):
             lookup.wait()
 
 
-def assert_answers(lookup, version, *, source, **options):
-    """The answer comes from version `source`, and is what the slow loop gives."""
+def assert_answers(lookup, version, *, source, number=None, **options):
+    """The answer comes from version `source`, and is what the slow loop gives.
+
+    `number` is that of `version`, if that is a name.
+    """
+    number = version if number is None else number
     for entity, ids in (("user", USERS.tolist()), ("item", ITEMS)):
         found = ask(lookup, entity, ids, version=version, **options)
-        assert (found.version, found.source_version) == (version, source)
-        expected = slowly(entity, ids, version=version, source=source)
+        assert (found.version, found.source_version) == (number, source)
+        expected = slowly(entity, ids, version=number, source=source)
         np.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -175,6 +180,50 @@ def test_an_answer_keeps_to_one_state_if_the_next_comes_in_force_meanwhile(tmp_p
         monkeypatch.setattr(SpaceState, "resolve", promoting)
         found = lookup.vectors(SPACE, "user", [5])
     assert (found.version, found.source_version) == (1, 1)
+
+
+def test_latest_is_the_version_before_until_the_table_of_the_next_is_open(tmp_path, monkeypatch):
+    registry = served.build(tmp_path / "registry", versions=2)
+    promote(registry.space(SPACE), 0)
+    opened, open_copy = threading.Event(), shelf.open_table_copy
+
+    def slow(registry, key, **options):
+        assert key.version < 2 or opened.wait(30)
+        return open_copy(registry, key, **options)
+
+    monkeypatch.setattr(shelf, "open_table_copy", slow)
+    with Lookup(registry, cache=tmp_path / "cache") as lookup:
+        assert_answers(lookup, "latest", source=1, number=1)
+        publish(registry, 2)
+        lookup._poll()
+        lookup._settle()
+        assert_answers(lookup, "latest", source=1, number=1)
+        opened.set()
+        lookup.wait()
+        lookup._settle()
+        assert lookup.vectors(SPACE, "user", [5], version="latest").source_version == 2
+
+
+def test_a_promotion_does_not_wait_for_the_table_of_latest(tmp_path, monkeypatch):
+    registry = served.build(tmp_path / "registry", versions=2)
+    promote(registry.space(SPACE), 0)
+    opened, open_copy = threading.Event(), shelf.open_table_copy
+
+    def slow(registry, key, **options):
+        assert key.version < 2 or opened.wait(30)
+        return open_copy(registry, key, **options)
+
+    monkeypatch.setattr(shelf, "open_table_copy", slow)
+    with Lookup(registry, cache=tmp_path / "cache") as lookup:
+        assert_answers(lookup, "latest", source=1, number=1)
+        publish(registry, 2)
+        lookup._poll()
+        lookup._settle()
+        promote(registry.space(SPACE), 1)
+        lookup._poll()
+        lookup._settle()
+        assert_answers(lookup, None, source=1, number=1)
+        opened.set()
 
 
 def test_a_version_published_meanwhile_is_taken_up(tmp_path):
