@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -23,7 +23,7 @@ from backstay.serving.client import Client
 from backstay.serving.client.attempts import Attempts, RetryPolicy
 
 _POLICY = RetryPolicy(timeout=30, connect_timeout=5, deadline=60, retries=8)  # those of `Client`
-_MOST_CONNECTIONS = 1000
+_CONNECTIONS = {"load": 100, "flood": 800}  # at most, as clients have; HAProxy takes 4,096
 _WARM_SECONDS = 120.0
 _SUCCESS = 200
 
@@ -85,8 +85,7 @@ class _Connection(asyncio.Protocol):
         self._data = bytearray()
         self._waiting: asyncio.Future[Reply] | None = None
         self._transport: asyncio.Transport | None = None
-        self._body_at = 0
-        self._end = 0
+        self._reply: Reply | None = None  # without its body
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -94,33 +93,48 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        if self._waiting and not self._waiting.done():
-            self._waiting.set_exception(
-                httpx.RemoteProtocolError(f"the connection was closed ({exc})")
-            )
+        self._fail(f"the connection was closed ({exc})")
 
     def data_received(self, data: bytes) -> None:
         self._data += data
-        if not self._end:
+        try:
+            self._parse()
+        except (ValueError, LookupError):
+            self.close()
+            self._fail(f"expected an HTTP answer, found {bytes(self._data[:60])!r}")
+
+    def _parse(self) -> None:
+        if self._reply is None:
             head = self._data.find(b"\r\n\r\n")
             if head < 0:
                 return
             lines = bytes(self._data[:head]).split(b"\r\n")
             pairs = (line.partition(b":") for line in lines[1:])
-            self._headers = {name.lower(): value.strip() for name, _, value in pairs}
-            self._status = int(lines[0].split(b" ", 2)[1])
-            self._body_at = head + 4
-            self._end = head + 4 + int(self._headers.get(b"content-length", b"0"))
-        if len(self._data) >= self._end and self._waiting and not self._waiting.done():
-            body = bytes(self._data[self._body_at : self._end])
-            if self._headers.get(b"connection", b"").lower() == b"close":
-                self.close()
-            self._waiting.set_result(Reply(self._status, self._headers, body))
+            headers = {name.lower(): value.strip() for name, _, value in pairs}
+            self._reply = Reply(int(lines[0].split(b" ", 2)[1]), headers, b"")
+            del self._data[: head + 4]
+        headers = self._reply.headers
+        if headers.get(b"transfer-encoding") == b"chunked":
+            if not self._data.endswith(b"0\r\n\r\n"):
+                return
+            body = _unchunked(bytes(self._data))
+        elif len(self._data) >= (size := int(headers[b"content-length"])):
+            body = bytes(self._data[:size])
+        else:
+            return
+        if headers.get(b"connection", b"").lower() == b"close":
+            self.close()
+        if self._waiting and not self._waiting.done():
+            self._waiting.set_result(replace(self._reply, body=body))
+
+    def _fail(self, why: str) -> None:
+        if self._waiting and not self._waiting.done():
+            self._waiting.set_exception(httpx.RemoteProtocolError(why))
 
     def send(self, message: bytes) -> asyncio.Future[Reply]:
         """Send a request; its answer."""
         assert self._transport is not None  # noqa: S101
-        self._data, self._end = bytearray(), 0
+        self._data, self._reply = bytearray(), None
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(message)
         return self._waiting
@@ -132,30 +146,43 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-class Http:
-    """Connections to one server."""
+def _unchunked(data: bytes) -> bytes:
+    body = b""
+    while True:
+        size, _, data = data.partition(b"\r\n")
+        if not int(size, 16):
+            return body
+        body += data[: int(size, 16)]
+        data = data[int(size, 16) + 2 :]
 
-    def __init__(self, url: str) -> None:
+
+class Http:
+    """Connections to one server, at most so many."""
+
+    def __init__(self, url: str, *, limit: int) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._idle: deque[_Connection] = deque()
-        self.open = 0
+        self._free = asyncio.Semaphore(limit)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next request has to wait for a connection."""
+        return self._free.locked()
 
     async def send(self, message: bytes, *, seconds: float) -> Reply:
         """Send one request; an error of httpx if there is no answer."""
-        connection = await self._connection()
-        self.open += 1
-        try:
-            async with asyncio.timeout(seconds):
-                reply = await connection.send(message)
-        except TimeoutError:
-            connection.close()
-            raise httpx.ReadTimeout(f"no answer within {seconds:.0f} s") from None
-        finally:
-            self.open -= 1
-        if not connection.lost:
-            self._idle.append(connection)
-        return reply
+        async with self._free:
+            connection = await self._connection()
+            try:
+                async with asyncio.timeout(seconds):
+                    reply = await connection.send(message)
+            except TimeoutError:
+                connection.close()
+                raise httpx.ReadTimeout(f"no answer within {seconds:.0f} s") from None
+            if not connection.lost:
+                self._idle.append(connection)
+            return reply
 
     async def _connection(self) -> _Connection:
         while self._idle:
@@ -180,7 +207,7 @@ class Load:
     """Sends requests, and checks and counts their answers."""
 
     def __init__(self, url: str, world: World, mix: Mix, tally: Tally) -> None:
-        self._http = Http(url)
+        self._http = {name: Http(url, limit=limit) for name, limit in _CONNECTIONS.items()}
         self._world = world
         self._mix = mix
         self._tally = tally
@@ -190,7 +217,7 @@ class Load:
         """One request with its attempts; a flood has one attempt."""
         attempts, first, why = Attempts(_POLICY, connected=True), None, None
         while True:
-            why, outcome = await self._attempt(asked)
+            why, outcome = await self._attempt(asked, flood=stream == "flood")
             if first is None:
                 first = why or ""
             if why is None or stream == "flood" or why in {"wrong", "stale"}:
@@ -203,11 +230,12 @@ class Load:
         self._tally.done.append(Done(due, now - due, first or None, why, stream))
 
     async def _attempt(
-        self, asked: Asked
+        self, asked: Asked, *, flood: bool = False
     ) -> tuple[str | None, httpx.Response | httpx.RequestError]:
         tally, allowed = self._tally, self._tally.allowed
         try:
-            reply = await self._http.send(asked.message, seconds=_POLICY.timeout)
+            http = self._http["flood" if flood else "load"]
+            reply = await http.send(asked.message, seconds=_POLICY.timeout)
         except httpx.RequestError as error:
             tally.last_failure = time.monotonic()
             why = type(error).__name__
@@ -267,7 +295,7 @@ class Load:
                 if asked is None:
                     waiting = iter(self._mix.draw(200))
                     asked = next(waiting)
-                if stream == "flood" and self._http.open >= _MOST_CONNECTIONS:
+                if stream == "flood" and self._http[stream].full:
                     self._tally.unsent += 1
                 else:
                     task = asyncio.create_task(self.once(asked, due, stream=stream))
@@ -280,7 +308,8 @@ class Load:
         """Wait for the last answers."""
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._http.close()
+        for http in self._http.values():
+            http.close()
 
 
 @contextmanager
@@ -323,7 +352,7 @@ def paging(url: str, world: World, tally: Tally, *, pause: float) -> Iterator[No
                         tally.note(why, f"a look-up of {version} by the client: {answered}")
                 tally.done.append(Done(due, time.monotonic() - due, None, why, "client"))
 
-    thread = threading.Thread(target=loop, name="paging")
+    thread = threading.Thread(target=loop, name="paging", daemon=True)
     thread.start()
     try:
         yield

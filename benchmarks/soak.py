@@ -284,19 +284,22 @@ class Soak:
         return made._replace(note=f"for {seconds:.0f} s")
 
     async def _damage(self, _seconds: float) -> Made:
+        """Change half of each file with vectors of the version in force: its table and views."""
         (source,) = self.tally.allowed.prod
-        (path,) = self._cache.glob(f"*/{SPACE}/*/{source}-*/vectors.npy")
-        right, size = await asyncio.to_thread(_sha256, path), path.stat().st_size
-        with path.open("r+b") as file:  # as a bad disk would: half of it
-            file.seek(size // 2)
-            file.write(os.urandom(size - size // 2))
+        paths = list(self._cache.glob(f"*/{SPACE}/*/{source}-*/vectors.npy"))
+        right = {path: await asyncio.to_thread(_sha256, path) for path in paths}
+        for path in paths:
+            size = path.stat().st_size
+            with path.open("r+b") as file:
+                file.seek(size // 2)
+                file.write(os.urandom(size - size // 2))
         since = time.monotonic()
 
         def over() -> float | None:
-            whole = path.exists() and _sha256(path) == right
-            return time.monotonic() if whole else None
+            whole = all(not path.exists() or _sha256(path) == right[path] for path in paths)
+            return time.monotonic() if whole and any(path.exists() for path in paths) else None
 
-        return Made(since, over)
+        return Made(since, over, f"{len(paths)} files")
 
     async def _fill_disk(self, seconds: float) -> Made:
         """Fill the cache's disk, and promote a version that has no copy yet."""
