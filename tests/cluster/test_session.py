@@ -36,7 +36,7 @@ def test_a_private_ray_keeps_to_itself_and_leaves_nothing(short_folder):
 
 
 def test_a_job_joins_its_cluster_and_brings_its_code(job_cluster):
-    job = job_cluster.submit("python", "tests/support/session_probe.py")
+    job = job_cluster.submit("python", str(PROBE))
     assert job.returncode == 0, job.stdout + job.stderr
     seen = found(job.stdout)
     # The workers' copy of the working directory, which need not be where the driver's is.

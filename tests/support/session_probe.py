@@ -5,8 +5,10 @@ import os
 import sys
 from pathlib import Path
 
+# A job's working directory has the code and not the tests: import each from where it is.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "platform"))
+sys.path.insert(0, str(Path.cwd() / "platform"))
 
 import ray
 
