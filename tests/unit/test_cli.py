@@ -79,7 +79,8 @@ def parse(name: str, words: list[str], folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(folder)
     for dataset in ("ml-100k", "ml-25m", "datasets/ml-25m", "datasets/marketplace"):
         Path(dataset).mkdir(parents=True, exist_ok=True)
-    for file in ("orders.parquet", "clicks.parquet", "ranking.onnx", "ids.csv"):
+    files = ("orders.parquet", "clicks.parquet", "ranking.onnx", "ids.csv", "cert.pem", "key.pem")
+    for file in files:
         Path(file).touch()
     best = Path("runs/search/best.yaml")
     best.parent.mkdir(parents=True, exist_ok=True)

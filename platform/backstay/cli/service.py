@@ -68,6 +68,12 @@ from backstay.terminal import Command, Output
     help="Most bytes of disk for tables converted ahead to older versions; 0: none. The default: "
     "as many as the tables have.",
 )
+@click.option(
+    "--tls-cert",
+    type=options.FILE,
+    help="File with the certificate and its chain, in PEM, to serve https.",
+)
+@click.option("--tls-key", type=options.FILE, help="File with its private key, in PEM.")
 @click.pass_obj
 def serve(
     output: Output, /, registry: str, ha_proxy: bool | None, auth: bool | None, **settings: object

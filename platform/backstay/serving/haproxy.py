@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backstay.errors import ServiceError
 from backstay.serving import haproxy_launcher
+from backstay.serving.tls import Certificate
 
 _DRAIN_SECONDS = 1
 """How long a replica that stops still takes requests. Ray waits 30, for outside load balancers."""
@@ -28,13 +29,16 @@ def binary() -> str | None:
         return None
 
 
-def environment(folder: Path, *, host: str, port: int) -> dict[str, str]:
+def environment(
+    folder: Path, *, host: str, port: int, certificate: Certificate | None = None
+) -> dict[str, str]:
     """Variables for Ray's processes. Where this process has one already, that value stays.
 
     Args:
         folder: A new folder with a short path, for HAProxy's files and sockets.
         host: The address that the service listens on. All other ports are on the loopback.
         port: The port that the service listens on.
+        certificate: For TLS on that port; None: without TLS.
     """
     real = binary()
     if real is None:
@@ -43,7 +47,13 @@ def environment(folder: Path, *, host: str, port: int) -> dict[str, str]:
             "'ray[serve]', or serve with --no-ha-proxy."
         )
     launcher = folder / "haproxy"
-    command = [sys.executable, "-I", haproxy_launcher.__file__, real, host, str(port)]
+    shown = ""
+    if certificate:
+        # HAProxy reads the key from a file of the certificate's name and `.key`.
+        shown = str(folder / "tls.pem")
+        Path(shown).symlink_to(certificate.cert)
+        Path(f"{shown}.key").symlink_to(certificate.key)
+    command = [sys.executable, "-I", haproxy_launcher.__file__, real, host, str(port), shown]
     launcher.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
     launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
     statistics, metrics, fallback = _free_ports(3)

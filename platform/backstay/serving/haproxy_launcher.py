@@ -1,11 +1,12 @@
 """Starts HAProxy for Ray Serve, which runs this script in HAProxy's place.
 
-    python -I haproxy_launcher.py BINARY HOST PORT -db -f CONFIG …
+    python -I haproxy_launcher.py BINARY HOST PORT CERTIFICATE -db -f CONFIG …
 
-Ray Serve 2.60 writes the configuration and has no options for three things, which this changes:
+Ray Serve 2.60 writes the configuration and has no options for four things, which this changes:
 
 - Statistics and metrics listen on all interfaces. Here, the service's port is bound to HOST and
   every other port to 127.0.0.1.
+- Clients can't use TLS. Here they must, unless CERTIFICATE is empty.
 - A request that no replica can answer gets 500. Here it gets 503 and Retry-After: a look-up can
   always be asked again.
 - HAProxy outlives the process that started it. Here it ends with it.
@@ -44,11 +45,17 @@ UNAVAILABLE = (
 """What HAProxy answers where no replica does."""
 
 
-def rebind(config: str, *, host: str, port: int) -> str:
-    """The configuration with the port bound to the host, and every other one to the loopback."""
+def rebind(config: str, *, host: str, port: int, certificate: str = "") -> str:
+    """The configuration with the port bound to the host, and every other one to the loopback.
+
+    Where there is a certificate, the port takes TLS only.
+    """
+    tls = f' ssl crt "{certificate}" alpn h2,http/1.1' if certificate else ""
 
     def address(match: re.Match[str]) -> str:
-        return f"{match[1]}{host if int(match[2]) == port else '127.0.0.1'}:{match[2]}"
+        if int(match[2]) == port:
+            return f"{match[1]}{host}:{match[2]}{tls}"
+        return f"{match[1]}127.0.0.1:{match[2]}"
 
     return _BIND.sub(address, config)
 
@@ -60,12 +67,13 @@ def error_files(config: str) -> set[Path]:
 
 def main() -> None:
     """Change the configuration and become HAProxy."""
-    binary, host, port, *arguments = sys.argv[1:]
+    binary, host, port, certificate, *arguments = sys.argv[1:]
     path = Path(arguments[arguments.index("-f") + 1])
     config = path.read_text(encoding="utf-8")
     for answer in error_files(config):
         answer.write_text(UNAVAILABLE, encoding="utf-8", newline="")
-    path.write_text(rebind(config, host=host, port=int(port)), encoding="utf-8")
+    config = rebind(config, host=host, port=int(port), certificate=certificate)
+    path.write_text(config, encoding="utf-8")
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execv(binary, [binary, *arguments])  # noqa: S606 (a path, not a shell's command)
 

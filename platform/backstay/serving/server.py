@@ -30,6 +30,7 @@ from backstay.serving.service import (
     bound,
 )
 from backstay.serving.signals import stop_once, until_stopped
+from backstay.serving.tls import Certificate
 
 logger = logging.getLogger("backstay.serving")
 
@@ -70,6 +71,8 @@ def run(
     wait_for_registry: bool = False,
     auth: bool | None = None,
     views_max_bytes: int | None = None,
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
     blocking: bool = True,
     on_ready: Callable[[str], None] | None = None,
 ) -> Service:
@@ -98,6 +101,9 @@ def run(
             token was made.
         views_max_bytes: Most bytes of disk on each host for tables converted ahead to older
             versions. None: as many as the tables have that they are made from. 0: none.
+        tls_cert: File with the certificate and its chain, in PEM, to serve https. Needs a private
+            Ray.
+        tls_key: File with the certificate's private key, in PEM.
         blocking: Return after SIGTERM or SIGINT, when everything has stopped; otherwise return
             as soon as the service is ready. Only the main thread may block.
         on_ready: Called with the service's URL when it is ready.
@@ -120,6 +126,7 @@ def run(
     )
     if replicas < 1:
         raise UsageError(f"replicas must be at least 1; found {replicas}.")
+    certificate = _certificate(tls_cert, tls_key)
     _check_published(uri, wait=wait_for_registry)
     deployment = LookupService.options(
         num_replicas=replicas,
@@ -133,8 +140,11 @@ def run(
         stack.enter_context(quiet_ray())
         port = stack.enter_context(_reserved(host, port))
         named = _ANY.get(host, host)
-        url = f"http://{f'[{named}]' if ':' in named else named}:{port}"
-        environment, inner_host = _proxy(stack, ha_proxy=ha_proxy, host=host, port=port)
+        scheme = "https" if certificate else "http"
+        url = f"{scheme}://{f'[{named}]' if ':' in named else named}:{port}"
+        environment, options = _proxy(
+            stack, ha_proxy=ha_proxy, host=host, port=port, certificate=certificate
+        )
         with log_prints():
             stack.enter_context(
                 ray_session(
@@ -147,7 +157,7 @@ def run(
             if blocking:
                 stop_once()  # Ray replaced the handlers with its own
             stack.callback(_shut_down, blocking=blocking)
-            _deploy(deployment, host=inner_host, port=port)
+            _deploy(deployment, options)
         logger.info("serving %s at %s", uri, url)
         if on_ready:
             on_ready(url)
@@ -170,10 +180,26 @@ def _check_published(uri: str, *, wait: bool) -> None:
     logger.warning("%s holds no published version yet; the service waits for one", uri)
 
 
+def _certificate(cert: str | Path | None, key: str | Path | None) -> Certificate | None:
+    certificate = Certificate.of(cert, key)
+    if certificate and not starts_ray():
+        raise UsageError(
+            "expected to start a private Ray for --tls-cert, found one that already runs, whose "
+            "proxy may not use it. Unset RAY_ADDRESS, or put a proxy with TLS in front."
+        )
+    return certificate
+
+
 def _proxy(
-    stack: ExitStack, *, ha_proxy: bool | None, host: str, port: int
-) -> tuple[dict[str, str], str]:
-    """Variables for a private Ray's processes, and the address that Ray Serve is to listen on."""
+    stack: ExitStack,
+    *,
+    ha_proxy: bool | None,
+    host: str,
+    port: int,
+    certificate: Certificate | None,
+) -> tuple[dict[str, str], dict[str, str | int]]:
+    """Variables for a private Ray's processes, and the HTTP options of Ray Serve."""
+    options: dict[str, str | int] = {"host": host, "port": port, "request_timeout_s": 30}
     switch = "RAY_SERVE_ENABLE_HA_PROXY"
     if not starts_ray():
         if ha_proxy is not None:
@@ -181,26 +207,30 @@ def _proxy(
                 "expected to start a private Ray for --ha-proxy or --no-ha-proxy, found one that "
                 f"already runs. Set {switch} to 1 or 0 where that Ray starts, and leave out both."
             )
-        return {}, host
+        return {}, options
     if ha_proxy is None:
         given = os.environ.get(switch)
         ha_proxy = given == "1" if given else haproxy.binary() is not None
     if not ha_proxy:
-        return {switch: "0"}, host
+        if certificate:
+            options |= {
+                "ssl_certfile": str(certificate.cert), "ssl_keyfile": str(certificate.key)
+            }  # fmt: skip
+        return {switch: "0"}, options
     folder = tempfile.TemporaryDirectory(
         prefix="bs-", dir=temporary_root(), ignore_cleanup_errors=True
     )
     path = Path(stack.enter_context(folder))
-    return haproxy.environment(path, host=host, port=port), LOOPBACK
+    environment = haproxy.environment(path, host=host, port=port, certificate=certificate)
+    return environment, options | {"host": LOOPBACK}
 
 
-def _deploy(deployment: serve.Deployment, *, host: str, port: int) -> None:
+def _deploy(deployment: serve.Deployment, options: dict[str, str | int]) -> None:
     if serve.status().proxies:
         raise ServiceError(
             "expected a cluster without Ray Serve, found Serve running on it. Deploy with "
             "`serve deploy serve/cluster.yaml`, or unset RAY_ADDRESS."
         )
-    options = {"host": host, "port": port, "request_timeout_s": 30}
     logging_config = {"encoding": "JSON", "enable_access_log": False}
     serve.start(proxy_location="HeadOnly", http_options=options, logging_config=logging_config)
     deployment = deployment.options(logging_config=logging_config)

@@ -7,6 +7,7 @@ import subprocess
 from importlib import import_module
 from pathlib import Path
 
+import httpx
 import orjson
 import pytest
 import ray
@@ -14,7 +15,12 @@ from ray._common import tls_utils
 
 from backstay.errors import ServiceError
 from backstay.serving import haproxy, haproxy_launcher, loopback
+from backstay.serving.client import Client
 from backstay.serving.ray_serve import serve
+from backstay.serving.tls import Certificate
+from tests.support.certificates import self_signed
+from tests.support.processes import free_port
+from tests.support.served import SPACE
 
 haproxy_templates = import_module(f"{serve.__name__}._private.haproxy_templates")
 replica = import_module(f"{serve.__name__}._private.replica")
@@ -48,6 +54,16 @@ def test_only_the_service_s_port_is_bound_to_the_host(host):
     assert re.sub(r"bind \S+", "", config) == re.sub(r"bind \S+", "", CONFIG)
 
 
+def test_a_certificate_is_for_the_service_s_port_alone():
+    config = haproxy_launcher.rebind(CONFIG, host="0.0.0.0", port=8000, certificate="/a b/tls.pem")
+    lines = [line.strip() for line in config.splitlines() if "bind" in line]
+    assert lines == [
+        "bind 127.0.0.1:9101",
+        'bind 0.0.0.0:8000 ssl crt "/a b/tls.pem" alpn h2,http/1.1',
+        "bind 127.0.0.1:8404",
+    ]
+
+
 def test_ray_starts_haproxy_with_a_changed_configuration(tmp_path, monkeypatch):
     monkeypatch.setattr(haproxy, "binary", lambda: "/bin/echo")
     variables = haproxy.environment(tmp_path, host="0.0.0.0", port=8000)
@@ -61,6 +77,28 @@ def test_ray_starts_haproxy_with_a_changed_configuration(tmp_path, monkeypatch):
     assert head.startswith(b"HTTP/1.1 503 ")
     assert f"Content-Length: {len(body)}".encode() in head
     assert orjson.loads(body)["status"] == 503
+
+
+@pytest.mark.skipif(haproxy.binary() is None, reason="Ray brings no HAProxy for this machine")
+def test_haproxy_answers_https_with_the_certificate(tmp_path, url):
+    certificate = Certificate(*self_signed(tmp_path))
+    port, served = free_port(), url.removeprefix("http://")
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        "defaults\n  mode http\n  timeout client 5s\n  timeout connect 5s\n  timeout server 5s\n"
+        f"frontend http_frontend\n  bind 127.0.0.1:{port}\n  default_backend replicas\n"
+        f"backend replicas\n  server one {served}\n"
+    )
+    variables = haproxy.environment(tmp_path, host="127.0.0.1", port=port, certificate=certificate)
+    command = [variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+    with subprocess.Popen(command) as process:
+        try:
+            with Client(f"https://127.0.0.1:{port}", verify=certificate.cert) as client:
+                assert client.lookup(SPACE, "user", [5]).version == 2
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{port}/healthz")
+        finally:
+            process.terminate()
 
 
 def test_a_variable_that_is_set_stays_but_haproxy_is_started_by_the_launcher(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import pytest
 
 from backstay.errors import MissingMapError, NotFoundError, ServiceError, UsageError
 from backstay.serving import wire
+from tests.support.certificates import self_signed
 from tests.support.clients import FakeService, opened, problem
 
 IDS = list(range(20))
@@ -353,32 +354,7 @@ def test_tls(kind, certificate):
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
     """A PEM file with a key and a certificate for localhost that signs itself."""
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
-
-    from cryptography import x509  # noqa: PLC0415
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
-        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
+    folder = tmp_path_factory.mktemp("tls")
+    path = folder / "localhost.pem"
+    path.write_bytes(b"".join(file.read_bytes() for file in self_signed(folder)))
     return path
