@@ -269,7 +269,11 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         process = start_python(
-            *("-m", "backstay", "lookup", "--url", url, "--space", "s", "--entity", "e", "1"),
+            "-c",
+            # A shell that runs the tests in the background makes them ignore SIGINT.
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "from backstay.cli import main; main()",
+            *("lookup", "--url", url, "--space", "s", "--entity", "e", "1"),
             *("--out", tmp_path / "vectors.csv"),
         )
         try:
@@ -281,4 +285,5 @@ def test_ctrl_c_leaves_nothing(tmp_path):
                 assert process.wait(timeout=60) == 130
         finally:
             process.kill()
+            process.wait()
     assert list(tmp_path.iterdir()) == []
