@@ -56,6 +56,16 @@ _CONNECTIONS = 16
 _FLOOD = 5  # times the load
 
 
+class Phase(NamedTuple):
+    """The time from one fault until the next one."""
+
+    fault: str
+    start: float  # time.monotonic()
+    end: float
+    recovered: float | None  # seconds
+    memory: float  # MB
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """What happened from one fault until the next one."""
@@ -66,6 +76,7 @@ class Row:
     first: int  # requests whose first attempt failed
     failed: int  # requests that never succeeded
     slowest: float  # seconds
+    memory: float  # MB at the end of it
     recovered: float | None  # seconds; None: not while we waited
 
 
@@ -133,7 +144,7 @@ class Soak:
         self._rate = 0.0
         self._most_memory = 0.0
         self._flooded = (0.0, 0.0)  # from, to
-        self._rows: list[Row] = []
+        self._phases: list[Phase] = []
         self._start = 0.0
 
     async def run(self) -> Report:
@@ -157,9 +168,8 @@ class Soak:
             faults = self._faults()
             each = (options.seconds - 3 * warm_up) / len(faults)
             for name, fault in faults.items():
-                row = await self._one(name, fault, each)
-                self._rows.append(row)
-                say(line(row))
+                self._phases.append(await self._one(name, fault, each))
+                say(line(self._row(self._phases[-1])))  # some of its requests have no answer yet
             await asyncio.sleep(warm_up)
             ended = await asyncio.to_thread(self._service.memory)
             stop.set()
@@ -181,8 +191,8 @@ class Soak:
             f"flood of {_FLOOD} × the load": self._flood,
         }
 
-    async def _one(self, name: str, fault: Fault, seconds: float) -> Row:
-        """Make one fault, wait until it is over, and describe what happened."""
+    async def _one(self, name: str, fault: Fault, seconds: float) -> Phase:
+        """Make one fault, and wait until it is over and the time is up."""
         start, tally = time.monotonic(), self.tally
         tally.last_failure = start
         made = await fault(seconds / 3)
@@ -201,15 +211,21 @@ class Soak:
         if "flood" in name:
             self._flooded = start, time.monotonic()
         await asyncio.sleep(max(start + seconds - time.monotonic(), 0))
-        done = tally.between(start, time.monotonic(), "load")
+        fault_ = name + (f" ({made.note})" if made.note else "")
+        memory = await asyncio.to_thread(self._service.memory)
+        return Phase(fault_, start, time.monotonic(), recovered, memory)
+
+    def _row(self, phase: Phase) -> Row:
+        done = self.tally.between(phase.start, phase.end, "load")
         return Row(
-            fault=name + (f" ({made.note})" if made.note else ""),
-            at=start - self._start,
+            fault=phase.fault,
+            at=phase.start - self._start,
             requests=len(done),
             first=sum(d.first is not None for d in done),
             failed=sum(d.failed is not None for d in done),
             slowest=max((d.seconds for d in done), default=0.0),
-            recovered=recovered,
+            memory=phase.memory,
+            recovered=phase.recovered,
         )
 
     def _all_answer(self, now: float) -> bool:
@@ -346,7 +362,7 @@ class Soak:
             options={k: v for k, v in vars(options).items() if k != "json"},
             sustained=sustained,
             rate=self._rate,
-            rows=self._rows,
+            rows=[self._row(phase) for phase in self._phases],
             requests=len(outside),
             first_share=sum(d.first is not None for d in outside) / len(outside),
             failed_share=failed,
@@ -373,8 +389,8 @@ class Soak:
                 "at most 0.1 % failed": failed <= MOST_FAILED,
                 "no call of the client failed": not any(d.failed for d in calls),
                 "each fault is over within 30 s": all(
-                    row.recovered is not None and row.recovered <= RECOVERY_SECONDS
-                    for row in self._rows
+                    phase.recovered is not None and phase.recovered <= RECOVERY_SECONDS
+                    for phase in self._phases
                 ),
                 "memory within 10 %": abs(ended / settled - 1) <= MEMORY_SHARE,
             },
@@ -387,8 +403,8 @@ def _sha256(path: Path) -> str:
 
 
 HEAD = (
-    "| fault | at s | requests | first | failed | slowest s | recovered s |\n"
-    "|---|--:|--:|--:|--:|--:|--:|"
+    "| fault | at s | requests | first | failed | slowest s | recovered s | MB |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|"
 )
 
 
@@ -397,7 +413,7 @@ def line(row: Row) -> str:
     recovered = "not" if row.recovered is None else f"{row.recovered:.1f}"
     return (
         f"| {row.fault} | {row.at:.0f} | {row.requests} | {row.first} | {row.failed} "
-        f"| {row.slowest:.2f} | {recovered} |"
+        f"| {row.slowest:.2f} | {recovered} | {row.memory:.0f} |"
     )
 
 

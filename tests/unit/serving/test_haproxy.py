@@ -101,6 +101,34 @@ def test_haproxy_answers_https_with_the_certificate(tmp_path, url):
             process.terminate()
 
 
+def not_found_of_ray():
+    template = haproxy_templates.HAPROXY_CONFIG_TEMPLATE
+    (line,) = re.findall(r"backend default_backend\n(.* status 404 .*)", template)
+    return line
+
+
+@pytest.mark.skipif(haproxy.binary() is None, reason="Ray brings no HAProxy for this machine")
+def test_haproxy_that_has_no_replica_yet_asks_to_come_again(tmp_path):
+    port = free_port()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        "defaults\n  mode http\n  timeout client 5s\n  timeout connect 5s\n  timeout server 5s\n"
+        f"  errorfile 503 {tmp_path}/500.http\n"
+        f"frontend http_frontend\n  bind 127.0.0.1:{port}\n  default_backend default_backend\n"
+        f"backend default_backend\n{not_found_of_ray()}\n"
+    )
+    variables = haproxy.environment(tmp_path, host="127.0.0.1", port=port)
+    command = [variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+    transport = httpx.HTTPTransport(retries=8)  # until it listens
+    with subprocess.Popen(command) as process, httpx.Client(transport=transport) as client:
+        try:
+            answer = client.get(f"http://127.0.0.1:{port}/v1/spaces/movies/user/5")
+        finally:
+            process.terminate()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["status"] == 503
+
+
 def test_a_variable_that_is_set_stays_but_haproxy_is_started_by_the_launcher(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_SERVE_HAPROXY_METRICS_PORT", "9101")
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/echo")
