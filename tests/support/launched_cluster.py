@@ -65,6 +65,8 @@ def environment(home: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(home / ".ray" / "auth_token"),
         "RAY_TMPDIR": str(home),
         "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # no listener
+        # On a node the image has the project's environment on PATH, here Python's own folder.
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "platform"))),
     }
 
