@@ -12,9 +12,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -25,6 +27,14 @@ CONTROLLER = "ServeController"
 
 Processes = dict[int, psutil.Process]
 """By their ids."""
+
+
+class Memory(NamedTuple):
+    """MB, shared memory in proportion (PSS)."""
+
+    own: float  # without files that are mapped, which other programs share, or the system drops
+    all: float
+
 
 _MARK = "BACKSTAY_SOAK"  # the variable that all processes of the service inherit
 _START_SECONDS = 180
@@ -143,14 +153,16 @@ class Service:
         named = {pid: p for pid, p in found.items() if _named(p) == "haproxy"}
         return named or {pid: p for pid, p in found.items() if "ProxyActor" in _command(p)}
 
-    def memory(self) -> float:
-        """MB of all replicas and of the process that watches the registry (PSS)."""
-        total = 0
+    def memory(self) -> Memory:
+        """Memory of all replicas and of the process that watches the registry."""
+        total: Counter[str] = Counter()
         for name in (REPLICA, WATCH):
-            for process in self.processes(name).values():
-                with contextlib.suppress(psutil.Error):
-                    total += process.memory_full_info().pss
-        return total / 1e6
+            for pid in self.processes(name):
+                with contextlib.suppress(OSError):  # it has ended
+                    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                        field, *values = line.split()
+                        total[field] += int(values[0]) if values[-1] == "kB" else 0
+        return Memory(total["Pss_Anon:"] / 1000, total["Pss:"] / 1000)
 
     def stop(self) -> None:
         """Stop it, and whatever is left of it."""

@@ -35,7 +35,17 @@ import psutil
 import uvloop
 from _machine import Machine, header, machine
 from _soak_load import Load, Tally, paging, percentile
-from _soak_service import CONTROLLER, REPLICA, Processes, Service, fill, kill, s3_server, small_disk
+from _soak_service import (
+    CONTROLLER,
+    REPLICA,
+    Memory,
+    Processes,
+    Service,
+    fill,
+    kill,
+    s3_server,
+    small_disk,
+)
 from _soak_world import SPACE, STABLE, Allowed, Mix, World, pin
 
 from backstay.registry.aliases import promote, rollback
@@ -63,7 +73,7 @@ class Phase(NamedTuple):
     start: float  # time.monotonic()
     end: float
     recovered: float | None  # seconds
-    memory: float  # MB
+    memory: float  # MB of their own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +86,7 @@ class Row:
     first: int  # requests whose first attempt failed
     failed: int  # requests that never succeeded
     slowest: float  # seconds
-    memory: float  # MB at the end of it
+    memory: float  # MB of their own, at the end of it
     recovered: float | None  # seconds; None: not while we waited
 
 
@@ -213,7 +223,7 @@ class Soak:
         await asyncio.sleep(max(start + seconds - time.monotonic(), 0))
         fault_ = name + (f" ({made.note})" if made.note else "")
         memory = await asyncio.to_thread(self._service.memory)
-        return Phase(fault_, start, time.monotonic(), recovered, memory)
+        return Phase(fault_, start, time.monotonic(), recovered, memory.own)
 
     def _row(self, phase: Phase) -> Row:
         done = self.tally.between(phase.start, phase.end, "load")
@@ -343,11 +353,11 @@ class Soak:
 
     async def _watch_memory(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            mb = await asyncio.to_thread(self._service.memory)
-            self._most_memory = max(self._most_memory, mb)
+            memory = await asyncio.to_thread(self._service.memory)
+            self._most_memory = max(self._most_memory, memory.own)
             await asyncio.sleep(max(self._options.seconds / 60, 2.0))
 
-    def _report(self, sustained: float, settled: float, ended: float) -> Report:
+    def _report(self, sustained: float, settled: Memory, ended: Memory) -> Report:
         tally, options = self.tally, self._options
         outside = [
             d for d in tally.done
@@ -378,9 +388,11 @@ class Soak:
                 "not sent": tally.unsent,
             },
             memory={
-                "settled": settled,
-                "ended": ended,
+                "settled": settled.own,
+                "ended": ended.own,
                 "most": self._most_memory,
+                "settled, with mapped files": settled.all,
+                "ended, with mapped files": ended.all,
             },
             examples=tally.examples,
             holds={
@@ -392,7 +404,7 @@ class Soak:
                     phase.recovered is not None and phase.recovered <= RECOVERY_SECONDS
                     for phase in self._phases
                 ),
-                "memory within 10 %": abs(ended / settled - 1) <= MEMORY_SHARE,
+                "memory within 10 %": abs(ended.own / settled.own - 1) <= MEMORY_SHARE,
             },
         )
 
@@ -430,8 +442,9 @@ def show(report: Report) -> None:
         f"{report.failed_share:.3%} in the end; {report.client_calls} look-ups by the client, "
         f"{report.client_failed} failed\n"
         f"wrong: {report.wrong}; from a table not in force: {report.stale}; flood: {report.flood}\n"
-        f"memory: {memory['settled']:.0f} MB after warm-up, {memory['ended']:.0f} at the end, "
-        f"{memory['most']:.0f} at most"
+        f"memory of replicas and watcher: {memory['settled']:.0f} MB after warm-up, "
+        f"{memory['ended']:.0f} at the end, {memory['most']:.0f} at most; with mapped files "
+        f"{memory['settled, with mapped files']:.0f} and {memory['ended, with mapped files']:.0f}"
     )
     for example in report.examples:
         print(f"  {example:.300}")
