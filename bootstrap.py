@@ -61,7 +61,7 @@ def main() -> None:
             say("pytest: what needs no Ray, on every core, with its coverage")
             unit = ("-m", "pytest", "tests/unit", "-n", "auto", "--cov")
             subprocess.run([PYTHON, *unit], check=True)
-        run("-m", "pytest", *(chosen or ["tests/cluster"]))
+        run("-m", "pytest", *(chosen or ["tests/cluster", "-m", "not faults"]))
     elif command != "setup":
         run("-m", "backstay", command, *arguments)
 

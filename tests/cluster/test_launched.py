@@ -19,6 +19,8 @@ from backstay.registry.table_writer import write_table_parts
 from tests.support.builders import fill
 from tests.support.processes import ROOT, environment
 
+pytestmark = pytest.mark.faults
+
 NAMESPACES = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 HARMLESS = {
     ("/", 200),  # the dashboard's page, without data

@@ -68,6 +68,7 @@ def _check_ranges(trial: dict) -> None:
         assert settings["new_dims"] in {None, 0, 16, 32, 64}
 
 
+@pytest.mark.faults
 def test_a_killed_worker_and_a_killed_driver_lose_no_finished_trial(
     dataset, tmp_path, short_folder
 ):

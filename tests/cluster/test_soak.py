@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.processes import ROOT, run_python
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):

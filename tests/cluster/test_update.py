@@ -54,6 +54,7 @@ def resumed(log: Path) -> list[int]:
     return [int(step) for step in found]
 
 
+@pytest.mark.faults
 def test_killed_workers_and_a_killed_driver_cost_nothing_but_time(dataset, tmp_path, short_folder):
     registry, undisturbed = tmp_path / "registry", tmp_path / "undisturbed"
     first, second, third = (tmp_path / f"{name}.log" for name in ("first", "second", "third"))
