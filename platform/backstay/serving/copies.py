@@ -72,7 +72,10 @@ def open_table_copy(registry: Registry, key: Key, *, cache: Path) -> OpenTable:
     """
 
     def write(folder: Path) -> None:
-        _write_table(_checked(registry, key).table(key.version, key.entity), folder)
+        try:
+            _write_table(_checked(registry, key).table(key.version, key.entity), folder)
+        finally:
+            pa.default_memory_pool().release_unused()  # Arrow would keep several times the table
 
     copy = open_copy(key.folder(cache), write)
     with discarding(copy):
