@@ -14,7 +14,7 @@ def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("soak") / "report.json"
     done = run_python(
         ROOT / "benchmarks" / "soak.py",
-        *("--seconds", 120, "--rows", 2000, "--dim", 64, "--load", 0.5, "--json", path),
+        *("--seconds", 120, "--rows", 2000, "--dim", 64, "--load", 0.3, "--json", path),
         timeout=580,
     )
     assert path.exists(), done.stderr
