@@ -218,6 +218,12 @@ class Lookup:
             answering.demand.rows += len(rows)
             answering.demand.used = time.time()
         values = (answering.view or table).gather(rows)
+        if not answering.intact():  # written to since `answering` checked it
+            raise NotReadyError(
+                f"a copy of {entity!r} of space {space!r} has changed on disk, and is fetched "
+                "again. Repeat the request.",
+                retry_after=_BEHIND_SECONDS,
+            )
         if answering.chain:
             with np.errstate(over="ignore", invalid="ignore"):
                 values = answering.chain.convert(Vectors(space, answering.source, values)).values

@@ -17,6 +17,7 @@ from backstay.serving import copies
 from backstay.serving.app import build_app
 from backstay.serving.loader import Loader
 from backstay.serving.lookup import Lookup
+from backstay.serving.mapped import MappedTable
 from tests.support import served
 from tests.support.builders import contract
 from tests.support.copies import key_of
@@ -170,6 +171,23 @@ def test_a_copy_damaged_while_it_is_served_gives_no_wrong_vector(registry, cache
             lookup.vectors(SPACE, "user", [5], version=0)
         lookup.wait()
         assert_answers(lookup, 0, source=2)
+
+
+def test_a_copy_damaged_during_a_look_up_gives_no_wrong_vector(registry, cache, monkeypatch):
+    gather = MappedTable.gather
+
+    def damaging(table, rows):
+        for path in cache.glob("*/*/user/*/vectors.npy"):
+            data = path.read_bytes()
+            path.write_bytes(data[:128] + bytes(len(data) - 128))
+        return gather(table, rows)
+
+    with Lookup(registry, cache=cache) as lookup:
+        lookup.vectors(SPACE, "user", [5])
+        with monkeypatch.context() as patch:
+            patch.setattr(MappedTable, "gather", damaging)
+            with pytest.raises(NotReadyError, match="has changed on disk"):
+                lookup.vectors(SPACE, "user", [5])
 
 
 def test_a_damaged_version_leaves_older_ones_at_a_fresh_start(registry, cache):
