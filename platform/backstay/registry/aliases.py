@@ -44,9 +44,19 @@ _move: TypeAdapter[AliasMove] = TypeAdapter(AliasMove)
 
 def aliases(space: SpaceFiles) -> dict[str, int]:
     """Every alias of a space and the version it points to."""
+    return {name: moves[-1].to for name, moves in _histories(space).items()}
+
+
+def trails(space: SpaceFiles) -> dict[str, list[int]]:
+    """Every alias of a space and its trail, see `trail_of`."""
+    return {name: trail_of(moves) for name, moves in _histories(space).items()}
+
+
+def _histories(space: SpaceFiles) -> dict[str, list[AliasMove]]:
+    """Every alias of a space and its moves, of which there is at least one."""
     names = [name for name in space.files.folders(f"{space.name}/aliases") if is_safe_name(name)]
     found = {name: history(space, name) for name in names}
-    return {name: moves[-1].to for name, moves in found.items() if moves}
+    return {name: moves for name, moves in found.items() if moves}
 
 
 def history(space: SpaceFiles, alias: str) -> list[AliasMove]:
@@ -141,11 +151,6 @@ def rollback(
     return _move_to(
         space, moves, trail[-2], alias=alias, action="rollback", why=why, who=who, checks=()
     )
-
-
-def trails(space: SpaceFiles) -> dict[str, list[int]]:
-    """Every alias of a space and its trail, see `trail_of`."""
-    return {name: trail_of(history(space, name)) for name in aliases(space)}
 
 
 def trail_of(moves: Sequence[AliasMove]) -> list[int]:

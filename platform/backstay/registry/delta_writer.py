@@ -29,14 +29,14 @@ from backstay.registry.table_commit import (
 )
 from backstay.registry.table_layout import Float32, check_batch, record_batch, table_schema
 from backstay.registry.table_writer import (
-    PART_BYTES,
     TableFiles,
     TableOf,
+    group_sizes,
     write_files,
     write_parts,
 )
 from backstay.registry.tables import Batch, EmbeddingTable
-from backstay.storage.files import FileDigest, Files
+from backstay.storage.files import Files
 from backstay.storage.ids import ID_TYPES, IdKeys, refuse_duplicates
 
 MOST_DIFFERENT = 0.2
@@ -192,9 +192,7 @@ def _write(
     dim, id_type = base.table.dim, base.table.id_type
     label = fingerprint(dim=dim, build=build, **of)
     schema = table_schema(dim, id_type, fingerprint=label, **of)
-    part_rows = part_rows or max(1, PART_BYTES // (4 * dim))
-    group_rows = min(part_rows, max(1, GROUP_BYTES // (4 * dim)))
-    each = part_rows // group_rows
+    group_rows, each = group_sizes(dim, part_rows, group_bytes=GROUP_BYTES)
 
     def groups(places: Int64) -> Iterator[pa.RecordBatch]:
         for start in range(0, len(places), group_rows):
@@ -237,7 +235,7 @@ def _write(
         **of,
     )
     digest = write_commit(files, folder, commit, exclusive=False)
-    written = {part.name: FileDigest(size=part.size, sha256=part.sha256) for part in commit.stored}
+    written = {part.name: part.digest for part in commit.stored}
     return TableFiles(rows=rows, dim=dim, id_type=id_type, files={**written, COMMIT: digest})
 
 

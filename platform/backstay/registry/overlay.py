@@ -8,9 +8,9 @@ batch of changed ones.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -58,17 +58,21 @@ class Overlay:
 
     def kept(self, first_row: int, rows: int) -> npt.NDArray[np.bool_] | None:
         """Which of `rows` rows of the base, from `first_row`, stay; None where all of them do."""
-        low, high = np.searchsorted(self.deleted_rows, [first_row, first_row + rows])
-        if low == high:
+        gone = self._deleted(first_row, rows)
+        if not len(gone):
             return None
         mask = np.ones(rows, bool)
-        mask[self.deleted_rows[low:high] - first_row] = False
+        mask[gone - first_row] = False
         return mask
 
     def left(self, first_row: int, rows: int) -> int:
         """How many of `rows` rows of the base, from `first_row`, stay."""
+        return rows - len(self._deleted(first_row, rows))
+
+    def _deleted(self, first_row: int, rows: int) -> Int64:
+        """The deleted ones of `rows` rows of the base, from `first_row`."""
         low, high = np.searchsorted(self.deleted_rows, [first_row, first_row + rows])
-        return rows - int(high - low)
+        return self.deleted_rows[low:high]
 
     def changes(self, first_row: int) -> Generator[Change, None, None]:
         """The changed rows from `first_row` of the base on; row groups before it are not read."""
@@ -97,7 +101,7 @@ class Overlay:
                     yield rows[start:], batch.column("id")[start:], values[start:]
 
 
-class OverlayReader:
+class OverlayReader(AbstractContextManager["OverlayReader"]):
     """Lays an overlay over batches of its base; costs least where they are in row order."""
 
     def __init__(self, overlay: Overlay) -> None:
@@ -143,9 +147,6 @@ class OverlayReader:
             if high < len(change[0]):
                 self._next = tuple(column[high:] for column in change)  # type: ignore[assignment]
                 return
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

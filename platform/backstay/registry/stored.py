@@ -18,12 +18,11 @@ from backstay.registry.table_commit import (
     COMMIT,
     TableCommit,
     TableDelta,
-    TablePart,
     parse_commit,
     table_parts,
 )
 from backstay.registry.table_layout import ENTITY, SPACE, VERSION
-from backstay.registry.tables import EmbeddingTable, open_parts
+from backstay.registry.tables import EmbeddingTable, open_parts, table_of_parts
 from backstay.storage.digests import check_bytes
 from backstay.storage.files import FileDigest, Files, open_files
 
@@ -103,40 +102,23 @@ def compacted_files(space: SpaceFiles, manifest: Manifest) -> dict[str, FileDige
         if whole is not None:
             folder = whole[1].removeprefix(f"{space.path(manifest.version)}/")
             for part in whole[0].parts:
-                found[f"{folder}/{part.name}"] = digest_of(part)
+                found[f"{folder}/{part.name}"] = part.digest
     return found
 
 
 def table_of(space: SpaceFiles, commit: TableCommit, folder: str) -> EmbeddingTable:
     """The table that a commit file in `folder` of the space's files describes."""
-
-    def paths(parts: tuple[TablePart, ...]) -> tuple[str, ...]:
-        return tuple(f"{folder}/{part.name}" for part in parts)
-
-    table = EmbeddingTable(
-        space=commit.space,
-        entity=commit.entity,
-        version=commit.version,
-        dim=commit.dim,
-        rows=commit.rows,
-        id_type=commit.id_type,
-        dtype=commit.dtype,
-        files=space.files,
-        parts=paths(commit.parts),
-        fingerprint=commit.fingerprint,
-        digests=tuple(map(digest_of, commit.parts)),
-    )
+    table = table_of_parts(space.files, folder, commit)
     delta = commit.delta
     if delta is None:
         return table
-    gone = () if delta.deleted is None else (delta.deleted,)
-    laid_over = (*delta.changed, *gone)
+    laid_over = (*delta.changed, *delta.gone)
     overlay = Overlay(
         files=space.files,
-        changed=paths(delta.changed),
-        deleted=next(iter(paths(gone)), None),
+        changed=tuple(f"{folder}/{part.name}" for part in delta.changed),
+        deleted=next((f"{folder}/{part.name}" for part in delta.gone), None),
         schema=table.schema,
-        digests=dict(zip(paths(laid_over), map(digest_of, laid_over), strict=True)),
+        digests={f"{folder}/{part.name}": part.digest for part in laid_over},
     )
     return replace(table, base=base_table(space, delta, commit.entity), overlay=overlay)
 
@@ -163,11 +145,6 @@ def base_table(space: SpaceFiles, delta: TableDelta, entity: str) -> EmbeddingTa
             f"{base.rows}. Restore it from a copy."
         )
     return base
-
-
-def digest_of(part: TablePart) -> FileDigest:
-    """The size and hash of a part."""
-    return FileDigest(size=part.size, sha256=part.sha256)
 
 
 def whole_base(space: SpaceFiles, version: int, entity: str) -> Base | None:

@@ -37,6 +37,11 @@ class TablePart:
     size: int  # bytes
     sha256: str
 
+    @property
+    def digest(self) -> FileDigest:
+        """Its size and hash."""
+        return FileDigest(size=self.size, sha256=self.sha256)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableDelta:
@@ -50,6 +55,11 @@ class TableDelta:
     changed: tuple[TablePart, ...]  # see `overlay`
     deleted: TablePart | None  # None: no row is gone
     content: str  # see `content.ContentHash`; of all rows
+
+    @property
+    def gone(self) -> tuple[TablePart, ...]:
+        """The file of the deleted rows, if there are any."""
+        return (self.deleted,) if self.deleted else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +86,7 @@ class TableCommit:
         """All files of the folder beside the commit file."""
         if self.delta is None:
             return self.parts
-        gone = (self.delta.deleted,) if self.delta.deleted else ()
-        return (*self.parts, *self.delta.changed, *gone)
+        return (*self.parts, *self.delta.changed, *self.delta.gone)
 
     def to_json(self) -> bytes:
         """The bytes of `_table.json`."""

@@ -15,7 +15,7 @@ from backstay.errors import InputError
 from backstay.registry.fingerprint import fingerprint
 from backstay.registry.table_commit import COMMIT, TableCommit, TablePart, write_commit
 from backstay.registry.table_layout import Float32, check_batch, record_batch, table_schema
-from backstay.registry.tables import Batch, EmbeddingTable
+from backstay.registry.tables import Batch, table_of_parts
 from backstay.storage.files import FileDigest, Files, open_files
 from backstay.storage.folders import new_folder, refuse_content
 from backstay.storage.ids import ID_TYPES, IdKeys, IdType, refuse_duplicates
@@ -120,12 +120,10 @@ def write_parts(
     id_type, dim = _id_type(first[0]), _dim(first[1])
     label = None if build is None else fingerprint(dim=dim, build=build, **of)
     schema = table_schema(dim, id_type, fingerprint=label, **of)
-    part_rows = part_rows or max(1, PART_BYTES // (4 * dim))
-    group_rows = min(part_rows, max(1, GROUP_BYTES // (4 * dim)))
+    group_rows, each = group_sizes(dim, part_rows, group_bytes=GROUP_BYTES)
     keys = IdKeys()
     try:
         groups = _row_groups(chain([first], batches), schema=schema, rows=group_rows, keys=keys)
-        each = part_rows // group_rows
         parts = write_files(files, folder, groups, schema=schema, each=each, attempt=attempt)
         commit = TableCommit(
             dim=dim,
@@ -143,8 +141,18 @@ def write_parts(
         for name in mine:
             files.remove(_in(folder, name).rstrip("/"))
         raise
-    written = {part.name: FileDigest(size=part.size, sha256=part.sha256) for part in parts}
+    written = {part.name: part.digest for part in parts}
     return TableFiles(rows=keys.rows, dim=dim, id_type=id_type, files={**written, COMMIT: digest})
+
+
+def group_sizes(dim: int, part_rows: int | None, *, group_bytes: int) -> tuple[int, int]:
+    """Rows of a row group with vectors of at most `group_bytes`, and row groups of a part.
+
+    `part_rows`: rows of a part; None: as many as `PART_BYTES` of vectors have.
+    """
+    part_rows = part_rows or max(1, PART_BYTES // (4 * dim))
+    rows = min(part_rows, max(1, group_bytes // (4 * dim)))
+    return rows, part_rows // rows
 
 
 def write_files(
@@ -175,18 +183,8 @@ def write_files(
 
 def _refuse_duplicates(files: Files, folder: str, commit: TableCommit, keys: IdKeys) -> None:
     """InputError where an id stands in two rows of the parts that were written."""
-    table = EmbeddingTable(
-        space=commit.space,
-        entity=commit.entity,
-        version=commit.version,
-        dim=commit.dim,
-        rows=commit.rows,
-        id_type=commit.id_type,
-        files=files,
-        parts=tuple(_in(folder, part.name) for part in commit.parts),
-    )
-    ids_again = (ids for ids, _ in table.batches())
-    refuse_duplicates(keys.whole(), ids_again, table=f"the table of {commit.entity}")
+    table = table_of_parts(files, folder, commit)
+    refuse_duplicates(keys.whole(), table.id_batches(), table=f"the table of {commit.entity}")
 
 
 def _in(folder: str, name: str) -> str:

@@ -23,6 +23,7 @@ from backstay.compat.maps import Vectors
 from backstay.errors import InputError
 from backstay.registry.labels import check_labels
 from backstay.registry.overlay import Overlay, OverlayReader, numbers
+from backstay.registry.table_commit import TableCommit
 from backstay.registry.table_layout import (
     ENTITY,
     FINGERPRINT,
@@ -132,6 +133,23 @@ class EmbeddingTable:
     def vectors(self) -> Vectors:
         """All vectors, with their space and version."""
         return Vectors(self.space, self.version, self.read()[1])
+
+
+def table_of_parts(files: Files, folder: str, commit: TableCommit) -> EmbeddingTable:
+    """The rows of the parts that a commit file in `folder` lists; of a delta, its new rows."""
+    return EmbeddingTable(
+        space=commit.space,
+        entity=commit.entity,
+        version=commit.version,
+        dim=commit.dim,
+        rows=commit.rows,
+        id_type=commit.id_type,
+        dtype=commit.dtype,
+        files=files,
+        parts=tuple(f"{folder}/{part.name}".lstrip("/") for part in commit.parts),
+        fingerprint=commit.fingerprint,
+        digests=tuple(part.digest for part in commit.parts),
+    )
 
 
 def open_parts(

@@ -1,8 +1,8 @@
 """Reading the rows of a conversion's input in batches, wherever its row groups are cut."""
 
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Self
 
 import pyarrow as pa
 
@@ -50,7 +50,7 @@ class Rows:
     batch: pa.RecordBatch
 
 
-class RowReader:
+class RowReader(AbstractContextManager["RowReader"]):
     """Reads pieces one after another; a piece that goes on where the last one ended costs no more.
 
     Otherwise the rows of a row group before a piece are decoded and dropped: Parquet has no index
@@ -103,9 +103,6 @@ class RowReader:
             yield Rows(piece.first_row + first - piece.start, batch)
         if self._position == sum(piece.rows):
             self.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
