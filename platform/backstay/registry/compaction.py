@@ -111,6 +111,7 @@ def _compact(space: Space, manifest: Manifest, entity: str, delta: TableDelta) -
     if not first:
         files.remove(folder)
         _log.info("another process has just compacted %s version %d", entity, manifest.version)
+    space.renew_markers()
     return sum(digest.size for name, digest in written.files.items() if name != COMMIT)
 
 

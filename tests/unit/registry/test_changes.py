@@ -7,11 +7,13 @@ import pytest
 
 from backstay.registry import aliases, contracts
 from backstay.registry.changes import MARKER
+from backstay.registry.compaction import compact
 from backstay.registry.garbage import find_garbage
 from backstay.registry.retirement import retire
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
 from tests.support.builders import contract, fill, publish, stage
+from tests.support.deltas import pair
 
 WRITES = {
     "publish": lambda space: fill(space, 6),
@@ -39,6 +41,15 @@ def test_every_write_renews_the_markers_of_its_space_and_of_the_registry(registr
         assert not any(token[0] == root or token[1] == own for root, own in seen)
         seen.add(token)
     assert other.change_token() == untouched
+
+
+def test_compaction_renews_the_marker_and_a_dry_run_does_not(local_space):
+    pair(local_space)
+    before = local_space.change_token()
+    compact(local_space, 1, dry_run=True)
+    assert local_space.change_token() == before
+    compact(local_space, 1)
+    assert local_space.change_token() != before
 
 
 def test_a_commit_that_somebody_else_finishes_renews_the_marker(local_space):
