@@ -15,6 +15,7 @@ import ray
 from ray._private import ray_constants
 
 import backstay
+from backstay.cluster.environment import environment
 from backstay.cluster.output import log_folder, quiet_ray
 from backstay.errors import BackstayError
 from backstay.storage.stores import VARIABLE
@@ -131,12 +132,12 @@ def temporary_root() -> str:
 
 
 def _start(
-    folder: Path, settings: Mapping[str, int | None], environment: Mapping[str, str]
+    folder: Path, settings: Mapping[str, int | None], variables: Mapping[str, str]
 ) -> None:
-    # Ray reads this switch from the environment when it is imported: too early for `_environment`.
+    # Ray reads this switch from the environment when it is imported: too early for `environment`.
     clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        with _environment({**_SWITCHES, **_python_path(_package_root()), **environment}):
+        with environment({**_SWITCHES, **_python_path(_package_root()), **variables}):
             ray.init(
                 address="local",
                 **settings,
@@ -177,18 +178,3 @@ def _python_path(root: str) -> dict[str, str]:
         return {}
     before = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": f"{root}{os.pathsep}{before}" if before else root}
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes started inside."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

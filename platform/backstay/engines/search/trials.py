@@ -2,8 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.search.optuna import OptunaSearch
 
+from backstay.cluster.environment import environment
 from backstay.cluster.output import log_prints
 from backstay.engines.search.config import SearchConfig
 from backstay.evaluation.comparison.cell_store import CellStore
@@ -33,7 +33,7 @@ from backstay.evaluation.search.trial import Judgements, beside, hopeless, run_t
 log = logging.getLogger("backstay.tune")
 
 _EXPERIMENT = "trials"
-_SNAPSHOT_SECONDS = "1"  # between two snapshots of the search, from which it resumes
+_SNAPSHOT_SECONDS = "TUNE_GLOBAL_CHECKPOINT_S"  # between two, from which the search resumes
 _RETRIES = 1  # of a trial whose process died, or that failed
 _TRIAL = "this trial"
 
@@ -59,7 +59,8 @@ def run_trials(shared: Shared, config: SearchConfig, out: Path) -> list[Attempt]
     """
     experiment = out / _EXPERIMENT
     trainable = tune.with_resources(tune.with_parameters(_run, shared=shared), {"cpu": 1})
-    with log_prints(), _environment("TUNE_GLOBAL_CHECKPOINT_S", _SNAPSHOT_SECONDS):
+    snapshots = {_SNAPSHOT_SECONDS: os.environ.get(_SNAPSHOT_SECONDS, "1")}
+    with log_prints(), environment(snapshots):
         if tune.Tuner.can_restore(str(experiment)):
             log.info("going on with the trials in %s", experiment)
             tuner = tune.Tuner.restore(str(experiment), trainable=trainable, restart_errored=True)
@@ -196,14 +197,3 @@ def _attempt(result: tune.Result, config: SearchConfig) -> Attempt:
 def _last_line(text: str) -> str:
     """The last line of a traceback, which names the error."""
     return text.splitlines()[-1].strip() if text else "unknown"
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ.setdefault(name, value)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
