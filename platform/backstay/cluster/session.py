@@ -131,9 +131,7 @@ def temporary_root() -> str:
     return os.environ.get("RAY_TMPDIR") or (usual if len(usual) <= _LONGEST_ROOT else "/tmp")  # noqa: S108
 
 
-def _start(
-    folder: Path, settings: Mapping[str, int | None], variables: Mapping[str, str]
-) -> None:
+def _start(folder: Path, settings: Mapping[str, int | None], variables: Mapping[str, str]) -> None:
     # Ray reads this switch from the environment when it is imported: too early for `environment`.
     clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:

@@ -18,7 +18,6 @@ from backstay.engines.search.config import SearchConfig
 from backstay.engines.search.trials import Shared, run_trials
 from backstay.errors import BackstayError, TrainingError
 from backstay.evaluation.comparison.cell_store import FOLDER, CellStore
-from backstay.evaluation.comparison.keys import JudgeKey
 from backstay.evaluation.comparison.plan import ComparePlan
 from backstay.evaluation.comparison.run import (
     SharedInputs,
@@ -42,7 +41,6 @@ from backstay.evaluation.search.trial import (
     as_results,
     first_versions,
     judge_settings,
-    run_trial,
     shared_inputs,
 )
 from backstay.storage.atomic import write_file
@@ -155,7 +153,7 @@ def _attempts(
         finished = [each.settings for each in ended if each.state == "finished"]
         shared = replace(
             shared,
-            references={names[each]: _judgements_of(shared, each) for each in finished},
+            references={names[each]: shared.judgements(each) for each in finished},
         )
     tried = run_trials(shared, config, out)
     known = {each.settings: each for each in (*ended, *tried)}
@@ -176,32 +174,16 @@ def _baselines(
 
 def _whole_trial(shared: Shared, settings: TrialSettings) -> Attempt:
     """Run a trial to its end; a task of Ray. A failure is an answer too."""
-    store = CellStore(shared.folder / settings.folder)
     try:
-        made = list(
-            run_trial(
-                shared.data,
-                shared.plan,
-                settings,
-                method=shared.method,
-                shared=shared.inputs,
-                store=store,
-            )
-        )
+        made = list(shared.trial(settings))
     except (BackstayError, ArithmeticError, RuntimeError, ValueError) as error:
         return Attempt(settings=settings, state="failed", reason=f"{error}")
     return Attempt(settings=settings, state="finished", versions=len(made))
 
 
-def _judgements_of(shared: Shared, settings: TrialSettings) -> tuple[Judgement, ...]:
-    store = CellStore(shared.folder / settings.folder)
-    found = (store.find(JudgeKey(k, shared.method)) for k in range(1, len(shared.data.steps)))
-    return tuple(part for part in found if part)
-
-
 def _finished(attempts: Mapping[str, Attempt], shared: Shared) -> dict[str, tuple[Judgement, ...]]:
     return {
-        name: _judgements_of(shared, each.settings)
+        name: shared.judgements(each.settings)
         for name, each in attempts.items()
         if each.state == "finished"
     }
@@ -227,7 +209,7 @@ def _judge_later(
             versions=set(versions),
             method=config.method,
             shared=held[1],
-            store=CellStore(shared.folder / each.folder),
+            store=shared.store(each),
         )
         for name, each in settings.items()
     }

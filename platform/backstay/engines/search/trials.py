@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from backstay.cluster.environment import environment
 from backstay.cluster.output import log_prints
 from backstay.engines.search.config import SearchConfig
 from backstay.evaluation.comparison.cell_store import CellStore
+from backstay.evaluation.comparison.keys import JudgeKey
 from backstay.evaluation.comparison.plan import ComparePlan
 from backstay.evaluation.comparison.run import SharedInputs
-from backstay.evaluation.comparison.values import Data
+from backstay.evaluation.comparison.values import Data, Judgement
 from backstay.evaluation.report.words import percent
 from backstay.evaluation.search.findings import Attempt
 from backstay.evaluation.search.settings import (
@@ -49,6 +50,27 @@ class Shared:
     baselines: Judgements
     references: Judgements  # of the usual weights, by name
     folder: Path  # of the trials' cells
+
+    def store(self, settings: TrialSettings) -> CellStore:
+        """The cells of one trial."""
+        return CellStore(self.folder / settings.folder)
+
+    def trial(self, settings: TrialSettings) -> Iterator[Judgement]:
+        """Run one trial; yields its judgements of versions 1, 2, …"""
+        return run_trial(
+            self.data,
+            self.plan,
+            settings,
+            method=self.method,
+            shared=self.inputs,
+            store=self.store(settings),
+        )
+
+    def judgements(self, settings: TrialSettings) -> tuple[Judgement, ...]:
+        """The stored judgements of one trial."""
+        store = self.store(settings)
+        found = (store.find(JudgeKey(k, self.method)) for k in range(1, len(self.data.steps)))
+        return tuple(part for part in found if part)
 
 
 def run_trials(shared: Shared, config: SearchConfig, out: Path) -> list[Attempt]:
@@ -162,14 +184,7 @@ def _run(sampled: dict[str, Any], *, shared: Shared) -> None:
     settings = settings_of(sampled)
     others = {**shared.baselines, **shared.references}
     made = []
-    for judgement in run_trial(
-        shared.data,
-        shared.plan,
-        settings,
-        method=shared.method,
-        shared=shared.inputs,
-        store=CellStore(shared.folder / settings.folder),
-    ):
+    for judgement in shared.trial(settings):
         made.append(judgement)
         found = beside(others, made, shared.plan, name=_TRIAL)
         last = judgement.version == len(shared.data.steps) - 1
