@@ -82,8 +82,8 @@ def search(dataset: Path, *, out: Path, config: SearchConfig) -> SearchFindings:
         references = tuple(trial.name for trial in trials if trial.reference)
         judgement = None
         if chosen is not None:
-            compared = dict.fromkeys((chosen.method, *(set(references) & set(rows))))
-            settings = {name: attempts[name].settings for name in compared}
+            beside = [name for name in references if name in rows and name != chosen.method]
+            settings = {name: attempts[name].settings for name in (chosen.method, *beside)}
             judgement = as_results(
                 _judge_later(data, plan, config, shared, settings), plan, about=about
             )
