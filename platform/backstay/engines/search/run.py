@@ -29,10 +29,8 @@ from backstay.evaluation.report.search_page import write_search
 from backstay.evaluation.search.findings import (
     Attempt,
     SearchFindings,
-    against_references,
     recipe,
     select,
-    verdict_on,
 )
 from backstay.evaluation.search.settings import REFERENCES, TrialSettings, distinct_names
 from backstay.evaluation.search.trial import (
@@ -79,11 +77,10 @@ def search(dataset: Path, *, out: Path, config: SearchConfig) -> SearchFindings:
         trials, chosen, within = select(
             attempts, selection, rule=config.rule, tolerance=config.tolerance
         )
-        references = tuple(trial.name for trial in trials if trial.reference)
         judgement = None
         if chosen is not None:
-            beside = [name for name in references if name in rows and name != chosen.method]
-            settings = {name: attempts[name].settings for name in (chosen.method, *beside)}
+            usual = [trial.name for trial in trials if trial.reference and trial.name in rows]
+            settings = {name: attempts[name].settings for name in (chosen.method, *usual)}
             judgement = as_results(
                 _judge_later(data, plan, config, shared, settings), plan, about=about
             )
@@ -98,19 +95,8 @@ def search(dataset: Path, *, out: Path, config: SearchConfig) -> SearchFindings:
         trials=trials,
         selection=selection,
         judgement=judgement,
-        against=(),
-        verdict="unmeasured",
     )
-    return _write(_judged(findings, references), plan, out)
-
-
-def _judged(findings: SearchFindings, references: tuple[str, ...]) -> SearchFindings:
-    """The findings with what the judged windows say about the choice."""
-    if findings.chosen is None or findings.judgement is None:
-        return findings
-    against = against_references(findings.judgement, findings.chosen, references)
-    verdict = verdict_on(findings.honest, against, tolerance=findings.tolerance)
-    return replace(findings, against=against, verdict=verdict)
+    return _write(findings, plan, out)
 
 
 def _write(findings: SearchFindings, plan: ComparePlan, out: Path) -> SearchFindings:

@@ -56,7 +56,7 @@ class Shared:
         return CellStore(self.folder / settings.folder)
 
     def trial(self, settings: TrialSettings) -> Iterator[Judgement]:
-        """Run one trial; yields its judgements of versions 1, 2, …"""
+        """Run one trial; yields its judgements, ascending by version."""
         return run_trial(
             self.data,
             self.plan,

@@ -61,6 +61,8 @@ def search_document(findings: SearchFindings) -> dict[str, object]:
     selection = document.pop("selection")["summary"]
     judgement = document.pop("judgement")
     return document | {
+        "against": [asdict(pair) for pair in findings.against],
+        "verdict": findings.verdict,
         "best": findings.best and findings.best.settings.options(),
         "baselines": [row for row in selection if row["method"] in BASELINES],
         "judged": judgement["summary"] if judgement else [],

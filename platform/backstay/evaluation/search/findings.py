@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from backstay.evaluation.analysis.significance import Pair, pairs
@@ -48,8 +49,6 @@ class SearchFindings:
     trials: tuple[Trial, ...]  # by rising weight
     selection: Results  # baselines and finished trials on the selection windows
     judgement: Results | None  # baselines, the choice and the usual weights on the judged windows
-    against: tuple[Pair, ...]  # the choice's sum minus each usual weight's, on the judged windows
-    verdict: Verdict
 
     @property
     def best(self) -> Trial | None:
@@ -61,6 +60,19 @@ class SearchFindings:
         """The costs of the choice on the judged windows."""
         rows = self.judgement.summary if self.judgement else ()
         return next((row for row in rows if row.method == self.chosen), None)
+
+    @cached_property
+    def against(self) -> tuple[Pair, ...]:
+        """The choice's sum minus each usual weight's, on the judged windows."""
+        if self.judgement is None or self.chosen is None:
+            return ()
+        references = [trial.name for trial in self.trials if trial.reference]
+        return against_references(self.judgement, self.chosen, references)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the choice holds on the judged windows."""
+        return verdict_on(self.honest, self.against, tolerance=self.tolerance)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,8 @@ from backstay.evaluation.report.search_page import search_document, write_search
 from backstay.evaluation.search.findings import (
     Attempt,
     SearchFindings,
-    against_references,
     recipe,
     select,
-    verdict_on,
 )
 from backstay.evaluation.search.settings import TrialSettings
 from backstay.evaluation.search.trial import BASELINES, hopeless
@@ -49,8 +47,6 @@ def search(later, *, tolerance=2.0):
     trials, chosen, within = select(
         attempts, selection, rule="least-intended-cost", tolerance=tolerance
     )
-    against = against_references(judgement, chosen.method, ("λ = 1", "λ = 16"))
-    honest = next(row for row in judgement.summary if row.method == chosen.method)
     return SearchFindings(
         method="bc-aligner",
         rule="least-intended-cost",
@@ -62,8 +58,6 @@ def search(later, *, tolerance=2.0):
         trials=trials,
         selection=selection,
         judgement=judgement,
-        against=against,
-        verdict=verdict_on(honest, against, tolerance=tolerance),
     )
 
 
