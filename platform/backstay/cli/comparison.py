@@ -1,6 +1,7 @@
 """Verbs that compare update methods, maps and weights."""
 
 import logging
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -165,18 +166,12 @@ def tune(output: Output, /, dataset: Path, out: Path, **settings: object) -> Non
     from backstay.evaluation.report.search_page import search_document
     from backstay.evaluation.report.search_table import search_table
 
-    given = options.given(settings) | {"tolerance": settings["tolerance"]}
-    own = {name: given.pop(name) for name in _OF_SEARCH if name in given}
+    given = options.given(settings)
+    of_search = {field.name for field in fields(SearchConfig)}
+    own = {name: given.pop(name) for name in of_search & set(given)}
     plan = ComparePlan.of(given.pop("profile"), **given)
     findings = search(dataset, out=out, config=SearchConfig(plan=plan, **own))
     output.show(search_document(findings), picture=search_table(findings))
-
-
-_OF_SEARCH = (
-    *("weights", "parameters", "trials", "minutes", "judged"),
-    *("rule", "tolerance", "method", "workers"),
-)
-"""Options of `tune` that are not those of a plan."""
 
 
 COMMANDS = (compare, compare_tables, tune)

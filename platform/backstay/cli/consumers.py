@@ -93,7 +93,7 @@ def add(registry: str, space: str, **settings: object) -> object:
     """
     from backstay.evaluation.contracts.add import ContractRequest, add_contract
 
-    given = options.given(settings) | {"tolerance": settings["tolerance"]}
+    given = options.given(settings)
     given["metric"], given["k"] = given.get("metric", (None, None))
     return add_contract(open_space(registry, space), ContractRequest(**given))
 
