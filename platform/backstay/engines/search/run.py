@@ -22,6 +22,7 @@ from backstay.evaluation.comparison.plan import ComparePlan
 from backstay.evaluation.comparison.run import (
     SharedInputs,
     judge_methods,
+    prepare_shared_inputs,
     refuse_failures,
 )
 from backstay.evaluation.comparison.values import Data, Judgement
@@ -39,7 +40,6 @@ from backstay.evaluation.search.trial import (
     as_results,
     first_versions,
     judge_settings,
-    shared_inputs,
 )
 from backstay.storage.atomic import write_file
 
@@ -151,11 +151,12 @@ def _attempts(
 def _baselines(
     data: Data, plan: ComparePlan, versions: Collection[int], out: Path
 ) -> tuple[Judgements, SharedInputs]:
-    """Judge the baselines; what they leave behind are version 0 and the consumers."""
-    store = CellStore(out / FOLDER)
-    judged = judge_methods(data, plan, versions=versions, runner=RayTasks(), store=store)
+    """Fit version 0, train the consumers and judge the baselines."""
+    store, runner = CellStore(out / FOLDER), RayTasks()
+    inputs = prepare_shared_inputs(data, plan, runner, store=store)
+    judged = judge_methods(data, plan, versions=versions, runner=runner, shared=inputs, store=store)
     refuse_failures(judged.failures)
-    return judged.judgements, shared_inputs(data, store)
+    return judged.judgements, inputs
 
 
 def _whole_trial(shared: Shared, settings: TrialSettings) -> Attempt:

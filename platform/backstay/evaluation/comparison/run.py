@@ -60,13 +60,15 @@ class Judged:
     left_out: tuple[SkippedTask, ...]
 
 
-def prepare_shared_inputs(data: Data, plan: ComparePlan, runner: Runner) -> SharedInputs:
+def prepare_shared_inputs(
+    data: Data, plan: ComparePlan, runner: Runner, *, store: CellStore | None = None
+) -> SharedInputs:
     """Fit version 0 and train the consumers, for several comparisons by the same plan.
 
-    Raises TrainingError if a cell fails.
+    What is in `store` is not computed again. Raises TrainingError if a cell fails.
     """
     tasks, _ = consumer_tasks(data.steps)
-    outputs = _run(_shared_cells(plan, tasks), data, Outputs(), runner, None)
+    outputs = _run(_shared_cells(plan, tasks), data, Outputs(), runner, store)
     refuse_failures(failed for _, failed in outputs.failures())
     trained = {task.name: outputs[TrainKey(task.name)] for task in tasks}
     return SharedInputs(outputs[FitKey(0)], trained)

@@ -3,11 +3,9 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from backstay.errors import TrainingError
 from backstay.evaluation.analysis.significance import pairs
 from backstay.evaluation.analysis.summary import with_summary
 from backstay.evaluation.comparison.cell_store import CellStore
-from backstay.evaluation.comparison.keys import FitKey, TrainKey
 from backstay.evaluation.comparison.plan import ComparePlan
 from backstay.evaluation.comparison.results import Results, Summary
 from backstay.evaluation.comparison.run import (
@@ -18,7 +16,6 @@ from backstay.evaluation.comparison.run import (
     results_of,
 )
 from backstay.evaluation.comparison.values import Data, Judgement
-from backstay.evaluation.consumers.labels import consumer_tasks
 from backstay.evaluation.search.settings import TrialSettings
 
 BASELINES = ("fix-m0", "no-bc")
@@ -77,16 +74,6 @@ def judge_settings(
     )
     refuse_failures(judged.failures)
     return judged.judgements[method]
-
-
-def shared_inputs(data: Data, store: CellStore) -> SharedInputs:
-    """Version 0 and the consumers, out of a store where a comparison has left them."""
-    first = store.find(FitKey(0))
-    tasks, _ = consumer_tasks(data.steps)
-    trained = {task.name: store.find(TrainKey(task.name)) for task in tasks}
-    if first is None:
-        raise TrainingError("version 0 was not fitted; run the command again.")
-    return SharedInputs(first, {name: found for name, found in trained.items() if found})
 
 
 def as_results(

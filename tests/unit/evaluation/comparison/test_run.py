@@ -14,6 +14,7 @@ from backstay.evaluation.comparison.cell_store import CellStore
 from backstay.evaluation.comparison.keys import FitKey
 from backstay.evaluation.comparison.results import RETRIEVAL, Failure
 from backstay.evaluation.comparison.run import SharedInputs, prepare_shared_inputs
+from backstay.evaluation.comparison.runner import InProcess
 from backstay.evaluation.consumers.labels import TASKS
 from backstay.evaluation.metrics.compatibility import SLICES_OF_ENTITIES
 from tests.support.recall import recall_at_k
@@ -346,6 +347,14 @@ def test_shared_inputs_that_lack_a_cell_are_refused(data, few, cell):
 
 
 # Stopped and gone on with
+
+
+def test_shared_inputs_come_from_a_store_the_second_time(data, few, tmp_path):
+    store = CellStore(tmp_path)
+    first = prepare_shared_inputs(data, few, InProcess(), store=store)
+    again = prepare_shared_inputs(data, few, Breaking("fit version 0"), store=store)
+    assert again.first.model.dim == first.first.model.dim
+    assert again.consumers.keys() == first.consumers.keys()
 
 
 class Counted(Recorder):

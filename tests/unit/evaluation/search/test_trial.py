@@ -8,7 +8,8 @@ from backstay.errors import TrainingError
 from backstay.evaluation.comparison import run as run_module
 from backstay.evaluation.comparison.cell_store import CellStore
 from backstay.evaluation.comparison.keys import FitKey
-from backstay.evaluation.comparison.run import judge_methods
+from backstay.evaluation.comparison.run import judge_methods, prepare_shared_inputs
+from backstay.evaluation.comparison.runner import InProcess
 from backstay.evaluation.search.settings import TrialSettings
 from backstay.evaluation.search.trial import (
     BASELINES,
@@ -16,7 +17,6 @@ from backstay.evaluation.search.trial import (
     beside,
     first_versions,
     run_trial,
-    shared_inputs,
 )
 from tests.support.small_comparison import small_data, small_plan
 
@@ -28,8 +28,9 @@ def baselines(tmp_path_factory):
     """The baselines' judgements of versions 1 and 2, and what the trials share."""
     store = CellStore(tmp_path_factory.mktemp("baselines"))
     plan = replace(small_plan(), methods=BASELINES)
-    judged = judge_methods(small_data(), plan, versions={1, 2}, store=store)
-    return judged.judgements, shared_inputs(small_data(), store)
+    inputs = prepare_shared_inputs(small_data(), plan, InProcess(), store=store)
+    judged = judge_methods(small_data(), plan, versions={1, 2}, shared=inputs, store=store)
+    return judged.judgements, inputs
 
 
 def trial(baselines, store, *, settings=PROFILE, data=None):
