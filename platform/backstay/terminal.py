@@ -201,9 +201,8 @@ def _cell(value: Json) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
-    if isinstance(value, list):
-        return ", ".join(map(_cell, value)) or "none"
-    return printable(str(value))
+    text = ", ".join(map(_cell, value)) or "none" if isinstance(value, list) else str(value)
+    return printable(text)
 
 
 def printable(text: str, *, escape: str = "\\x{:02x}") -> str:
@@ -220,12 +219,11 @@ def _log_on_stderr(*, debug: bool) -> Iterator[None]:
 
     Ray's messages are logged by `backstay.ray` at level DEBUG, and shown only with --debug.
     """
-    logger = logging.getLogger("backstay")
+    logger, ray = logging.getLogger("backstay"), logging.getLogger("backstay.ray")
     before = logger.handlers[:], logger.propagate, logger.level
     logger.handlers[:] = [_handler(debug=debug)]
     logger.propagate = False
     logger.setLevel(logging.DEBUG if debug or sys.stderr.isatty() else logging.INFO)
-    ray = logging.getLogger("backstay.ray")
     rays_level = ray.level
     ray.setLevel(logging.DEBUG if debug else logging.WARNING)
     try:

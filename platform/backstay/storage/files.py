@@ -290,10 +290,9 @@ def open_files(uri: str | Path, *, storage_options: Mapping[str, object] | None 
         fs, root = url_to_fs(str(uri), **options)
     except (ImportError, ValueError, TypeError) as error:
         raise RegistryError(not_opened(str(uri), error)) from error
-    if "file" in _protocols(fs):
-        return LocalFiles(fs, root)
-    if "memory" in _protocols(fs):
-        return MemoryFiles(fs, root)
+    for protocol, kind in (("file", LocalFiles), ("memory", MemoryFiles)):
+        if protocol in _protocols(fs):
+            return kind(fs, root)
     return Files(fs, root)
 
 
