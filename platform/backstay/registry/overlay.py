@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ class Overlay:
 
     def _deleted(self, first_row: int, rows: int) -> Int64:
         """The deleted ones of `rows` rows of the base, from `first_row`."""
-        low, high = np.searchsorted(self.deleted_rows, [first_row, first_row + rows])
+        low, high = self.deleted_rows.searchsorted([first_row, first_row + rows])
         return self.deleted_rows[low:high]
 
     def changes(self, first_row: int) -> Generator[Change, None, None]:
@@ -122,14 +123,14 @@ class OverlayReader(AbstractContextManager["OverlayReader"]):
         """
         for rows, changed, vectors in self._changes(first_row, first_row + len(ids)):
             places = rows - first_row
-            if not ids.take(pa.array(places)).equals(changed):
+            if not _taken(ids, places).equals(changed):
                 raise CorruptError(
                     f"{self.overlay.files.full(self.overlay.changed[0])} changes rows of other ids "
                     "than its base has in these rows. Run `backstay verify`."
                 )
             values[places] = vectors
         kept = self.overlay.kept(first_row, len(ids))
-        return (ids, values) if kept is None else (ids.filter(pa.array(kept)), values[kept])
+        return (ids, values) if kept is None else _filtered(ids, values, kept)
 
     def _changes(self, start: int, stop: int) -> Iterator[Change]:
         if self._stream is None or start < self._position:
@@ -141,7 +142,7 @@ class OverlayReader(AbstractContextManager["OverlayReader"]):
             self._next = None
             if change is None:
                 return
-            low, high = np.searchsorted(change[0], [start, stop])
+            low, high = change[0].searchsorted([start, stop])
             if low < high:
                 yield tuple(column[low:high] for column in change)  # type: ignore[misc]
             if high < len(change[0]):
@@ -169,6 +170,25 @@ def overlaid(
             first_row += len(batch)
             if len(ids):
                 yield record_batch(ids, values, schema=batch.schema)
+
+
+def _taken(ids: pa.Array, places: Int64) -> pa.Array:
+    if ids.type == pa.int64():  # numpy's way costs a tenth
+        return pa.array(ids.to_numpy()[places])
+    return ids.take(pa.array(places))
+
+
+def _filtered(
+    ids: pa.Array, values: Float32, kept: npt.NDArray[np.bool_]
+) -> tuple[pa.Array, Float32]:
+    """The rows where `kept`: they move up in `values` itself, which takes no new memory."""
+    gone = np.flatnonzero(~kept)
+    end = int(gone[0])
+    for start, stop in pairwise([*gone.tolist(), len(ids)]):
+        rows = stop - start - 1
+        values[end : end + rows] = values[start + 1 : stop]
+        end += rows
+    return ids.filter(pa.array(kept)), values[:end]
 
 
 def numbers(column: pa.FixedSizeListArray) -> Float32:
