@@ -12,4 +12,5 @@ from backstay.cli import main
 
 def drive(verb: str) -> None:
     """Run a `backstay` command as the driver of a Ray job."""
-    main([verb, *sys.argv[1:]], prog_name=f"jobs/{Path(sys.argv[0]).name}")
+    command, settings = main.commands[verb], main.context_settings
+    command.main(sys.argv[1:], prog_name=f"jobs/{Path(sys.argv[0]).name}", **settings)

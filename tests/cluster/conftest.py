@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,18 @@ def ray_cluster(s3) -> Iterator[None]:
             yield
 
 
+@pytest.fixture
+def say(capsys) -> Callable[[str], None]:
+    """Prints a line now, even if the test succeeds, with the seconds since the test began."""
+    began = time.monotonic()
+
+    def line(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n    {time.monotonic() - began:5.1f} s  {text}")
+
+    return line
+
+
 @dataclass(frozen=True)
 class JobCluster:
     """A running cluster that takes jobs."""
@@ -68,6 +80,15 @@ class JobCluster:
             timeout=timeout,
             check=False,
         )
+
+    def info(self, job_id: str) -> dict[str, object]:
+        """What the job server reports of a job: `status`, `driver_exit_code`, `message` …"""
+        url = f"{self.address}/api/jobs/{job_id}"
+        return httpx.get(url, headers=self.headers()).raise_for_status().json()
+
+    def headers(self) -> dict[str, str]:
+        """Those of a request with the cluster's token."""
+        return {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
 
     def job(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a `ray job` command, such as `logs ID`."""
@@ -132,9 +153,6 @@ def job_cluster() -> Iterator[JobCluster]:
             _wait_for(cluster, head, log)
             yield cluster
         finally:
-            head.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                head.wait(timeout=20)
             kill_all(folder)
             head.wait()
 
@@ -144,10 +162,9 @@ def _ray(*arguments: str) -> list[str]:
 
 
 def _wait_for(cluster: JobCluster, head: subprocess.Popen[bytes], log: Path) -> None:
-    headers = {"Authorization": f"Bearer {cluster.environment['RAY_AUTH_TOKEN']}"}
     for _ in range(240):
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{cluster.address}/api/jobs/", headers=headers).is_success:
+            if httpx.get(f"{cluster.address}/api/jobs/", headers=cluster.headers()).is_success:
                 return
         if head.poll() is not None:
             break
