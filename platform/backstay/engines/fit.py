@@ -99,6 +99,7 @@ def fit_on_ray(
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415
 
     from backstay.cluster.session import ray_session  # noqa: PLC0415
+    from backstay.engines.gloo import GlooConfig  # noqa: PLC0415
 
     with ray_session(), relay(run.watch) if run.watch else nullcontext() as inbox:
         shared = ray.put(request)
@@ -121,7 +122,7 @@ def fit_on_ray(
                 "inbox": inbox,
                 "checkpoint_seconds": run.checkpoint_seconds,
             },
-            torch_config=TorchConfig(backend="nccl" if run.gpu else "gloo"),
+            torch_config=TorchConfig(backend="nccl") if run.gpu else GlooConfig(),
             scaling_config=ScalingConfig(
                 num_workers=workers,
                 use_gpu=run.gpu,
