@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from backstay.engines.conversion import part, work
+from backstay.engines.conversion.output import PartRecord, converted_output
 from backstay.errors import InputError
 from backstay.registry.store import Registry
 from backstay.registry.stored import open_table
@@ -207,3 +208,13 @@ def test_ten_kills_change_nothing(registry, tmp_path, store, request, monkeypatc
     assert len(names) == 2 * (parts + 1)
     assert sum(name.endswith(COMMIT) for name in names) == 2
     assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_process_thought_dead_adds_nothing_to_a_published_table(tmp_path):
+    with converted_output(str(tmp_path / "out"), job="0" * 16, folders=("",)) as output:
+        pass
+    with pytest.raises(FileNotFoundError), output.part("", 1):
+        pytest.fail("it can't be opened")
+    with pytest.raises(InputError, match="finished by other processes"):
+        output.record(PartRecord(number=1, read=250))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 from backstay.engines.conversion.input import Unreadable
 from backstay.errors import BackstayError, InputError
 from backstay.registry.table_commit import COMMIT, TableCommit, TablePart, read_commit, write_commit
+from backstay.storage.atomic import synced_file
 from backstay.storage.documents import canonical_json, parse_document
 from backstay.storage.files import HALF_WRITTEN, TEMPORARY, Files, HashedFile, open_files
 from backstay.storage.folders import publish_folder, refuse_content, resumable_folder
@@ -83,14 +84,16 @@ class ConvertOutput:
     def part(self, folder: str, number: int) -> Iterator[tuple[str, HashedFile]]:
         """A part to write: its name, and the file; the name is there when the file is whole.
 
-        Two processes may write the same part at once, where the first was thought dead.
+        Two processes may write the same part at once, where the first was thought dead. If the
+        output is published meanwhile, the second one fails and leaves nothing.
         """
         name = f"part-{number:05d}.parquet"
         if self.files.is_local:
-            temporary = _in(folder, f"{HALF_WRITTEN}{uuid4().hex}")
-            with self.files.writer(temporary) as sink:
-                yield name, sink
-            Path(self.files.full(temporary)).replace(self.files.full(_in(folder, name)))
+            whole = Path(self.files.full(_in(folder, name)))
+            temporary = whole.with_name(f"{HALF_WRITTEN}{uuid4().hex}")
+            with synced_file(temporary) as raw:  # makes no folder: it is gone after publication
+                yield name, HashedFile(raw)
+            temporary.replace(whole)
             return
         name = f"part-{number:05d}-{self.job[:8]}-{uuid4().hex[:12]}.parquet"
         with self.files.writer(_in(folder, name)) as sink:
@@ -98,6 +101,8 @@ class ConvertOutput:
 
     def record(self, record: PartRecord) -> PartRecord:
         """Keep the record of a part; the one that counts, if another attempt was first."""
+        if self.files.is_local and not Path(self.files.root).exists():
+            raise InputError(f"{self.target} was finished by other processes meanwhile.")
         path = f"{self._records}/part-{record.number:05d}.json"
         data = canonical_json(asdict(record), what="a part's record")
         if self.work.create(path, data):
