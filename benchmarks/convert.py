@@ -1,6 +1,7 @@
 """Batch conversion beside a bare loop and a bare copy: rows per second and peak memory.
 
     python benchmarks/convert.py [--rows 4000000] [--dim 256] [--target-dim 256] [--rounds 3]
+        [--workers N]
 
 Every way converts the same table, in a process of its own, and the ways take turns:
 
@@ -11,9 +12,10 @@ Every way converts the same table, in a process of its own, and the ways take tu
               measured apart
 - five maps   local, through a chain of five maps
 
-Seconds are medians over the rounds, without imports. Backstay forces its output to disk, the bare
-ways leave that to the system. Memory is the peak of the proportional set size of the process and
-all that it started: shared memory counts once.
+`--workers` limits the workers of local, ray and five maps. Seconds are medians over the rounds,
+without imports. Backstay forces its output to disk, the bare ways leave that to the system. Memory
+is the peak of the proportional set size of the process and all that it started: shared memory
+counts once.
 """
 
 import argparse
@@ -94,7 +96,9 @@ def bare(folder: Path, output: Path, *, multiply: bool) -> None:
         writer.close()
 
 
-def backstay(folder: Path, output: Path, *, source: int, engine: Engine) -> None:
+def backstay(
+    folder: Path, output: Path, *, source: int, engine: Engine, workers: int | None
+) -> None:
     """What a user runs."""
     convert(
         ConvertConfig(
@@ -106,6 +110,7 @@ def backstay(folder: Path, output: Path, *, source: int, engine: Engine) -> None
             assume_version=source,
             output=str(output),
             engine=engine,
+            workers=workers,
         )
     )
 
@@ -124,14 +129,14 @@ def imported(row: dict[str, int]) -> dict[str, int]:
     return row
 
 
-def run(folder: Path, way: str) -> dict[str, float]:
+def run(folder: Path, way: str, workers: int | None) -> dict[str, float]:
     """Seconds that one way takes, and seconds that Ray takes to start before it."""
     output = folder / "output"
     start = 0.0
     with contextlib.ExitStack() as stack:
         if way == "ray":
             began = time.perf_counter()
-            stack.enter_context(ray_session())
+            stack.enter_context(ray_session(cpus=workers))
             start_workers()
             start = time.perf_counter() - began
         began = time.perf_counter()
@@ -139,15 +144,17 @@ def run(folder: Path, way: str) -> dict[str, float]:
             bare(folder, output, multiply=way != "copy")
         else:
             engine: Engine = "ray" if way == "ray" else "local"
-            backstay(folder, output, source=NEWEST if way == "five maps" else 1, engine=engine)
+            source = NEWEST if way == "five maps" else 1
+            backstay(folder, output, source=source, engine=engine, workers=workers)
         return {"seconds": time.perf_counter() - began, "start": start}
 
 
-def measure(folder: Path, way: str) -> tuple[float, float, float]:
+def measure(folder: Path, way: str, workers: int | None) -> tuple[float, float, float]:
     """Seconds, seconds of Ray's start, and peak memory in MB of one way, in its own process."""
     mark = f"BACKSTAY_BENCHMARK={folder} {way}"
     name, _, value = mark.partition("=")
     command = [sys.executable, __file__, "--way", way, "--folder", str(folder)]
+    command += ["--workers", str(workers)] if workers else []
     peak = 0.0
     with subprocess.Popen(
         command, env={**os.environ, name: value}, stdout=subprocess.PIPE
@@ -186,25 +193,26 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--target-dim", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, help="[default: one for each core]")
     parser.add_argument("--ways", default=",".join(WAYS), help="some of: %(default)s")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.way:
-        print(json.dumps(run(given.folder, given.way)))
+        print(json.dumps(run(given.folder, given.way, given.workers)))
         return
     ways = given.ways.split(",")
     print(header(machine("ray", "pyarrow", "numpy")))
     print(
         f"{given.rows:,} rows, {given.dim} → {given.target_dim} dimensions, float32, "
-        f"{given.rounds} rounds\n"
+        f"{given.rounds} rounds, workers: {given.workers or 'one for each core'}\n"
     )
     found: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory(prefix="backstay-benchmark-") as folder:
         prepare(Path(folder), rows=given.rows, dim=given.dim, target_dim=given.target_dim)
         for _ in range(given.rounds):
             for way in ways:
-                found[way].append(measure(Path(folder), way))
+                found[way].append(measure(Path(folder), way, given.workers))
     print(f"{'':12}{'seconds':>10}{'rows/s':>12}{'× bare loop':>13}{'× copy':>9}{'peak MB':>10}")
     seconds = {way: statistics.median(s for s, _, _ in found[way]) for way in ways}
     for way in ways:

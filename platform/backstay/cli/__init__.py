@@ -17,6 +17,7 @@ from backstay.cli import (
     demo,
     housekeeping,
     lookup,
+    planning,
     service,
     tokens,
     updates,
@@ -41,7 +42,7 @@ _GROUPS = (
         "Conversion and look-up",
         (*conversion.COMMANDS, *service.COMMANDS, *lookup.COMMANDS, *tokens.COMMANDS),
     ),
-    ("Clusters", cluster.COMMANDS),
+    ("Clusters", (*cluster.COMMANDS, *planning.COMMANDS)),
 )
 
 
