@@ -1,4 +1,4 @@
-"""Environment variables for as long as a block runs."""
+"""Sets environment variables while a block runs."""
 
 import os
 from collections.abc import Iterator, Mapping

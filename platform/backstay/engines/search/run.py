@@ -1,4 +1,4 @@
-"""`backstay tune`: the usual weights first, then the trials, the choice, and its honest judge."""
+"""A search: the usual weights, the trials, the choice, and its costs on later windows."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -160,7 +160,7 @@ def _baselines(
 
 
 def _whole_trial(shared: Shared, settings: TrialSettings) -> Attempt:
-    """Run a trial to its end; a task of Ray. A failure is an answer too."""
+    """Run a trial to its end; a task of Ray. Returns failures, too."""
     try:
         made = list(shared.trial(settings))
     except (BackstayError, ArithmeticError, RuntimeError, ValueError) as error:

@@ -41,7 +41,7 @@ _TRIAL = "this trial"
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What all trials read. It lies in Ray's object store once."""
+    """Inputs shared by all trials; one copy in Ray's object store."""
 
     data: Data  # of the selection windows only
     plan: ComparePlan
@@ -174,7 +174,7 @@ class _Progress(tune.Callback):  # type: ignore[misc]  # untyped in Ray
 
 
 def settings_of(sampled: Mapping[str, Any]) -> TrialSettings:
-    """The settings of a trial, out of what Tune sampled."""
+    """The settings of a trial from the values that Tune sampled."""
     plain = {name: getattr(value, "item", lambda v=value: v)() for name, value in sampled.items()}
     return TrialSettings(**{"weight": 1.0, **plain})
 

@@ -88,7 +88,7 @@ def headline(findings: SearchFindings) -> str:
 
 
 def honest_sentence(findings: SearchFindings) -> str:
-    """What the judged windows say, in one or two sentences."""
+    """The costs of the choice on the judged windows, and the verdict."""
     row, where = findings.honest, _versions(findings.judged_on)
     if findings.verdict == "unmeasured" or row is None:
         return f"On {where}, which the search did not see, the choice could not be measured."
@@ -100,8 +100,8 @@ def honest_sentence(findings: SearchFindings) -> str:
         case "over-tolerance":
             return (
                 f"{figures} That is surely more than the {findings.tolerance:g} % that consumers "
-                "may lose: what was good on the selection windows is not good there. Don't use it "
-                "without another search."
+                "may lose. The choice is good on the selection windows only. Don't use it without "
+                "another search."
             )
         case "worse":
             better = [
@@ -109,10 +109,10 @@ def honest_sentence(findings: SearchFindings) -> str:
             ]
             return (
                 f"{figures} Its sum there is significantly worse than that of "
-                f"{words.listed(better)}: what was good on the selection windows is not good "
-                f"there. Use {words.listed(better, 'or')} instead."
+                f"{words.listed(better)}. The choice is good on the selection windows only. "
+                f"Use {words.listed(better, 'or')} instead."
             )
-    return f"{figures} No usual weight does significantly better there."
+    return f"{figures} No usual weight is significantly better there."
 
 
 def _versions(numbers: tuple[int, ...]) -> str:

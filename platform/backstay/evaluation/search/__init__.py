@@ -1,1 +1,1 @@
-"""Searching the settings of a joint method: trials, the rule that chooses, and an honest judge."""
+"""A search's trials, the rule that chooses one, and its costs on windows not searched on."""

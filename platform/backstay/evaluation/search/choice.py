@@ -6,8 +6,8 @@ from typing import Literal, get_args
 from backstay.evaluation.comparison.results import Summary
 
 Rule = Literal["least-intended-cost", "best-sum"]
-"""least-intended-cost: the best recommendation among the trials whose consumers surely lose no more
-than tolerated. best-sum: the best sum of both costs."""
+"""least-intended-cost: the best recommendation among the trials whose consumers lose no more than
+tolerated at the lower end of the 95 % interval. best-sum: the best sum of both costs."""
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -25,7 +25,7 @@ def least_certain(row: Summary) -> float:
 def choose(
     rows: Sequence[Summary], *, rule: Rule = "least-intended-cost", tolerance: float = TOLERANCE
 ) -> tuple[Summary | None, bool]:
-    """The row that the rule chooses, and whether it keeps the tolerance for sure.
+    """The row that the rule chooses, and whether its whole interval keeps the tolerance.
 
     If no row keeps it, `least-intended-cost` chooses the one whose consumers surely lose least.
     Rows without both figures are left out; None if none is left.

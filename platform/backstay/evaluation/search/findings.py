@@ -1,4 +1,4 @@
-"""What a search found: the trials, the choice, and how the choice does on windows it never saw."""
+"""The findings of a search: its trials, the choice, and its costs on later windows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,14 @@ from backstay.evaluation.search.settings import REFERENCES, TrialSettings
 from backstay.evaluation.search.trial import BASELINES
 
 State = Literal["finished", "stopped", "failed"]
-"""stopped: given up early, because it did far worse than others on the first versions."""
+"""stopped: ended early, because its sum on the first versions was far below a usual weight's."""
 
 Verdict = Literal["holds", "worse", "over-tolerance", "unmeasured"]
-"""What windows say that the choice was not made on. over-tolerance: consumers surely lose more than
-tolerated. worse: its sum is significantly worse than a usual weight's. holds: neither."""
+"""The result of the choice on the judged windows.
+
+over-tolerance: consumers lose more than tolerated over the whole 95 % interval. worse: its sum is
+significantly below a usual weight's. holds: neither.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ class SearchFindings:
     chosen: str | None  # the name of a trial; None if none has both figures
     within_tolerance: bool  # whether its consumers surely lose no more, on the selection windows
     selected_on: tuple[int, ...]  # versions whose windows the search chose by
-    judged_on: tuple[int, ...]  # later versions, whose windows it never saw
+    judged_on: tuple[int, ...]  # later versions, whose windows the search does not read
     trials: tuple[Trial, ...]  # by rising weight
     selection: Results  # baselines and finished trials on the selection windows
     judgement: Results | None  # baselines, the choice and the usual weights on the judged windows
@@ -146,7 +149,7 @@ def verdict_on(
     *,
     tolerance: float,
 ) -> Verdict:
-    """What the judged windows say about the choice."""
+    """The verdict by the figures of the choice on the judged windows."""
     if honest is None or honest.total_pct is None or honest.unintended_pct is None:
         return "unmeasured"
     interval = honest.unintended_interval

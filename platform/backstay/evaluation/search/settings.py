@@ -65,7 +65,7 @@ class TrialSettings:
 
 
 REFERENCES = (TrialSettings(weight=1.0), TrialSettings(weight=16.0))
-"""Trials of every search: what the two usual weights would have given."""
+"""Trials of every search: the two usual weights."""
 
 
 def distinct_names(trials: list[TrialSettings]) -> dict[TrialSettings, str]:

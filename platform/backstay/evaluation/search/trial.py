@@ -22,7 +22,7 @@ BASELINES = ("fix-m0", "no-bc")
 """The methods that costs are measured against."""
 
 HOPELESS = 2.0
-"""Percentage points of the sum by which a trial that is given up is surely behind."""
+"""A trial ends early if its whole interval is this many percentage points below a usual weight."""
 
 Judgements = Mapping[str, Sequence[Judgement]]
 """By method or trial, ascending by version."""
@@ -107,7 +107,7 @@ def beside(
 
 
 def hopeless(found: Results, *, name: str, references: Sequence[str]) -> str | None:
-    """Why a trial is not worth going on with; None if it may still turn out best.
+    """The reason to end a trial early; None if it may still be the best.
 
     It is hopeless if its sum is surely more than `HOPELESS` points below a reference's.
     """

@@ -74,7 +74,7 @@ def page(tmp_path):
 def test_a_choice_that_stays_good_holds(page):
     found = search((-0.002, -0.001))
     assert (found.chosen, found.within_tolerance, found.verdict) == (PLANTED, True, "holds")
-    assert "No usual weight does significantly better there" in page(found)
+    assert "No usual weight is significantly better there" in page(found)
 
 
 def test_a_weight_good_only_on_the_selection_windows_is_found_out(page):
@@ -83,7 +83,7 @@ def test_a_weight_good_only_on_the_selection_windows_is_found_out(page):
     assert {pair.second for pair in found.against} == {"λ = 1", "λ = 16"}
     assert all(pair.difference < -10 and pair.significant for pair in found.against)
     text = page(found)
-    assert "what was good on the selection windows is not good there" in text
+    assert "The choice is good on the selection windows only" in text
     assert "Use λ = 1 or λ = 16 instead" in text
 
 
