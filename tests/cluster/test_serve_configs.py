@@ -36,6 +36,19 @@ def test_a_config_file_names_what_the_code_has(name):
     assert deployment["max_ongoing_requests"] == service.MAX_ONGOING_REQUESTS
 
 
+def test_the_file_for_shards_names_what_the_code_has():
+    config = read("sharded.yaml")
+    (application,) = config["applications"]
+    built = service.application(application["args"])
+    deployments = {each["name"]: each for each in application["deployments"]}
+    shards = [f"shard-{n}" for n in range(application["args"]["shards"])]
+    assert list(deployments) == [service.DEPLOYMENT, *shards]
+    _, bound = built._bound_deployment.init_args
+    assert [each._bound_deployment.name for each in bound] == shards
+    assert deployments[service.DEPLOYMENT]["max_ongoing_requests"] == service.MAX_ONGOING_REQUESTS
+    assert deployments[service.DEPLOYMENT]["max_queued_requests"] == service.MAX_QUEUED_REQUESTS
+
+
 def test_a_cluster_s_nodes_share_the_registry_and_answer_other_machines():
     machine, cluster = map(read, FILES)
     assert (machine["proxy_location"], machine["http_options"]["host"]) == ("HeadOnly", "127.0.0.1")

@@ -73,6 +73,8 @@ class _LookupCommand(Command):
 @click.option("--expect", metavar="FINGERPRINT", help="Refuse vectors of any other build.")
 @click.option("--missing", type=click.Choice(["raise", "skip"]), default="raise",
               help="Fail on an id that the table lacks, or leave it out.")  # fmt: skip
+@click.option("--partial", is_flag=True, help="Leave out ids that a lost shard of the service "
+              "holds, instead of failing, and report them as unanswered.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="File to write. It appears only when it is whole.")  # fmt: skip
 @click.option(
@@ -96,6 +98,7 @@ def lookup(
     out: Path | None,
     format_: "Format | None",
     missing: str,
+    partial: bool,
     space: str,
     entity: str,
     id_type: "IdType | Literal['auto']",
@@ -118,6 +121,9 @@ def lookup(
     if format_ == "npy" and missing == "skip":
         raise UsageError("npy holds no ids, so --missing skip would lose which vector is whose. "
                          "Use another --format.")  # fmt: skip
+    if format_ == "npy" and partial:
+        raise UsageError("npy holds no ids, so --partial would lose which vector is whose. "
+                         "Use another --format.")  # fmt: skip
     read = _read(ids, ids_from, id_column)
     with replaced_file(out) if out else nullcontext() as file:
         result = _ask(
@@ -126,9 +132,13 @@ def lookup(
             entity=entity,
             id_type=id_type,
             version=version,
+            partial=partial,
             expect=expect,
             connection=options.given(connection),
         )
+        if len(result.unanswered):
+            log.warning("%d ids are not answered, because shards are lost; ask for them again",
+                        len(result.unanswered))  # fmt: skip
         if missing == "raise":
             result.refuse_missing(way_out="leave them out with --missing skip")
         if file and format_:
@@ -167,6 +177,7 @@ def _ask(
     entity: str,
     id_type: "IdType | Literal['auto']",
     version: str | None,
+    partial: bool,
     expect: str | None,
     connection: dict[str, Any],
 ) -> "LookupResult":
@@ -188,6 +199,7 @@ def _ask(
                 convert_ids(read, wanted) if wanted else read.ids,
                 int(version) if version and version.isdecimal() else version,
                 missing="skip",
+                partial=partial,
                 expect=expect,
                 progress=_progress(),
             )
@@ -222,6 +234,8 @@ def _show(
     else:
         rows, dim = result.values.shape
         summary = {**about(result), "rows": rows, "dim": dim, "missing": len(result.missing)}
+        if len(result.unanswered):
+            summary["unanswered"] = len(result.unanswered)
         if out:
             output.show({**summary, "format": format_, "out": str(out)})
             return

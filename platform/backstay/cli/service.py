@@ -23,6 +23,19 @@ from backstay.terminal import Command, Output
 @click.option(
     "--replicas", type=options.POSITIVE, default=1, help="Processes that answer requests."
 )
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 64),
+    default=1,
+    help="Parts to divide tables into that are too large for one machine, each with a process.",
+)
+@click.option(
+    "--space",
+    "spaces",
+    multiple=True,
+    metavar="NAME",
+    help="Serve this space only; may be given several times. The default: all spaces.",
+)
 @click.option("--cache", type=options.FOLDER, help="Local folder for copies of the newest tables.")
 @click.option(
     "--refresh-seconds",

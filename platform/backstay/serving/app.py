@@ -23,6 +23,7 @@ from backstay.serving.metrics import Metrics
 from backstay.serving.monitor import Monitor
 from backstay.serving.openapi import answers, guarded, json_answer, vectors_answer
 from backstay.serving.problems import Problem
+from backstay.serving.router import Router
 from backstay.serving.vectors import Vectors
 
 
@@ -120,10 +121,15 @@ async def look_up(request: Request, space: str, entity: str) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """Report whether look-ups are answered, and which spaces could not be refreshed."""
-    failures = _vectors(request).opened().failures
+    """Report which spaces could not be refreshed, and which shards do not answer."""
+    lookup = _vectors(request).opened()
+    failures = lookup.failures
+    lost = lookup.lost if isinstance(lookup, Router) else {}
     shown = {name: failures[name] for name in visible(request.scope, failures)}
-    return _json({"status": "degraded" if failures else "ok", "failures": shown})
+    report: dict[str, object] = {"failures": shown}
+    if lost:
+        report["lost_shards"] = {str(n): why for n, why in lost.items()}
+    return _json({"status": "degraded" if failures or lost else "ok", **report})
 
 
 async def ready(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
     <cache>/<root>/<space>/<entity>/<version>-<manifest hash>.f2/   one copy of a table
     <cache>/<root>/<space>/.maps/<version>-<manifest hash>.f2/      one copy of a backward map
+    <cache>/<root>.of<S>.<shard>/…                                  the same, of one shard of S
 
 Each copy has a file `cached.json` with the size, SHA-256 and time of its files. Opening a copy
 compares sizes and times, which takes no longer for a large table. A file with another time is
@@ -56,9 +57,26 @@ def default_cache() -> str:
     return str(user_cache_path("backstay"))
 
 
-def cache_folder(cache: str | Path, registry: str) -> Path:
-    """The folder in `cache` for the tables of one registry, a path or URL."""
-    return Path(cache) / hashlib.sha256(registry.encode()).hexdigest()[:16]
+def cache_folder(cache: str | Path, registry: str, part: str = "") -> Path:
+    """The folder in `cache` for the tables of one registry, a path or URL.
+
+    `part`: `of<S>.<shard>` for one shard's part of the tables.
+    """
+    name = hashlib.sha256(registry.encode()).hexdigest()[:16]
+    return Path(cache) / (f"{name}.{part}" if part else name)
+
+
+def evict_other_shards(root: Path) -> None:
+    """Remove the unused copies of the same registry that are divided into other shards."""
+    name, _, part = root.name.partition(".")
+    shards = part.partition(".")[0]
+    for other in root.parent.glob(f"{name}*"):
+        if other.name.partition(".")[2].partition(".")[0] != shards and other.is_dir():
+            for space in other.iterdir():
+                if space.is_dir():
+                    evict(space, keep=())
+            with contextlib.suppress(OSError):  # in use
+                _remove_empty(other)
 
 
 def copy_name(version: int, manifest_sha256: str) -> str:

@@ -19,6 +19,8 @@ from backstay.serving.access import Auth
 MAX_IDS = 10_000
 """Default for the most ids in one request."""
 
+MAX_SHARDS = 64
+
 MaxIds = Annotated[int, Field(ge=1, le=wire.MAX_IDS)]
 
 _ON_OFF: dict[object, Auth] = {True: "required", False: "off"}  # YAML reads on and off as these
@@ -48,14 +50,26 @@ class ServiceConfig(BaseModel):
         Auth, BeforeValidator(lambda value: _ON_OFF[value] if isinstance(value, bool) else value)
     ] = "required"
     views_max_bytes: int | None = Field(None, ge=0)  # of tables converted ahead; see `Views`
+    shards: int = Field(1, ge=1, le=MAX_SHARDS)  # parts of the tables; see `Router`
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:
         """Read YAML values, or the strings of a command line; raise UsageError if invalid."""
         try:
-            return cls.model_validate(config)
+            parsed = cls.model_validate(config)
         except ValidationError as error:
             raise _usage_error(error, name="user_config") from None
+        if parsed.shards > 1 and parsed.max_ids > wire.MAX_IDS_SHARDED:
+            raise UsageError(
+                f"max_ids must be at most {wire.MAX_IDS_SHARDED} in a service with shards; found "
+                f"{parsed.max_ids}."
+            )
+        if parsed.shards > 1 and parsed.views_max_bytes:
+            raise UsageError(
+                "views_max_bytes must be 0 or left out in a service with shards, which computes "
+                f"each product; found {parsed.views_max_bytes}."
+            )
+        return parsed
 
 
 def _usage_error(error: ValidationError, *, name: str) -> UsageError:

@@ -25,6 +25,7 @@ from backstay.errors import BackstayError, CorruptError
 from backstay.registry.store import Registry, Space
 from backstay.serving.cache import Copy, copy_name, discard, open_copy, require_space
 from backstay.serving.mapped import INDEX_TYPES, MappedTable
+from backstay.serving.sharding import Shard
 
 if TYPE_CHECKING:
     from backstay.registry.tables import EmbeddingTable
@@ -59,21 +60,29 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class OpenTable:
-    """A table whose copy is open."""
+    """A table whose copy is open. A table that shards hold has no copy here, and no rows."""
 
     table: MappedTable
-    copy: Copy
+    copy: Copy | None
+
+    def intact(self) -> bool:
+        """Whether the files were not written to since they were opened."""
+        return self.copy is None or self.copy.intact()
 
 
-def open_table_copy(registry: Registry, key: Key, *, cache: Path) -> OpenTable:
+def open_table_copy(
+    registry: Registry, key: Key, *, cache: Path, shard: Shard | None = None
+) -> OpenTable:
     """Open the copy of a table; make it first if needed, see `cache.open_copy`.
 
-    Raises CorruptError if the table differs from its manifest or holds a NaN.
+    `shard`: the part of the rows to copy; None: all. Raises CorruptError if the table differs from
+    its manifest or holds a NaN.
     """
 
     def write(folder: Path) -> None:
         try:
-            _write_table(_checked(registry, key).table(key.version, key.entity), folder)
+            table = _checked(registry, key).table(key.version, key.entity)
+            _write_table(table, folder, shard)
         finally:
             pa.default_memory_pool().release_unused()  # Arrow would keep several times the table
 
@@ -136,24 +145,32 @@ def write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
     )
 
 
-def _write_table(table: "EmbeddingTable", folder: Path) -> None:
-    require_space(folder, 4 * table.rows * table.dim)
+def _write_table(table: "EmbeddingTable", folder: Path, shard: Shard | None) -> None:
+    require_space(folder, 4 * table.rows * table.dim // (shard.of if shard else 1))
     id_type = INDEX_TYPES[table.id_type]
-    chunks = []
+    chunks, read = [], 0
     with (folder / VECTORS).open("wb") as file:
         write_header(file, (table.rows, table.dim))
         for ids, values in table.batches():
+            read += len(ids)
             if not np.isfinite(values).all():
                 raise CorruptError(
                     f"{table} holds a vector with a NaN or an infinity, which the service refuses. "
                     "Publish a version without it."
                 )
+            ids = ids.cast(id_type)  # noqa: PLW2901
+            if shard and not ids.null_count:
+                own = shard.holds(ids if id_type != pa.int64() else ids.to_numpy())
+                ids, values = ids.filter(pa.array(own)), values[own]  # noqa: PLW2901
             file.write(np.ascontiguousarray(values, "<f4").data)
-            chunks.append(ids.cast(id_type))
-    ids = _one_chunk(pa.chunked_array(chunks, id_type), id_type)
-    if len(ids) != table.rows or ids.null_count:
+            chunks.append(ids)
+        ids = _one_chunk(pa.chunked_array(chunks, id_type), id_type)
+        if shard:
+            file.seek(0)
+            write_header(file, (len(ids), table.dim))
+    if read != table.rows or ids.null_count:
         raise CorruptError(
-            f"{table} must hold {table.rows} ids; found {len(ids)}, {ids.null_count} of them null. "
+            f"{table} must hold {table.rows} ids; found {read}, {ids.null_count} of them null. "
             "Check the version with `backstay verify`."
         )
     order = pc.sort_indices(ids)

@@ -93,6 +93,9 @@ def _processes(replicas: Iterable[Snapshot]) -> Iterator[Metric]:
         "backstay_cache_free_bytes", "Bytes free on the disk of the cache.",
         labels=["replica", "host"],
     )  # fmt: skip
+    lost = GaugeMetricFamily(
+        "backstay_lost_shards", "Shards that do not answer this replica.", labels=["replica"]
+    )
     for each in replicas:
         build.add_metric([each.replica, each.host, each.release], 1)
         flying.add_metric([each.replica], each.in_flight)
@@ -101,7 +104,8 @@ def _processes(replicas: Iterable[Snapshot]) -> Iterator[Metric]:
         dropped.add_metric([each.replica], each.log_lines_dropped)
         cache.add_metric([each.replica, each.host], each.cache_bytes)
         free.add_metric([each.replica, each.host], each.cache_free_bytes)
-    yield from (build, flying, failures, views, dropped, cache, free)
+        lost.add_metric([each.replica], each.lost_shards)
+    yield from (build, flying, failures, views, dropped, cache, free, lost)
 
 
 def _spaces(replicas: Iterable[Snapshot]) -> Iterator[Metric]:

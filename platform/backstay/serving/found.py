@@ -20,6 +20,8 @@ class Found:
     asked: npt.NDArray[np.int64] | pa.Array  # (m,) as requested; an array of Arrow for strings
     found: npt.NDArray[np.bool_]  # (m,): whether the table holds each id
     values: npt.NDArray[np.float32]  # (n, D_version): one row per id found, in request order
+    # (m,): the ids of lost shards, where the request allows a partial answer; they are not found.
+    unanswered: npt.NDArray[np.bool_] | None = None
 
     @property
     def ids(self) -> pa.Array:
@@ -34,7 +36,13 @@ class Found:
     @property
     def missing(self) -> pa.Array:
         """The ids that were not found, in request order."""
-        return self._where(~self.found)
+        absent = ~self.found
+        return self._where(absent if self.unanswered is None else absent & ~self.unanswered)
+
+    @property
+    def unanswered_ids(self) -> pa.Array:
+        """The ids of lost shards, in request order."""
+        return self.ids[:0] if self.unanswered is None else self._where(self.unanswered)
 
     def first_id(self) -> int | str:
         """The first id as requested."""

@@ -20,7 +20,10 @@ _MAX_NAME = 200  # characters of a consumer's or an alias's name
 _LISTS = frozenset({b"accept", b"accept-encoding", b"if-none-match"})
 _SINGLE = frozenset(
     {b"content-type", b"content-length", b"content-encoding"}
-    | {name.lower().encode() for name in (wire.CONSUMER, wire.SOURCE_VERSION, wire.REQUEST_ID)}
+    | {
+        name.lower().encode()
+        for name in (wire.CONSUMER, wire.SOURCE_VERSION, wire.REQUEST_ID, wire.PARTIAL)
+    }
 )
 _DIGITS = 18  # most in a version
 _NUMBER = re.compile(rf"[0-9]{{1,{_DIGITS}}}")
@@ -40,6 +43,7 @@ class Head(NamedTuple):
     consumer: str | None
     source: int | None  # version of the table that must answer
     if_none_match: bytes | None
+    partial: bool  # ids of lost shards may be left out
 
 
 def request_id(scope: Scope) -> str:
@@ -108,6 +112,7 @@ def read_head(headers: Headers) -> Head:
         None if consumer is None else _consumer(consumer),
         None if source is None else _source(source),
         headers.get(b"if-none-match"),
+        b"backstay-partial" in headers and _partial(headers[b"backstay-partial"]),
     )
 
 
@@ -169,6 +174,12 @@ def _source(value: bytes) -> int:
             400, f"{wire.SOURCE_VERSION} must be a version's number; found {_shown(value)}."
         )
     return int(text)
+
+
+def _partial(value: bytes) -> bool:
+    if value not in {b"true", b"false"}:
+        raise Problem(400, f"{wire.PARTIAL} must be true or false; found {_shown(value)}.")
+    return value == b"true"
 
 
 def _shown(value: bytes) -> str:

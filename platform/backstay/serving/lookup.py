@@ -4,24 +4,22 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
-from backstay.compat.maps import Vectors
-from backstay.errors import CorruptError, NotReadyError, SourceChangedError, UsageError
+from backstay.errors import NotReadyError, SourceChangedError, UsageError
 from backstay.registry.aliases import LATEST
 from backstay.registry.store import Registry
 from backstay.registry.tokens import TokenSet
+from backstay.serving.answering import Answering
 from backstay.serving.cache import cache_folder
+from backstay.serving.copies import Key, OpenTable
 from backstay.serving.description import SpaceDescription, describe
 from backstay.serving.found import Found
+from backstay.serving.ids import as_ids
 from backstay.serving.rollout import Rollout
-from backstay.serving.served import Answering, ServedSpace
+from backstay.serving.sharding import Shard
 from backstay.serving.shelf import GRACE_SECONDS, Shelf
 from backstay.serving.watcher import READ_SECONDS, Reads, Watcher
 
@@ -45,6 +43,9 @@ class Lookup:
         cache: Local folder for copies of tables. Processes can share it.
         spaces: The spaces to serve; None: all of the registry.
         load: False: read nothing; the caller passes orders to `shelf.follow`, as replicas do.
+        shard: The part of each table to serve; None: all.
+        open_table: See `Shelf`.
+        part: See `cache_folder`.
         views_max_bytes: Most bytes of disk for tables that are converted ahead to older versions,
             see `views`. None: as many as the tables have that they are made from. 0: none.
         grace: Seconds for which the tables before stay open after a switch.
@@ -58,6 +59,9 @@ class Lookup:
         cache: str | Path,
         spaces: Collection[str] | None = None,
         load: bool = True,
+        shard: Shard | None = None,
+        open_table: Callable[[Key], OpenTable] | None = None,
+        part: str = "",
         views_max_bytes: int | None = None,
         grace: float = GRACE_SECONDS,
         read_seconds: float = READ_SECONDS,
@@ -65,8 +69,10 @@ class Lookup:
         registry = Registry(registry) if isinstance(registry, str) else registry
         self.shelf = Shelf(
             registry,
-            cache_folder(cache, registry.uri),
-            views_max_bytes=views_max_bytes,
+            cache_folder(cache, registry.uri, shard.part if shard else part),
+            shard=shard,
+            open_table=open_table,
+            views_max_bytes=0 if shard else views_max_bytes,
             grace=grace,
         )
         self._watcher = Watcher(registry, spaces=spaces, seconds=read_seconds)
@@ -206,15 +212,11 @@ class Lookup:
         to `version` is broken, UsageError for ids of the wrong type, NotReadyError if the table
         can't be read yet, SourceChangedError if the table of `source` can't be read any more.
         """
-        served = self.shelf.current(space)  # once: the next one may be another
-        if version == LATEST:
-            self.shelf.uses.ask_latest(space)
-        target = served.state.resolve(version, consumer=consumer)
-        answering = self._answering(served, entity, target, source)
+        answering = self.answering(space, entity, version, consumer=consumer, source=source)
         table = answering.opened.table
-        asked = _as_ids(ids, table.sorted_ids.type, f"{entity!r} of space {space!r}")
+        asked = as_ids(ids, table.sorted_ids.type, of=f"{entity!r} of space {space!r}")
         rows, found = table.find(asked)
-        if answering.source != target:
+        if answering.source != answering.target:
             answering.demand.rows += len(rows)
             answering.demand.used = time.time()
         values = (answering.view or table).gather(rows)
@@ -224,33 +226,24 @@ class Lookup:
                 "again. Repeat the request.",
                 retry_after=_BEHIND_SECONDS,
             )
-        if answering.chain:
-            with np.errstate(over="ignore", invalid="ignore"):
-                values = answering.chain.convert(Vectors(space, answering.source, values)).values
-            if not np.isfinite(values).all():  # the product can overflow
-                raise CorruptError(
-                    f"expected finite vectors from {answering.chain}, found an overflow of float32 "
-                    f"for a vector of {entity!r}. Publish a version without such values."
-                )
-        return Found(
-            space=space,
-            entity=entity,
-            version=target,
-            source_version=answering.source,
-            fingerprint=answering.fingerprint,
-            source_fingerprint=answering.source_fingerprint,
-            asked=asked,
-            found=found,
-            values=values,
-        )
+        return answering.answer(asked, found, values)
 
-    def _answering(
-        self, current: ServedSpace, entity: str, target: int, source: int | None
+    def answering(
+        self,
+        space: str,
+        entity: str,
+        version: int | str | None,
+        *,
+        consumer: str | None,
+        source: int | None,
     ) -> Answering:
-        """What answers; from the table of version `source` if that is given."""
+        """What answers for a version. The arguments and errors are those of `vectors`."""
+        current = self.shelf.current(space)  # once: the next one may be another
+        if version == LATEST:
+            self.shelf.uses.ask_latest(space)
+        target = current.state.resolve(version, consumer=consumer)
         if source is None:
             return current.answering(entity, target)
-        space = current.state.space
         for served in (current, *self.shelf.slot(space).spaces()):  # the state before too
             if source in served.sources(entity, target):
                 return served.answering_from(source, entity, target)
@@ -279,19 +272,3 @@ class Lookup:
         """Put in force what is prepared."""
         self._rollout.report(self.shelf.report("this process"))
         self.shelf.follow(self._rollout.orders)
-
-
-def _as_ids(
-    ids: Sequence[int | str], type_: pa.DataType, of: str
-) -> npt.NDArray[np.int64] | pa.Array:
-    expected = int if type_ == pa.int64() else str
-    if not set(map(type, ids)) <= {expected}:
-        wrong = next(id_ for id_ in ids if type(id_) is not expected)
-        raise UsageError(
-            f"ids of {of} are {'integers' if expected is int else 'strings'}; found {wrong!r}."
-        )
-    try:
-        return np.array(ids, np.int64) if expected is int else pa.array(ids, type_)
-    except (OverflowError, pa.ArrowInvalid, UnicodeEncodeError) as error:
-        what = "within 64 bits" if expected is int else "valid Unicode"
-        raise UsageError(f"ids of {of} must be {what}: {error}.") from error

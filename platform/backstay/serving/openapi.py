@@ -46,9 +46,15 @@ _SCHEMAS: dict[str, Schema] = {
     | {"examples": [{"ids": [1, 2], "version": 0}]},
     "Vector": _object(_ABOUT | {"id": {"type": ["integer", "string"]}, "embedding": _VECTOR}),
     "Vectors": _object(
-        _ABOUT | {"ids": _IDS, "embeddings": {"type": "array", "items": _VECTOR}, "missing": _IDS}
+        _ABOUT
+        | {"ids": _IDS, "embeddings": {"type": "array", "items": _VECTOR}, "missing": _IDS}
+        | {"unanswered": _IDS},
+        optional=("unanswered",),
     ),
-    "Health": _object({"status": _STRING, "failures": {"type": "object"}}),
+    "Health": _object(
+        {"status": _STRING, "failures": {"type": "object"}, "lost_shards": {"type": "object"}},
+        optional=("lost_shards",),
+    ),
     "Ready": _object({"status": _STRING}),
     "Problem": {
         "description": "RFC 9457: what was expected, what was found, and what to do.",
@@ -84,6 +90,10 @@ _FOUND_HEADERS: Schema = {
     wire.FOUND: {"description": "application/octet-stream, unless all were found: base64 of a mask "
                                 "with a bit per id, the first id in the lowest bit",
                  "schema": _STRING},
+    wire.UNANSWERED: {"description": "where Backstay-Partial is true: number of ids that lost "
+                                     "shards hold", "schema": _NUMBER},
+    wire.UNANSWERED_MASK: {"description": "application/octet-stream, unless that is 0: base64 of a "
+                                          "mask of those ids", "schema": _STRING},
     "Vary": {"description": "the request headers that decide about the answer", "schema": _STRING},
     "Content-Encoding": {"description": "zstd or gzip, by Accept-Encoding", "schema": _STRING},
 }  # fmt: skip
@@ -163,7 +173,8 @@ NOT_MODIFIED: dict[int | str, Any] = {
         "description": "The vector of If-None-Match is still the current one",
         "headers": _REQUEST_ID | _TAG | {
             name: value for name, value in _FOUND_HEADERS.items() if name.startswith("Backstay-")
-            and name not in {wire.SHAPE, wire.MISSING, wire.FOUND}
+            and name not in {wire.SHAPE, wire.MISSING, wire.FOUND, wire.UNANSWERED,
+                             wire.UNANSWERED_MASK}
         },
     }
 }  # fmt: skip
@@ -191,7 +202,14 @@ GET_VECTOR: Schema = {
     ]
 }  # fmt: skip
 LOOK_UP: Schema = {
-    "parameters": _HEADERS,
+    "parameters": [
+        *_HEADERS,
+        _header(
+            wire.PARTIAL,
+            "true: leave out ids that lost shards of the service hold, instead of 503 for all",
+            {"type": "string", "enum": ["true", "false"]},
+        ),
+    ],
     "requestBody": {"required": True, "content": {wire.JSON: {"schema": _ref("LookupRequest")}}},
 }
 

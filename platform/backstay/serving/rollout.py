@@ -10,6 +10,7 @@ all replicas exchange orders and reports with that process. A `Lookup` without r
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 from uuid import uuid4
 
 from backstay.registry.tokens import TokenSet
@@ -45,6 +46,7 @@ class Report:
     """What a replica has done: generations by space."""
 
     replica: str
+    shard: bool = False  # it answers for other replicas, and no requests
     prepared: dict[str, int]  # newest state that it could put in force
     failed: dict[str, int]  # coming state that it tried to prepare without success
     in_force: tuple[SpaceState, ...] = ()  # in the first report to a session
@@ -157,7 +159,8 @@ class Rollout:
         generation = coming.state.generation
         reports = [report for report, _ in self._reports.values()]
         prepared = [report.prepared.get(name) == generation for report in reports]
-        if not any(prepared):
+        able = [not report.shard for report in reports]  # to answer requests
+        if not any(compress(prepared, able if any(able) else prepared)):
             failed = [report.failed.get(name) == generation for report in reports]
             return bool(reports) and all(failed) and name not in self._in_force
         if coming.prepared is None:

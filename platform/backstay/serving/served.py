@@ -3,35 +3,17 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from typing import NamedTuple
 
 from backstay.compat.maps import BackwardMap, compose
 from backstay.errors import NotReadyError
+from backstay.serving.answering import Answering
 from backstay.serving.copies import Key, OpenTable
 from backstay.serving.loader import Loader
 from backstay.serving.state import SpaceState
-from backstay.serving.views import Demand, Recipe, View, ViewKey, Views
+from backstay.serving.views import Recipe, View, ViewKey, Views
 from backstay.storage.ids import IdType
 
 _COPYING_SECONDS = 2.0  # when a request may be repeated that waits for a copy
-
-
-class Answering(NamedTuple):
-    """What answers for one version of an entity."""
-
-    source: int
-    opened: OpenTable
-    view: View | None  # the table in the version's space
-    chain: BackwardMap | None  # from `source` to the version; None if nothing is to be converted
-    demand: Demand
-    fingerprint: str  # of the version's vectors
-    source_fingerprint: str  # of the table
-    lasting: bool  # in force or pinned
-
-    def intact(self) -> bool:
-        """Whether the files were not written to since they were opened."""
-        view = self.view
-        return self.opened.copy.intact() and (view is None or view.intact())
 
 
 class ServedSpace:
@@ -91,26 +73,36 @@ class ServedSpace:
 
     def _open(self, source: int, entity: str, target: int) -> Answering:
         key = self._key(entity, source)
-        lasting = key in self._lasting
-        if not lasting:
-            self._used(key)
-        opened = self._tables.get(key)
-        if opened and not opened.copy.intact():
-            self._tables.drop([key])
-            opened = None
-        if opened is None:
-            raise self._not_ready(self._tables, key)
+        opened = self.opened(key)
         view = self._view(entity, source, target)
         return Answering(
+            target,
             source,
+            key,
             opened,
             view,
             None if view or source == target else self._chain(source, target),
             self._views.demand(self.state.space, entity, target),
             self._fingerprint(entity, target),
             self._fingerprint(entity, source),
-            lasting,
+            key in self.lasting,
         )
+
+    def opened(self, key: Key) -> OpenTable:
+        """The open table of a key; NotReadyError until it is loaded."""
+        if key not in self.lasting:
+            self._used(key)
+        opened = self._tables.get(key)
+        if opened and not opened.intact():
+            self._tables.drop([key])
+            opened = None
+        if opened is None:
+            raise self._not_ready(self._tables, key)
+        return opened
+
+    def failed(self, key: Key) -> bool:
+        """Whether the last attempt to load a table failed."""
+        return self._tables.failure(key) is not None
 
     def recipes(self) -> Iterator[Recipe]:
         """How to make the views of open tables in older versions that were asked for or pinned."""
@@ -120,10 +112,11 @@ class ServedSpace:
                 for source in self.sources(entity, target)[:1]:
                     opened = self._tables.get(self._key(entity, source))
                     maps = [self._maps.get(key) for key in self._between(source, target)]
-                    if opened and maps and None not in maps:
+                    if opened and opened.copy and maps and None not in maps:
                         yield Recipe(
                             self._view_key(entity, source, target),
                             opened,
+                            opened.copy,
                             self.state.versions[target].dim,
                             partial(self._chain, source, target),
                             target in pins,
@@ -179,7 +172,8 @@ class ServedSpace:
         return list(dict.fromkeys(keys))
 
     @cached_property
-    def _lasting(self) -> frozenset[Key]:
+    def lasting(self) -> frozenset[Key]:
+        """The keys of what answers for the version in force and for those of contracts."""
         return frozenset([*self.wanted, *self.pinned])
 
     def want(self, keys: list[Key], *, now: bool = False) -> None:

@@ -3,10 +3,9 @@
 import logging
 import os
 import socket
-import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,13 +13,14 @@ import ray
 
 from backstay.cluster.output import log_prints, quiet_ray
 from backstay.cluster.session import ray_session, starts_ray, temporary_root
-from backstay.errors import InputError, ServiceError, UsageError
+from backstay.errors import ServiceError, UsageError
 from backstay.registry.store import Registry
 from backstay.serving import haproxy
-from backstay.serving.access_log import OFF, STDOUT, AccessLog
+from backstay.serving.access_log import OFF
 from backstay.serving.config import MAX_IDS, ServiceConfig
 from backstay.serving.exposure import auth_for
 from backstay.serving.loopback import LOOPBACK
+from backstay.serving.preflight import absolute, check_published, log_target
 from backstay.serving.ray_serve import serve
 from backstay.serving.service import (
     APP,
@@ -35,7 +35,7 @@ from backstay.serving.tls import Certificate
 logger = logging.getLogger("backstay.serving")
 
 _ANY = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 (the addresses of all interfaces)
-_OBJECT_STORE_BYTES = 100 << 20  # look-ups do not use it
+_OBJECT_STORE_BYTES = 100 << 20  # rows of shards go through it, nothing else does
 # Seconds. Ray replaces a proxy after three failed checks; its own 10 are half a minute without one.
 _PROXY_CHECKS = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}
 
@@ -61,6 +61,8 @@ def run(
     host: str = LOOPBACK,
     port: int = 8000,
     replicas: int = 1,
+    shards: int = 1,
+    spaces: Collection[str] | None = None,
     cache: str | Path | None = None,
     refresh_seconds: float = 5.0,
     max_ids: int = MAX_IDS,
@@ -87,6 +89,9 @@ def run(
         host: Address to listen on; 0.0.0.0: all interfaces.
         port: Port to listen on; 0: any free one.
         replicas: Processes that answer requests.
+        shards: Parts to divide each table into, by a hash of the id; each has a process of its own
+            with 1/shards of the rows. 1: each replica has whole tables.
+        spaces: The spaces to serve; None: all.
         cache: Local folder for copies of the newest tables; see `default_cache`.
         refresh_seconds: Seconds between two checks for new versions.
         max_ids: Most ids in one request.
@@ -112,25 +117,26 @@ def run(
     InputError if the registry has no published version. Raises UsageError if tokens are required
     and there is none.
     """
-    uri = _absolute(registry_uri)
+    uri = absolute(registry_uri)
     config = ServiceConfig.parse(
         {
             "registry": uri,
             "cache": str(Path(cache).absolute()) if cache else None,
             "refresh_seconds": refresh_seconds,
             "max_ids": max_ids,
-            "access_log": _log_target(str(access_log)),
+            "access_log": log_target(str(access_log)),
             "auth": auth_for(Registry(uri), host=host, auth=auth),
             "views_max_bytes": views_max_bytes,
+            "shards": shards,
+            "spaces": tuple(sorted(set(spaces))) if spaces else None,
         }
     )
     if replicas < 1:
         raise UsageError(f"replicas must be at least 1; found {replicas}.")
     certificate = _certificate(tls_cert, tls_key)
-    _check_published(uri, wait=wait_for_registry)
+    check_published(uri, config.spaces, wait=wait_for_registry)
     deployment = LookupService.options(
         num_replicas=replicas,
-        user_config=config.model_dump(),
         max_ongoing_requests=max_ongoing_requests,
         max_queued_requests=max_queued_requests,
     )
@@ -148,8 +154,8 @@ def run(
         with log_prints():
             stack.enter_context(
                 ray_session(
-                    cpus=replicas,
-                    object_store_bytes=_OBJECT_STORE_BYTES,
+                    cpus=replicas + (shards if shards > 1 else 0),
+                    object_store_bytes=_OBJECT_STORE_BYTES * (4 if shards > 1 else 1),
                     environment={n: os.environ.get(n, value) for n, value in _PROXY_CHECKS.items()}
                     | environment,
                 )
@@ -157,7 +163,7 @@ def run(
             if blocking:
                 stop_once()  # Ray replaced the handlers with its own
             stack.callback(_shut_down, blocking=blocking)
-            _deploy(deployment, options)
+            _deploy(config, deployment, options)
         logger.info("serving %s at %s", uri, url)
         if on_ready:
             on_ready(url)
@@ -167,17 +173,6 @@ def run(
             threading.Event().wait()
     logger.info("stopped")
     return Service(url, stack)
-
-
-def _check_published(uri: str, *, wait: bool) -> None:
-    if Registry(uri).spaces():  # raises here, not in a replica, if it cannot be read
-        return
-    if not wait:
-        raise InputError(
-            f"expected a registry with a published version, found none at {uri}. Check --registry, "
-            "publish with `backstay update`, or use --wait-for-registry to start without one."
-        )
-    logger.warning("%s holds no published version yet; the service waits for one", uri)
 
 
 def _certificate(cert: str | Path | None, key: str | Path | None) -> Certificate | None:
@@ -225,7 +220,9 @@ def _proxy(
     return environment, options | {"host": LOOPBACK}
 
 
-def _deploy(deployment: serve.Deployment, options: dict[str, str | int]) -> None:
+def _deploy(
+    config: ServiceConfig, deployment: serve.Deployment, options: dict[str, str | int]
+) -> None:
     if serve.status().proxies:
         raise ServiceError(
             "expected a cluster without Ray Serve, found Serve running on it. Deploy with "
@@ -234,7 +231,7 @@ def _deploy(deployment: serve.Deployment, options: dict[str, str | int]) -> None
     logging_config = {"encoding": "JSON", "enable_access_log": False}
     serve.start(proxy_location="HeadOnly", http_options=options, logging_config=logging_config)
     deployment = deployment.options(logging_config=logging_config)
-    serve.run(bound(deployment), name=APP, route_prefix="/")
+    serve.run(bound(config, deployment), name=APP, route_prefix="/")
 
 
 def _shut_down(*, blocking: bool) -> None:
@@ -247,23 +244,6 @@ def _shut_down(*, blocking: bool) -> None:
             serve.shutdown()
     except KeyboardInterrupt:
         logger.warning("stopped at once; unfinished requests are lost")
-
-
-def _absolute(uri: str | Path) -> str:
-    # Replicas have another working directory.
-    return str(uri) if "://" in str(uri) else str(Path(uri).expanduser().absolute())
-
-
-def _log_target(access_log: str) -> str:
-    """What replicas, which have another folder and standard output, take for the access log."""
-    if access_log == OFF:
-        return OFF
-    if access_log == STDOUT and not sys.platform.startswith("linux"):
-        raise UsageError("--access-log - needs Linux; found another system. Name a file.")
-    path = f"/proc/{os.getpid()}/fd/1" if access_log == STDOUT else access_log
-    target = Path(path).expanduser().absolute()
-    AccessLog(str(target)).close()  # raises here, not in a replica, if it can't be written
-    return str(target)
 
 
 @contextmanager

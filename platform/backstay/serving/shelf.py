@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from backstay.errors import NotFoundError, NotReadyError
 from backstay.registry.store import Registry
 from backstay.registry.tokens import TokenSet
-from backstay.serving.cache import evict
+from backstay.serving.cache import evict, evict_other_shards
 from backstay.serving.copies import Key, OpenTable, open_map_copy, open_table_copy
 from backstay.serving.loader import Loader
 from backstay.serving.rollout import Orders, Report
 from backstay.serving.served import ServedSpace
+from backstay.serving.sharding import Shard
 from backstay.serving.slot import Slot
 from backstay.serving.state import SpaceState, listed
 from backstay.serving.uses import Uses
@@ -38,6 +39,8 @@ class Shelf:
     Args:
         registry: Where tables are copied from.
         cache: The folder for copies of this registry.
+        shard: The part of each table to copy; None: all.
+        open_table: Opens a table in another way than from a local copy.
         views_max_bytes: See `Views`.
         grace: Seconds for which the state before stays open.
         clock: Seconds since 1970.
@@ -48,6 +51,8 @@ class Shelf:
         registry: Registry,
         cache: Path,
         *,
+        shard: Shard | None = None,
+        open_table: Callable[[Key], OpenTable] | None = None,
         views_max_bytes: int | None = None,
         grace: float = GRACE_SECONDS,
         clock: Callable[[], float] = time.time,
@@ -55,8 +60,9 @@ class Shelf:
         self.cache = cache
         self._grace = grace
         self._clock = clock
+        self._shard = shard
         self._tables: Loader[Key, OpenTable] = Loader(
-            lambda key: open_table_copy(registry, key, cache=cache)
+            open_table or (lambda key: open_table_copy(registry, key, cache=cache, shard=shard))
         )
         self._maps: Loader[Key, BackwardMap] = Loader(
             lambda key: open_map_copy(registry, key, cache=cache)
@@ -168,7 +174,13 @@ class Shelf:
             elif None not in lacking.values():
                 failed[name] = space.state.generation
         current = [s.current.state for s in slots.values() if s.current] if first else []
-        return Report(replica=replica, prepared=prepared, failed=failed, in_force=tuple(current))
+        return Report(
+            replica=replica,
+            shard=self._shard is not None,
+            prepared=prepared,
+            failed=failed,
+            in_force=tuple(current),
+        )
 
     def tick(self, *, now: bool = False) -> None:
         """Repeat failed loads that are due (`now`: all), and close and evict what is not needed."""
@@ -198,9 +210,10 @@ class Shelf:
 
     def starting(self) -> bool:
         """Whether a space waits for its first state, or for a first attempt to load its tables."""
+        # A shard does not wait for the state in force, because routers wait for the shard.
+        firsts = [s.current or (s.coming if self._shard else None) for s in self.slots().values()]
         return self._orders is None or any(
-            slot.current is None or None in slot.current.lacking().values()
-            for slot in self.slots().values()
+            first is None or None in first.lacking().values() for first in firsts
         )
 
     def lacking(self) -> dict[str, str]:
@@ -283,3 +296,4 @@ class Shelf:
         for folder in self.cache.iterdir() if self.cache.is_dir() else ():
             if folder.is_dir() and folder.name not in orders.faults:
                 evict(folder, keep=folders)
+        evict_other_shards(self.cache)

@@ -12,10 +12,12 @@ from starlette.types import Receive, Scope
 from backstay.serving import access, compression, wire
 from backstay.serving.answer import Answer
 from backstay.serving.body import parse_body, read_body
+from backstay.serving.found import Found
 from backstay.serving.head import Head, headers_of, query_version, read_head
 from backstay.serving.lookup import Lookup
 from backstay.serving.metrics import Outcome
 from backstay.serving.problems import Problem, retry
+from backstay.serving.router import Router
 
 _INLINE = 64  # ids up to which an answer is computed in the event loop, not in a thread
 _INLINE_COPIED = 1024  # the same, where vectors are only copied: no product, no text
@@ -70,7 +72,8 @@ class Vectors:
         head = read_head(headers_of(scope))
         scope[CONSUMER] = consumer = access.consumer(scope, head.consumer)
         version = query_version(scope["query_string"])
-        found = lookup.vectors(
+        look_up = lookup.gather if isinstance(lookup, Router) else lookup.vectors
+        found = look_up(
             space,
             entity,
             [lookup.parse_id(space, entity, id_)],
@@ -78,6 +81,8 @@ class Vectors:
             consumer=consumer,
             source=head.source,
         )
+        if not isinstance(found, Found):
+            found = await found
         scope[OUTCOME] = Outcome.of(found, head.format)
         if not found.found[0]:
             raise Problem(
@@ -117,8 +122,20 @@ class Vectors:
             body = await read_body(receive, headers, max_ids=max_ids, seconds=self._body_seconds)
             asked = parse_body(body, max_ids=max_ids)
 
+            gathered: Found | None = None
+            if isinstance(lookup, Router):
+                gathered = await lookup.gather(
+                    space,
+                    entity,
+                    asked.ids,
+                    version=asked.version,
+                    consumer=consumer,
+                    source=head.source,
+                    partial=head.partial,
+                )
+
             def answer() -> Answer:
-                found = lookup.vectors(
+                found = gathered or lookup.vectors(
                     space,
                     entity,
                     asked.ids,

@@ -19,12 +19,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from backstay.compat.maps import BackwardMap, Vectors
+from backstay.compat.maps import BackwardMap
 from backstay.errors import CorruptError, ServiceError
 from backstay.serving.cache import Copy, open_copy, remove_unused, require_space
 from backstay.serving.copies import HEADER_BYTES, VECTORS, Key, OpenTable, discarding, write_header
 from backstay.serving.loader import Loader
 from backstay.serving.mapped import gather
+from backstay.serving.product import product
 from backstay.storage.locks import locked
 
 logger = logging.getLogger("backstay.serving")
@@ -93,6 +94,7 @@ class Recipe:
 
     key: ViewKey
     opened: OpenTable
+    copy: Copy  # of the table
     dim: int  # of the target
     chain: Callable[[], BackwardMap]  # composes it
     pinned: bool  # by a contract
@@ -180,7 +182,7 @@ class Views:
         folder = key.folder(self._cache)
         try:
             copy = open_copy(folder, write)
-        except _OverflowError:
+        except OverflowError:
             logger.warning(
                 "%s can't be made: a number overflows float32. Look-ups compute the product; those "
                 "of such a vector fail. Publish a version without such values.",
@@ -206,15 +208,11 @@ class Views:
         require_space(self._cache, recipe.size + recipe.opened.table.vectors.nbytes)
 
 
-class _OverflowError(Exception):
-    """A converted number is too large for float32."""
-
-
 def _write(recipe: Recipe, folder: Path) -> None:
     """Convert a table, some rows at a time; none of it stays in memory."""
     source, chain = recipe.opened.table.vectors, recipe.chain()
     rows, dim = source.shape
-    path = recipe.opened.copy.folder / VECTORS
+    path = recipe.copy.folder / VECTORS
     # Read as a file: pages of the memory map would count as memory of this process.
     with path.open("rb") as table, (folder / VECTORS).open("wb") as file:
         table.seek(HEADER_BYTES)
@@ -222,10 +220,6 @@ def _write(recipe: Recipe, folder: Path) -> None:
         for start in range(0, rows, _ROWS):
             count = min(_ROWS, rows - start)
             values = np.fromfile(table, "<f4", count * dim).reshape(count, dim)
-            with np.errstate(over="ignore", invalid="ignore"):
-                converted = chain.convert(Vectors(recipe.key.space, chain.source, values)).values
-            if not np.isfinite(converted).all():
-                raise _OverflowError
-            file.write(np.ascontiguousarray(converted, "<f4").data)
-    if not recipe.opened.copy.intact():
-        raise CorruptError(f"{recipe.opened.copy.folder} changed while it was converted.")
+            file.write(np.ascontiguousarray(product(chain, values), "<f4").data)
+    if not recipe.copy.intact():
+        raise CorruptError(f"{recipe.copy.folder} changed while it was converted.")

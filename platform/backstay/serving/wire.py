@@ -12,6 +12,11 @@ An id that was not found has no row. The headers of an octet-stream describe it:
 `Backstay-Missing`, the number of ids not found; and, unless that is 0, `Backstay-Found`: a base64
 mask with one bit per requested id, 1 if it was found. The first id is the lowest bit of the first
 byte. The mask fits in a header for any number of missing ids; the ids themselves might not.
+
+If shards are lost and the request allows a partial answer, the ids that they hold have no row, and
+are not among the missing ones. `Backstay-Unanswered` is their number. JSON lists them in
+`unanswered`, Arrow in `backstay.unanswered`, and `Backstay-Unanswered-Mask` is a mask like that of
+`Backstay-Found`, 1 for those ids.
 """  # noqa: E501
 
 import base64
@@ -68,9 +73,15 @@ REQUEST_ID = "Backstay-Request-Id"
 SHAPE = "Backstay-Shape"
 MISSING = "Backstay-Missing"
 FOUND = "Backstay-Found"
+PARTIAL = "Backstay-Partial"
+UNANSWERED = "Backstay-Unanswered"
+UNANSWERED_MASK = "Backstay-Unanswered-Mask"
 
 MAX_IDS = 32_768
 """Upper limit for `max_ids`: the mask takes 5.5 kB, and proxies refuse headers over 8 kB."""
+
+MAX_IDS_SHARDED = MAX_IDS // 2
+"""The same for a service with shards, whose answers may have two masks."""
 
 
 VARY = f"Accept, Accept-Encoding, {CONSUMER}"
@@ -118,20 +129,27 @@ def encode(found: "Found", format_: Format) -> tuple[bytes | memoryview, dict[st
     Raises UsageError if a number is too large for float16.
     """
     headers = version_headers(found)
+    left_out = 0
+    if found.unanswered is not None:
+        left_out = int(np.count_nonzero(found.unanswered))
+        headers[UNANSWERED] = str(left_out)
     media_type, dtype = format_
     if media_type == JSON:
         body = _about(found) | {"ids": _listed(found.found_ids), "embeddings": found.values}
         body["missing"] = _listed(found.missing)
+        if found.unanswered is not None:
+            body["unanswered"] = _listed(found.unanswered_ids)
         return dump_json(body), headers
     values = _as_dtype(found.values, dtype)
     if media_type == ARROW:
         return _arrow(found, values, dtype), headers
     headers[SHAPE] = f"{values.shape[0]},{values.shape[1]}"
     absent = len(found.found) - len(values)
-    headers[MISSING] = str(absent)
+    headers[MISSING] = str(absent - left_out)
     if absent:
-        mask = np.packbits(found.found, bitorder="little")
-        headers[FOUND] = base64.b64encode(mask.tobytes()).decode()
+        headers[FOUND] = _mask(found.found)
+    if found.unanswered is not None and left_out:
+        headers[UNANSWERED_MASK] = _mask(found.unanswered)
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, headers
 
 
@@ -161,15 +179,32 @@ def decode_binary(
         n, dim = (int(part) for part in headers[SHAPE].split(","))
         half = headers.get("content-type", "").replace(" ", "").lower() == HALF
         values = np.frombuffer(body, "<f2" if half else "<f4").reshape(n, dim)
-        found = np.ones(asked, bool)
-        if int(headers[MISSING]):
-            packed = np.frombuffer(base64.b64decode(headers[FOUND], validate=True), np.uint8)
-            found = np.unpackbits(packed, count=asked, bitorder="little").astype(bool)
+        absent = int(headers[MISSING]) + int(headers.get(UNANSWERED, 0))
+        found = _unmask(headers[FOUND], asked) if absent else np.ones(asked, bool)
     except (KeyError, ValueError) as error:
         raise _inconsistent(repr(error)) from error
     if np.count_nonzero(found) != n:
         raise _inconsistent(f"{n} vectors for {np.count_nonzero(found)} ids")
     return values.astype(values.dtype.newbyteorder("="), copy=False), found
+
+
+def decode_unanswered(headers: Mapping[str, str], *, asked: int) -> npt.NDArray[np.bool_]:
+    """The mask (asked,) of the ids that an octet-stream answer leaves out, for lost shards."""
+    if not int(headers.get(UNANSWERED, 0)):
+        return np.zeros(asked, bool)
+    try:
+        return _unmask(headers[UNANSWERED_MASK], asked)
+    except (KeyError, ValueError) as error:
+        raise _inconsistent(repr(error)) from error
+
+
+def _mask(mask: npt.NDArray[np.bool_]) -> str:
+    return base64.b64encode(np.packbits(mask, bitorder="little").tobytes()).decode()
+
+
+def _unmask(text: str, count: int) -> npt.NDArray[np.bool_]:
+    packed = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    return np.unpackbits(packed, count=count, bitorder="little").astype(bool)
 
 
 def _inconsistent(why: str) -> ServiceError:
@@ -249,6 +284,11 @@ def _arrow(found: "Found", values: npt.NDArray[np.float32 | np.float16], dtype: 
             "backstay.source_fingerprint": found.source_fingerprint,
             "backstay.missing": dump_json(_listed(found.missing)),
         }
+        | (
+            {}
+            if found.unanswered is None
+            else {"backstay.unanswered": dump_json(_listed(found.unanswered_ids))}
+        )
     )
     # Fewer readers support large_string. No answer has 2 GiB of ids.
     ids = ids.cast(pa.string()) if of_strings else ids

@@ -268,11 +268,11 @@ def test_with_a_full_disk_the_table_before_goes_on(registry, cache, monkeypatch)
 def test_one_slow_copy_holds_up_no_other_space(registry, cache, monkeypatch):
     slow, go_on, write = threading.Event(), threading.Event(), copies._write_table
 
-    def writing(table, folder):
+    def writing(table, folder, shard):
         if table.space == "books":
             slow.set()
             assert go_on.wait(30)
-        write(table, folder)
+        write(table, folder, shard)
 
     with Lookup(registry, cache=cache) as lookup:
         monkeypatch.setattr(copies, "_write_table", writing)

@@ -26,10 +26,11 @@ def started(*replicas, patience=300.0):
     return rollout, clock
 
 
-def report(rollout, replica, *, prepared=None, failed=None, in_force=()):
+def report(rollout, replica, *, prepared=None, failed=None, in_force=(), shard=False):
     rollout.report(
         Report(
             replica=replica,
+            shard=shard,
             prepared={} if prepared is None else {"movies": prepared},
             failed={} if failed is None else {"movies": failed},
             in_force=in_force,
@@ -149,3 +150,26 @@ def test_a_dropped_space_has_no_order_and_an_unreadable_one_keeps_it():
     assert generations(rollout) == (1, None)
     rollout.read({}, {})
     assert rollout.orders.spaces == {}
+
+
+def test_a_state_that_only_shards_have_prepared_is_not_put_in_force_however_long_it_takes():
+    rollout, clock = started(A)
+    rollout.read({"movies": state(2, prod=1)}, {})
+    for _ in range(100):
+        report(rollout, A, prepared=1)
+        report(rollout, B, prepared=2, shard=True)
+        clock.now += 10
+        rollout.settle()
+    assert generations(rollout) == (1, 2)
+    report(rollout, A, prepared=2)
+    assert generations(rollout) == (2, None)
+
+
+def test_a_state_waits_for_the_shards():
+    rollout, _ = started(A)
+    rollout.read({"movies": state(2, prod=1)}, {})
+    report(rollout, B, prepared=1, shard=True)
+    report(rollout, A, prepared=2)
+    assert generations(rollout) == (1, 2)
+    report(rollout, B, prepared=2, shard=True)
+    assert generations(rollout) == (2, None)

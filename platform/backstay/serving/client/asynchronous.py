@@ -65,14 +65,16 @@ class AsyncClient(BaseClient[httpx.AsyncBaseTransport]):
         version: int | str | None = None,
         *,
         missing: Literal["raise", "skip"] = "raise",
+        partial: bool = False,
         dtype: Literal["float32", "float16"] = "float32",
         expect: Expected | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> LookupResult:
         """See `Client.lookup`."""
         call = plan(
-            space, entity, ids, version=version, batch=self._batch, dtype=dtype, expect=expect
-        )
+            space, entity, ids, version=version, batch=self._batch, dtype=dtype, expect=expect,
+            partial=partial,
+        )  # fmt: skip
         while True:
             try:
                 await self._fetch(call, progress or _ignore)

@@ -65,6 +65,7 @@ class LookupCall:
         batch: Most ids in a page.
         dtype: Type of the result's numbers.
         expect: Fingerprint that the answer must have, or None.
+        partial: Whether ids of lost shards may be left out.
     """
 
     space: str
@@ -74,9 +75,11 @@ class LookupCall:
     batch: int
     dtype: Literal["float32", "float16"]
     expect: str | None
+    partial: bool = False
     _source: Source | None = None
     _restarts: int = 0
     _found: npt.NDArray[np.bool_] = field(init=False)
+    _unanswered: npt.NDArray[np.bool_] = field(init=False)
     _values: npt.NDArray[np.float32 | np.float16] = field(init=False)
 
     @property
@@ -104,6 +107,8 @@ class LookupCall:
             "Accept": f"{wire.HALF}, {wire.BINARY};q=0.9" if half else wire.BINARY,
             "Content-Type": wire.JSON,
         }
+        if self.partial:
+            headers[wire.PARTIAL] = "true"
         if self._source:
             headers[wire.SOURCE_VERSION] = str(self._source.source_version)
         path = f"/v1/spaces/{segment(self.space)}/{segment(self.entity)}/lookup"
@@ -118,10 +123,12 @@ class LookupCall:
             self._check_expected(source)
             self._source = source
             self._found = np.zeros(len(self.ids), bool)
+            self._unanswered = np.zeros(len(self.ids), bool)
             self._values = np.empty((len(self.ids), source.dim), self.dtype)
         elif source != self._source:
             raise SourceChanged(f"one page came from {self._source}, another from {source}")
         self._found[page] = found
+        self._unanswered[page] = wire.decode_unanswered(answer.headers, asked=asked)
         self._values[page][found] = self._converted(values)
         return asked
 
@@ -141,13 +148,14 @@ class LookupCall:
         source = self._source
         if source is None:
             raise RuntimeError("no page was taken")
-        missing = self.ids[~self._found]
+        absent = not self._found.all()
         return LookupResult(
             space=self.space,
             entity=self.entity,
-            ids=self.ids[self._found] if len(missing) else self.ids,
-            values=self._compacted() if len(missing) else self._values,
-            missing=missing,
+            ids=self.ids[self._found] if absent else self.ids,
+            values=self._compacted() if absent else self._values,
+            missing=self.ids[~self._found & ~self._unanswered],
+            unanswered=self.ids[self._unanswered],
             version=source.version,
             source_version=source.source_version,
             fingerprint=source.fingerprint,
@@ -194,6 +202,7 @@ def plan(
     batch: int,
     dtype: Literal["float32", "float16"],
     expect: Expected | None,
+    partial: bool,
 ) -> LookupCall:
     """A look-up from a caller's arguments; UsageError if they are invalid."""
     if dtype not in {"float32", "float16"}:
@@ -207,7 +216,7 @@ def plan(
         expect = expect[entity]
     return LookupCall(
         space=space, entity=entity, ids=as_ids(ids), version=_as_version(version), batch=batch,
-        dtype=dtype, expect=expect,
+        dtype=dtype, expect=expect, partial=partial,
     )  # fmt: skip
 
 

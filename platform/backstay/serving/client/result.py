@@ -28,6 +28,7 @@ class LookupResult:
     ids: IdArray  # (n,) int64 or str (object): the ids found, in the order asked
     values: npt.NDArray[np.float32 | np.float16]  # (n, D_version)
     missing: IdArray  # ids that the table does not hold, in the order asked
+    unanswered: IdArray  # ids of lost shards, in the order asked; empty unless partial=True
     version: int  # version whose space the vectors are in
     source_version: int  # version of the table that they come from
     fingerprint: str  # of the build of `version`; compare it with the one your model was built for
@@ -42,7 +43,7 @@ class LookupResult:
             shown = ", ".join(map(repr, self.missing[:_SHOWN].tolist()))
             raise NotFoundError(
                 f"{self.entity!r} of space {self.space!r} has no vector for {len(self.missing)} of "
-                f"{len(self.missing) + len(self.ids)} ids: {shown}"
+                f"{len(self.missing) + len(self.unanswered) + len(self.ids)} ids: {shown}"
                 f"{', …' if len(self.missing) > _SHOWN else ''}. Check these ids, or {way_out}."
             )
 

@@ -80,6 +80,7 @@ def document(result: LookupResult) -> bytes:
             "ids": result.ids.tolist(),
             "embeddings": result.values,
             "missing": result.missing.tolist(),
+            "unanswered": result.unanswered.tolist(),
         }
     )
 

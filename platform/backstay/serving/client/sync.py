@@ -89,6 +89,7 @@ class Client(BaseClient[httpx.BaseTransport]):
         version: int | str | None = None,
         *,
         missing: Literal["raise", "skip"] = "raise",
+        partial: bool = False,
         dtype: Literal["float32", "float16"] = "float32",
         expect: Expected | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -107,6 +108,9 @@ class Client(BaseClient[httpx.BaseTransport]):
             version: Number of the version that your model was built for, an alias or 'latest'.
                 None: the version in the contract of the consumer, else `prod`, else the latest.
             missing: Whether an id that the table does not hold is an error, or is left out.
+            partial: Whether to leave out ids that can't be answered now, because a shard of the
+                service is lost; see `LookupResult.unanswered`. Otherwise the look-up is tried
+                again until `deadline`, and then fails.
             dtype: Type of the numbers, in the result and on the network.
             expect: Fingerprint of the vectors that your model was built for, or a mapping from
                 entity to fingerprint. Vectors of any other build raise FingerprintError.
@@ -121,8 +125,9 @@ class Client(BaseClient[httpx.BaseTransport]):
             ServiceError: If the service refuses the request or cannot be reached.
         """
         call = plan(
-            space, entity, ids, version=version, batch=self._batch, dtype=dtype, expect=expect
-        )
+            space, entity, ids, version=version, batch=self._batch, dtype=dtype, expect=expect,
+            partial=partial,
+        )  # fmt: skip
         while True:
             try:
                 self._fetch(call, progress or _ignore)
