@@ -5,6 +5,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from backstay.serving.accept import quality
+
 Encoding = Literal["zstd", "gzip"]
 
 MIN_BYTES = 1024
@@ -23,16 +25,16 @@ def negotiate(accept_encoding: str) -> Encoding | None:
     qualities: dict[str, float] = {}
     for part in accept_encoding.lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = 1.0
+        wanted = 1.0
         for parameter in parameters:
             key, _, value = parameter.partition("=")
             if key.strip() == "q":
-                quality = _number(value.strip())
-        qualities[name] = quality
+                wanted = quality(value.strip())
+        qualities[name] = wanted
     qualities.setdefault("zstd", qualities.get("*", 0.0))
     best = max(_CODECS, key=lambda encoding: qualities.get(encoding, 0.0))
-    quality = qualities.get(best, 0.0)
-    return best if quality > 0 and quality >= qualities.get("identity", 0.0) else None
+    wanted = qualities.get(best, 0.0)
+    return best if wanted > 0 and wanted >= qualities.get("identity", 0.0) else None
 
 
 def compress(body: bytes | memoryview, encoding: Encoding) -> bytes:
@@ -40,10 +42,3 @@ def compress(body: bytes | memoryview, encoding: Encoding) -> bytes:
     codec, level = _CODECS[encoding]
     compressed: bytes = pa.Codec(codec, compression_level=level).compress(body, asbytes=True)
     return compressed
-
-
-def _number(text: str) -> float:
-    try:
-        return min(max(float(text), 0.0), 1.0)
-    except ValueError:
-        return 0.0

@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from backstay.registry.manifest import is_safe_name
 from backstay.serving import compression, wire
+from backstay.serving.accept import negotiate
 from backstay.serving.problems import Problem
 
 MAX_HEAD_BYTES = 32_768
@@ -95,7 +96,7 @@ def headers_of(scope: Scope) -> Headers:
 def read_head(headers: Headers) -> Head:
     """Read what the headers ask; Problem where one is malformed or can't be met."""
     accept = headers.get(b"accept", b"").decode("latin-1")
-    format_ = wire.negotiate(accept)
+    format_ = negotiate(accept)
     if format_ is None:
         raise Problem(
             406,

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
-from backstay.serving import problems, wire
+from backstay.serving import wire
 from backstay.serving.description import SpaceDescription
 
 Schema = dict[str, Any]
@@ -134,7 +134,7 @@ def answers(ok: Schema, *refusals: int) -> dict[int | str, Any]:
             headers |= {name: _FOUND_HEADERS[name] for name in (wire.VERSION, wire.SOURCE_VERSION)}
         documented[status] = {
             "description": _DETAILS[status],
-            "content": {problems.MEDIA_TYPE: {"schema": _ref("Problem")}},
+            "content": {wire.PROBLEM: {"schema": _ref("Problem")}},
             "headers": headers,
         }
     return documented

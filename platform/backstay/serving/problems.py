@@ -28,8 +28,6 @@ from backstay.serving.answer import Answer
 
 logger = logging.getLogger("backstay.serving")
 
-MEDIA_TYPE = "application/problem+json"
-
 KINDS = {
     400: "bad-request",
     401: "unauthorized",
@@ -87,7 +85,7 @@ class Problem(Exception):  # noqa: N818 - the name in RFC 9457
             **self.members,
         }
         content = orjson.dumps(body, default=str)
-        return Answer(self.status, {"Content-Type": MEDIA_TYPE, **self.headers}, content)
+        return Answer(self.status, {"Content-Type": wire.PROBLEM, **self.headers}, content)
 
 
 def problem_of(error: Exception) -> Problem:

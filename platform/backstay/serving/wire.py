@@ -1,4 +1,4 @@
-"""The media types of an answer, and how `Accept` chooses between them.
+"""The formats of an answer.
 
 | media type | body |
 |---|---|
@@ -21,10 +21,8 @@ are not among the missing ones. `Backstay-Unanswered` is their number. JSON list
 
 import base64
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-import mimeparse
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -77,6 +75,9 @@ PARTIAL = "Backstay-Partial"
 UNANSWERED = "Backstay-Unanswered"
 UNANSWERED_MASK = "Backstay-Unanswered-Mask"
 
+PROBLEM = "application/problem+json"
+"""The media type of errors."""
+
 MAX_IDS = 32_768
 """Upper limit for `max_ids`: the mask takes 5.5 kB, and proxies refuse headers over 8 kB."""
 
@@ -86,41 +87,6 @@ MAX_IDS_SHARDED = MAX_IDS // 2
 
 VARY = f"Accept, Accept-Encoding, {CONSUMER}"
 """The request headers that an answer with vectors depends on."""
-
-
-@lru_cache(maxsize=256)
-def negotiate(accept: str | None) -> Format | None:
-    """The format that an `Accept` header prefers (RFC 9110, 12.5.1); None if it allows none.
-
-    A format has the quality of the most specific range that matches it. The first of FORMATS wins a
-    tie. A missing or empty header allows all; a malformed range is ignored. A range with a `dtype`
-    matches that number format only; one without it matches float32.
-    """
-    if not accept or not accept.strip():
-        return FORMATS[0]
-    ranges = [parsed for part in accept.lower().split(",") if (parsed := _range(part))]
-    qualities = {
-        format_: mimeparse.quality_parsed(
-            format_.media_type,
-            [each for each in ranges if each[2].get("dtype", "float32") == format_.dtype],
-        )
-        for format_ in FORMATS
-    }
-    best = max(FORMATS, key=qualities.__getitem__)
-    return best if qualities[best] > 0 else None
-
-
-def _range(text: str) -> tuple[str, str, dict[str, str]] | None:
-    """Type, subtype and parameters with `q` from 0 to 1; a bad `q` counts as 0. None: no range."""
-    try:
-        kind, subtype, parameters = mimeparse.parse_mime_type(text.strip())
-    except mimeparse.MimeTypeParseException:
-        return None
-    try:
-        quality = min(max(float(parameters.get("q", 1)), 0.0), 1.0)
-    except ValueError:
-        quality = 0.0
-    return kind, subtype, {**parameters, "q": str(quality)}
 
 
 def encode(found: "Found", format_: Format) -> tuple[bytes | memoryview, dict[str, str]]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from backstay.errors import ServiceError, UsageError
 from backstay.serving import wire
+from backstay.serving.accept import negotiate
 from backstay.serving.found import Found
 from backstay.serving.wire import ARROW, BINARY, FORMATS, HALF, JSON, Format
 
@@ -49,7 +50,7 @@ STRINGS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
     ],
 )
 def test_accept_picks_the_preferred_form(accept, chosen):
-    format_ = wire.negotiate(accept)
+    format_ = negotiate(accept)
     assert (format_ and format_.content_type) == chosen
 
 

@@ -13,13 +13,12 @@ from math import inf
 import httpx
 
 from backstay.errors import UsageError
+from backstay.serving import wire
 
 Outcome = httpx.Response | httpx.RequestError
 """Of one attempt: an answer of any status, or the error that came in its place."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.25, 10.0  # seconds; the bound doubles with each attempt
-
-PROBLEM = "application/problem+json"
 
 _TEMPORARY = frozenset(
     {
@@ -106,7 +105,7 @@ class Attempts:
 def is_problem(answer: httpx.Response) -> bool:
     """Whether an error comes from Backstay itself: a proxy answers without a problem document."""
     media_type: str = answer.headers.get("content-type", "")
-    return media_type.partition(";")[0].strip() == PROBLEM
+    return media_type.partition(";")[0].strip() == wire.PROBLEM
 
 
 def tls_failure(error: BaseException | None) -> ssl.SSLError | None:
