@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from backstay.serving.client.base import BaseClient, HttpOptions
 from backstay.serving.client.ids import Ids
-from backstay.serving.client.pages import Expected, LookupCall, plan
+from backstay.serving.client.pages import Expected, LookupCall, no_progress, plan
 from backstay.serving.client.request import SPACES, Request, SourceChanged, space_request
 from backstay.serving.client.result import LookupResult
 from backstay.serving.description import SpaceDescription
@@ -77,7 +77,7 @@ class AsyncClient(BaseClient[httpx.AsyncBaseTransport]):
         )  # fmt: skip
         while True:
             try:
-                await self._fetch(call, progress or _ignore)
+                await self._fetch(call, progress or no_progress)
                 break
             except SourceChanged as changed:
                 call.restart(changed)
@@ -125,7 +125,3 @@ class AsyncClient(BaseClient[httpx.AsyncBaseTransport]):
             if wait is None:
                 return self._checked(outcome, attempts)
             await anyio.sleep(wait)
-
-
-def _ignore(_done: int, _total: int) -> None:
-    pass

@@ -226,3 +226,7 @@ def _as_version(version: object) -> int | str | None:
     if version is None or isinstance(version, str):
         return version
     raise UsageError(f"version must be a number, an alias or 'latest'; found {version!r}.")
+
+
+def no_progress(_done: int, _total: int) -> None:
+    """Report nothing."""

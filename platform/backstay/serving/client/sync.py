@@ -12,7 +12,7 @@ import numpy.typing as npt
 from backstay.errors import ServiceError
 from backstay.serving.client.base import BaseClient, HttpOptions
 from backstay.serving.client.ids import Ids
-from backstay.serving.client.pages import Expected, LookupCall, plan
+from backstay.serving.client.pages import Expected, LookupCall, no_progress, plan
 from backstay.serving.client.request import SPACES, Request, SourceChanged, space_request
 from backstay.serving.client.result import LookupResult
 from backstay.serving.description import SpaceDescription
@@ -130,7 +130,7 @@ class Client(BaseClient[httpx.BaseTransport]):
         )  # fmt: skip
         while True:
             try:
-                self._fetch(call, progress or _ignore)
+                self._fetch(call, progress or no_progress)
                 break
             except SourceChanged as changed:
                 call.restart(changed)
@@ -180,7 +180,3 @@ class Client(BaseClient[httpx.BaseTransport]):
                 return self._checked(outcome, attempts)
             if stop.wait(wait):
                 raise ServiceError("the look-up was stopped.")
-
-
-def _ignore(_done: int, _total: int) -> None:
-    pass
