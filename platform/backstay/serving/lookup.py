@@ -263,9 +263,7 @@ class Lookup:
         )
 
     def _poll(self, *, full: bool = False) -> None:
-        self._watcher.poll(full=full)
-        found = self._watcher
-        self._rollout.read(found.states, found.faults, found.tokens)
+        self._rollout.read(*self._watcher.poll(full=full))
         self.shelf.follow(self._rollout.orders)
 
     def _settle(self) -> None:

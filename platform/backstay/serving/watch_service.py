@@ -138,11 +138,10 @@ class _Watched:
     async def _poll(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(self._watcher.poll)
+                found = await asyncio.to_thread(self._watcher.poll)
             except Exception as error:  # noqa: BLE001 - drivers of stores raise errors of their own
                 logger.warning("%s can't be read; it stays as it was: %s", self._registry, error)
             else:
-                found = self._watcher
-                self.rollout.read(found.states, found.faults, found.tokens)
+                self.rollout.read(*found)
                 self.changed()
             await asyncio.sleep(self.seconds)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from backstay.errors import ServiceError
 from backstay.registry.manifest import is_safe_name
@@ -27,6 +28,14 @@ class Reads:
 
     last: float = 0.0  # when it could be read last, in seconds since 1970; 0: never
     failures: int = 0  # polls that failed
+
+
+class Registered(NamedTuple):
+    """What was read from a registry."""
+
+    states: dict[str, SpaceState]
+    faults: dict[str, str]  # spaces that can't be read now, and why
+    tokens: TokenSet | None  # None: they could not be read yet
 
 
 class Watcher:
@@ -61,8 +70,8 @@ class Watcher:
         self._tokens_fault = ""
         self._timed = TimedReads(seconds)
 
-    def poll(self, *, full: bool = False) -> None:
-        """Read what changed since the last poll; `full`: everything.
+    def poll(self, *, full: bool = False) -> Registered:
+        """Read what changed since the last poll, and return all; `full`: read everything.
 
         Raises OSError or an error of the store's driver if the registry can't be read. A space that
         can't be read keeps its last state, and `faults` has the reason.
@@ -73,6 +82,7 @@ class Watcher:
             self.reads = replace(self.reads, failures=self.reads.failures + 1)
             raise
         self.reads = replace(self.reads, last=time.time())
+        return Registered(self.states, self.faults, self.tokens)
 
     def _poll(self, *, full: bool) -> None:
         full = full or self._polls % self._full_every == 0
