@@ -49,14 +49,17 @@ def build_app(
 ) -> FastAPI:
     """The ASGI application.
 
-    `lookup`, `max_ids` and `auth` of `app.state` may be replaced while it runs. Without a lookup,
-    it answers 503. `auth`: whether requests need an access token. `replica` labels the metrics; the
-    default is the process id. BLAS gets one thread in this process: requests run beside each other,
-    and more threads than cores make both slow.
-    `app.state.lookup` and `app.state.max_ids` may be replaced while it runs. `app.state.pickled`:
-    the server pickles answers, as Ray Serve does. Without a lookup, it
-    answers 503. `replica` labels the metrics; the default is the process id. BLAS gets one thread
-    in this process: requests run beside each other, and more threads than cores make both slow.
+    Sets BLAS to one thread in this process: requests run beside each other, and more threads than
+    cores make all of them slow.
+
+    Args:
+        lookup: Answers the requests; without one, they get 503. As `app.state.lookup`, it may be
+            replaced while the app runs, and so may `max_ids` and `auth`.
+        max_ids: Most ids in one request.
+        auth: Whether requests need an access token.
+        replica: A label of the metrics; by default the process id.
+
+    `app.state.pickled` must be True if the server pickles answers, as Ray Serve does.
     """
     threadpool_limits(1, user_api="blas")
     app = _App(
