@@ -23,6 +23,19 @@ def until(happened):
         time.sleep(0.01)
 
 
+@pytest.fixture
+def opened(monkeypatch):
+    """An event: until it is set, no table from version 2 on is opened."""
+    event, open_copy = threading.Event(), shelf.open_table_copy
+
+    def slow(registry, key, **options):
+        assert key.version < 2 or event.wait(30)
+        return open_copy(registry, key, **options)
+
+    monkeypatch.setattr(shelf, "open_table_copy", slow)
+    return event
+
+
 def ask(lookup, entity="user", ids=(5,), **options):
     """The answer, once the table that it needs is copied."""
     while True:
@@ -182,16 +195,9 @@ def test_an_answer_keeps_to_one_state_if_the_next_comes_in_force_meanwhile(tmp_p
     assert (found.version, found.source_version) == (1, 1)
 
 
-def test_latest_is_the_version_before_until_the_table_of_the_next_is_open(tmp_path, monkeypatch):
+def test_latest_is_the_version_before_until_the_table_of_the_next_is_open(tmp_path, opened):
     registry = served.build(tmp_path / "registry", versions=2)
     promote(registry.space(SPACE), 0)
-    opened, open_copy = threading.Event(), shelf.open_table_copy
-
-    def slow(registry, key, **options):
-        assert key.version < 2 or opened.wait(30)
-        return open_copy(registry, key, **options)
-
-    monkeypatch.setattr(shelf, "open_table_copy", slow)
     with Lookup(registry, cache=tmp_path / "cache") as lookup:
         assert_answers(lookup, "latest", source=1, number=1)
         publish(registry, 2)
@@ -204,16 +210,9 @@ def test_latest_is_the_version_before_until_the_table_of_the_next_is_open(tmp_pa
         assert lookup.vectors(SPACE, "user", [5], version="latest").source_version == 2
 
 
-def test_a_promotion_does_not_wait_for_the_table_of_latest(tmp_path, monkeypatch):
+def test_a_promotion_does_not_wait_for_the_table_of_latest(tmp_path, opened):
     registry = served.build(tmp_path / "registry", versions=2)
     promote(registry.space(SPACE), 0)
-    opened, open_copy = threading.Event(), shelf.open_table_copy
-
-    def slow(registry, key, **options):
-        assert key.version < 2 or opened.wait(30)
-        return open_copy(registry, key, **options)
-
-    monkeypatch.setattr(shelf, "open_table_copy", slow)
     with Lookup(registry, cache=tmp_path / "cache") as lookup:
         assert_answers(lookup, "latest", source=1, number=1)
         publish(registry, 2)
