@@ -66,7 +66,10 @@ def test_requests_beyond_the_limits_are_told_to_come_back(service):
         with ThreadPoolExecutor(64) as pool:
             answers = list(pool.map(ask, range(64)))
     assert {answer.status_code for answer in answers} == {200, 503}
-    assert {a.headers.get("Retry-After") for a in answers if a.status_code == 503} == {"1"}
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.headers.get("Retry-After") for answer in refused} == {"1"}
+    assert {answer.headers["content-type"] for answer in refused} == {"application/problem+json"}
+    assert {answer.json()["status"] for answer in refused} == {503}
     with Client(service.url) as client:
         check_version_0(client, source=2)
 

@@ -17,6 +17,7 @@ from backstay.errors import ServiceError, UsageError
 from backstay.registry.store import Registry
 from backstay.serving import haproxy
 from backstay.serving.access_log import OFF
+from backstay.serving.busy import CALLBACK
 from backstay.serving.config import MAX_IDS, ServiceConfig
 from backstay.serving.exposure import auth_for
 from backstay.serving.loopback import LOOPBACK
@@ -211,7 +212,7 @@ def _proxy(
             options |= {
                 "ssl_certfile": str(certificate.cert), "ssl_keyfile": str(certificate.key)
             }  # fmt: skip
-        return {switch: "0"}, options
+        return {switch: "0", "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": CALLBACK}, options
     folder = tempfile.TemporaryDirectory(
         prefix="bs-", dir=temporary_root(), ignore_cleanup_errors=True
     )

@@ -1,5 +1,6 @@
 """What is changed of Ray Serve 2.60: HAProxy's configuration, and the port of a replica."""
 
+import contextlib
 import inspect
 import os
 import re
@@ -15,12 +16,13 @@ from ray._common import tls_utils
 
 from backstay.errors import ServiceError
 from backstay.serving import haproxy, haproxy_launcher, loopback
+from backstay.serving.busy import CALLBACK, middlewares
 from backstay.serving.client import Client
 from backstay.serving.ray_serve import serve
 from backstay.serving.tls import Certificate
 from tests.support.certificates import self_signed
 from tests.support.processes import free_port
-from tests.support.served import SPACE
+from tests.support.served import SPACE, listening
 
 haproxy_templates = import_module(f"{serve.__name__}._private.haproxy_templates")
 replica = import_module(f"{serve.__name__}._private.replica")
@@ -127,6 +129,66 @@ def test_haproxy_that_has_no_replica_yet_asks_to_come_again(tmp_path):
             process.terminate()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["status"] == 503
+
+
+async def busy(scope, _receive, send):
+    """Answers as Ray Serve does beyond its limits, or as Backstay does."""
+    status, _, kind = scope["path"].strip("/").partition("/")
+    headers = [(b"content-type", b"application/" + kind.encode())]
+    await send({"type": "http.response.start", "status": int(status), "headers": headers})
+    await send({"type": "http.response.body", "body": b"Request ", "more_body": True})
+    await send({"type": "http.response.body", "body": b"dropped"})
+
+
+@contextlib.contextmanager
+def behind_haproxy(folder):
+    port = free_port()
+    config = folder / "haproxy.cfg"
+    with listening(busy) as url:
+        config.write_text(
+            "defaults\n  mode http\n  timeout client 5s\n  timeout connect 5s\n"
+            f"  timeout server 5s\nfrontend http_frontend\n  bind 127.0.0.1:{port}\n"
+            f"  default_backend replicas\nbackend replicas\n  server one {url[7:]}\n"
+        )
+        variables = haproxy.environment(folder, host="127.0.0.1", port=port)
+        command = [variables["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+        with subprocess.Popen(command) as process:
+            try:
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                process.terminate()
+
+
+@contextlib.contextmanager
+def behind_serve_s_proxy(_folder):
+    (middleware,) = middlewares()
+    with listening(middleware.cls(busy)) as url:
+        yield url
+
+
+@pytest.mark.parametrize("proxied", [
+    pytest.param(behind_haproxy, marks=pytest.mark.skipif(
+        haproxy.binary() is None, reason="Ray brings no HAProxy for this machine")),
+    behind_serve_s_proxy,
+])  # fmt: skip
+def test_a_refusal_of_ray_serve_becomes_a_problem_document(tmp_path, proxied):
+    transport = httpx.HTTPTransport(retries=8)  # until it listens
+    with proxied(tmp_path) as url, httpx.Client(base_url=url, transport=transport) as client:
+        answer = client.get("/503/text")
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json()["type"] == "urn:backstay:problem:overloaded"
+        for path in ("/503/problem+json", "/200/text", "/500/text"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.text) == (int(path[1:4]), "Request dropped")
+
+
+def test_ray_serve_loads_the_middleware():
+    module, _, name = CALLBACK.partition(":")
+    assert getattr(import_module(module), name) is middlewares
+    http_util = import_module(f"{serve.__name__}._private.http_util")
+    assert http_util.validate_http_proxy_callback_return(middlewares())
 
 
 def test_a_variable_that_is_set_stays_but_haproxy_is_started_by_the_launcher(tmp_path, monkeypatch):
