@@ -8,9 +8,22 @@ from backstay.serving.client import Client
 from tests.support.builders import contract
 from tests.support.running_service import Running, eventually
 from tests.support.served import SPACE
+from tests.support.sockets import exposed
 
 PATH = f"/v1/spaces/{SPACE}/user/5"
 IN_A_ROW = 20  # answers, so that both replicas are among them
+
+
+@pytest.mark.parametrize("ha_proxy", [True, False], ids=["haproxy", "serve's proxy"])
+def test_beyond_the_loopback_only_the_service_s_port_listens(tmp_path, ha_proxy):
+    options = {"host": "0.0.0.0", "tokens": ("reader",), "ha_proxy": ha_proxy}
+    with Running(tmp_path, **options) as service:
+        port = service.wait_until_ready().url.rpartition(":")[2]
+        beyond = exposed([service.process.pid, *service.processes()])
+        assert {tuple(line.split()[:2]) for line in beyond} == {("0.0.0.0", port)}
+        assert httpx.get(f"{service.url}{PATH}").status_code == 401
+        headers = {"Authorization": f"Bearer {service.tokens[0]}"}
+        assert httpx.get(f"{service.url}{PATH}", headers=headers).status_code == 200
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from backstay.registry.tokens import create
 from tests.support import served
 from tests.support.processes import environment, pids_of, start_python
 
@@ -21,13 +22,16 @@ run(sys.argv[1], port=0, cache=sys.argv[2], refresh_seconds=0.5, **eval(sys.argv
 class Running:
     """The service's process and its children."""
 
-    def __init__(self, root: Path, *, versions=2, folder: str = "", **options) -> None:
-        """Start it on a registry of so many versions.
+    def __init__(
+        self, root: Path, *, versions=2, folder: str = "", tokens: tuple[str, ...] = (), **options
+    ) -> None:
+        """Start it on a registry of so many versions, with access tokens of these names.
 
         `folder` is a RAY_TMPDIR; `options` are those of `run`.
         """
         variables = {"RAY_TMPDIR": folder} if folder else {}
         self.registry = served.build(root / "registry", versions=versions)
+        self.tokens = [create(self.registry.files, name)[1] for name in tokens]
         self.root = root
         self.log = root / "log"
         with self.log.open("wb") as log:

@@ -1,8 +1,11 @@
 """The OpenAPI document is valid, and every answer is one that it describes."""
 
+from collections import defaultdict
+
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
@@ -15,8 +18,11 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from backstay.registry import tokens
 from backstay.serving import wire
 from backstay.serving.app import build_app
+from backstay.serving.lookup import Lookup
+from tests.support import served
 from tests.support.served import SPACE
 
 CHECKS = [
@@ -69,6 +75,58 @@ def test_every_answer_is_one_that_is_described(url, operation, mode):
         check()
     except Unsatisfiable:  # any text is a valid part of a path
         assert {parameter.location.value for parameter in operation.iter_parameters()} <= {"path"}
+
+
+@pytest.fixture(scope="session")
+def bearers(tmp_path_factory):
+    """The URL of a service that requires tokens, and headers of whoever may ask it."""
+    registry = served.build(tmp_path_factory.mktemp("guarded"))
+
+    def bearer(name, **scope):
+        return f"Bearer {tokens.create(registry.files, name, **scope)[1]}"
+
+    headers = {
+        "all": bearer("all"),
+        "another space": bearer("another", spaces=["books"]),
+        "only metrics": bearer("metrics", verbs=["metrics"]),
+        "only describe": bearer("describe", verbs=["describe"]),
+        "consumer": bearer("consumer", consumer="ads"),
+        "no token of ours": "Bearer backstay_0123456789ab_wrong",
+        "another scheme": "Basic YTpi",
+    }
+    with (
+        Lookup(registry, cache=tmp_path_factory.mktemp("cache")) as lookup,
+        served.listening(build_app(lookup, max_ids=100, auth="required", replica="one")) as url,
+    ):
+        yield url, headers
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
+def test_every_answer_to_every_bearer_is_one_that_is_described(bearers, operation):
+    url, headers = bearers
+    statuses = defaultdict(set)
+
+    @settings(max_examples=60, deadline=None, derandomize=True, database=None,
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(
+        case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE),
+        who=st.sampled_from(["nobody", *headers]),
+    )
+    def check(case, who):
+        case.headers.pop("Authorization", None)
+        if who in headers:
+            case.headers["Authorization"] = headers[who]
+        answer = case.call_and_validate(base_url=url, checks=CHECKS)
+        statuses[who].add(answer.status_code)
+
+    check()
+    strangers = statuses["nobody"] | statuses["no token of ours"] | statuses["another scheme"]
+    if operation.path in {"/healthz", "/readyz"}:
+        assert set.union(*statuses.values()) == {200}
+    else:
+        assert strangers == {401}
+        assert 403 in statuses["only describe"] | statuses["only metrics"]
+        assert not statuses["all"] & {401}
 
 
 def test_the_document_is_of_openapi_3_1_and_its_schemas_are_valid(document):
