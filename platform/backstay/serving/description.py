@@ -25,6 +25,7 @@ class EntityDescription(TypedDict):
     id_type: Literal["int64", "string"]
     source_version: int  # version of the table that answers by default
     versions: list[int]  # ascending
+    fingerprints: dict[str, str]  # of the vectors of each of these versions
 
 
 class SpaceDescription(TypedDict):
@@ -61,6 +62,9 @@ def describe(state: "SpaceState") -> SpaceDescription:
                 "id_type": state.versions[source].entities[entity].id_type,
                 "source_version": source,
                 "versions": state.readable(entity),
+                "fingerprints": {
+                    str(k): state.fingerprint(entity, k) for k in state.readable(entity)
+                },
             }
             for entity, source in state.tables().items()
         },

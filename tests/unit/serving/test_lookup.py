@@ -125,7 +125,7 @@ def test_a_broken_chain_names_the_version_without_a_map(tmp_path):
         assert lookup.describe(SPACE)["entities"]["user"]["versions"] == [1, 2]
 
 
-def test_the_description_says_what_is_there(lookup):
+def test_the_description_says_what_is_there(lookup, registry):
     described = lookup.describe(SPACE)
     assert described["latest"] == 2
     assert [v["dim"] for v in described["versions"]] == list(served.DIMS)
@@ -134,6 +134,9 @@ def test_the_description_says_what_is_there(lookup):
         "id_type": "string",
         "source_version": 2,
         "versions": [0, 1, 2],
+        "fingerprints": {
+            str(k): registry.space(SPACE).manifest(k).fingerprint("item") for k in range(3)
+        },
     }
 
 

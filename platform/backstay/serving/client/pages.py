@@ -17,6 +17,7 @@ from backstay.serving import wire
 from backstay.serving.client.ids import IdArray, Ids, as_ids
 from backstay.serving.client.request import Request, SourceChanged, body_of, segment
 from backstay.serving.client.result import LookupResult
+from backstay.serving.description import SpaceDescription
 
 Expected = str | Mapping[str, str]
 """A fingerprint, or the fingerprint of each entity."""
@@ -186,11 +187,34 @@ class LookupCall:
     def _check_expected(self, source: Source) -> None:
         if self.expect is not None and source.fingerprint != self.expect:
             raise FingerprintError(
-                f"expected vectors with the fingerprint {self.expect}; {self.entity!r} of space "
-                f"{self.space!r} in version {source.version} has {source.fingerprint}. They are "
-                "of another version or build than your model: ask for the version that it was "
-                "built for (version=…), or train it again on these vectors."
+                f"expected vectors with the fingerprint {self.expect}; version {source.version} of "
+                f"{self.entity!r} in space {self.space!r} answered, with the fingerprint "
+                f"{source.fingerprint}."
             )
+
+    def with_advice(
+        self, error: FingerprintError, described: SpaceDescription | None
+    ) -> FingerprintError:
+        """The same error with the way out.
+
+        `described`: the space, which names the fingerprint of each version; None: not known.
+        """
+        of = described["entities"].get(self.entity) if described else None
+        fingerprints = of.get("fingerprints") if of else None
+        if fingerprints is None:
+            advice = "Ask for the version that your model was built for (version=…)."
+        elif found := [k for k, each in fingerprints.items() if each == self.expect]:
+            advice = (
+                f"Your model was built for version {found[0]}: ask for it with version={found[0]}, "
+                f"or `backstay lookup --version {found[0]}`."
+            )
+        else:
+            advice = (
+                f"None of the versions that the service can read has the expected one (it reads "
+                f"{', '.join(fingerprints)}). Check space and entity; if they are right, that "
+                "build is gone, and your model must be trained again."
+            )
+        return FingerprintError(f"{error} {advice}")
 
 
 def plan(

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from backstay.errors import ServiceError
+from backstay.errors import BackstayError, FingerprintError, ServiceError
 from backstay.serving.client.base import BaseClient, HttpOptions
 from backstay.serving.client.ids import Ids
 from backstay.serving.client.pages import Expected, LookupCall, no_progress, plan
@@ -134,6 +134,12 @@ class Client(BaseClient[httpx.BaseTransport]):
                 break
             except SourceChanged as changed:
                 call.restart(changed)
+            except FingerprintError as error:
+                try:
+                    described = self.space(space)
+                except BackstayError:
+                    described = None
+                raise call.with_advice(error, described) from None
         result = call.result()
         if missing == "raise":
             result.refuse_missing(way_out='pass missing="skip"')
