@@ -276,7 +276,7 @@ def _cause(error: BaseException) -> BaseException:
 _OS_ADVICE = {
     errno.EACCES: ". Name a place that you may read and write, or change its permissions.",
     errno.EPERM: ". Name a place that you may read and write, or change its permissions.",
-    errno.EROFS: ". Name a place on a disk that can be written.",
+    errno.EROFS: ". Name a place on a disk that can be written, or mount this one for writing.",
     errno.ENOSPC: ". Make room there, or name a place on another disk; then repeat the command.",
 }
 """What to do about failures of the file system, by their number."""

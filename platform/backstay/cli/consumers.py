@@ -139,7 +139,7 @@ def check(output: Output, /, registry: str, space: str, version: int | None) -> 
     from backstay.evaluation.contracts.vectors import PublishedVectors
 
     opened = open_space(registry, space)
-    version = opened.latest() if version is None else version
+    version = opened.manifest(opened.latest() if version is None else version).version
     verdicts = run_contracts(opened, PublishedVectors(opened, version))
     output.show({"space": space, "version": version, "verdicts": [*map(asdict, verdicts)]})
     refusing = [verdict.consumer for verdict in verdicts if verdict.verdict == "refuse"]

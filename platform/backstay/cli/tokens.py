@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backstay.cli import options
+from backstay.cli.versions import open_registry
 from backstay.terminal import Command
 
 if TYPE_CHECKING:
@@ -49,10 +50,9 @@ def add(registry: str, name: str, **scope: object) -> object:
 @options.registry
 def list_(registry: str) -> object:
     """List all tokens: whose they are and what they allow, not the tokens themselves."""
-    from backstay.registry.store import Registry
     from backstay.registry.tokens import tokens as listed
 
-    return [_shown(token) for token in listed(Registry(registry).files)]
+    return [_shown(token) for token in listed(open_registry(registry).files)]
 
 
 @tokens.command(cls=Command, example="backstay tokens revoke 3f9c0a61b2de --registry registry")
@@ -60,10 +60,9 @@ def list_(registry: str) -> object:
 @click.argument("id_", metavar="ID")
 def revoke(registry: str, id_: str) -> object:
     """End a token for ever. A running service refuses it after its next refresh."""
-    from backstay.registry.store import Registry
     from backstay.registry.tokens import revoke as run
 
-    return _shown(run(Registry(registry).files, id_))
+    return _shown(run(open_registry(registry).files, id_))
 
 
 def _shown(token: "Token") -> dict[str, object]:

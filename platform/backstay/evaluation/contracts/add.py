@@ -41,6 +41,8 @@ def add_contract(space: Space, asked: ContractRequest) -> Contract:
         InputError: A file breaks its format, or the metric can't be computed.
         NotFoundError: The version, or the vector of a labelled id, is not there.
     """
+    if not asked.contact.strip():
+        raise UsageError("contact must name whom to ask, such as an e-mail address; found nothing.")
     if (asked.metric is None) != (asked.table is None):
         raise UsageError("--metric and --table go together: give both, or neither.")
     if asked.model and asked.metric not in {"roc-auc", "accuracy", "rmse"}:

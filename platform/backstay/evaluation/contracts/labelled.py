@@ -42,7 +42,9 @@ class Labelled:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Labelled":
         """The rows of a file that `to_bytes` made."""
-        table = pq.read_table(pa.BufferReader(data)).combine_chunks()
+        # Without threads of Arrow: one that still held `data` at exit would abort the process.
+        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+            table = file.read(use_threads=False).combine_chunks()
         own = {"label", "reference"}
         ids = {name: _whole(table[name]) for name in table.column_names if name not in own}
         labels = reference = None

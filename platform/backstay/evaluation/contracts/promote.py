@@ -21,14 +21,17 @@ def promote_checked(
     The verdicts are part of the alias's record. RegistryError where a contract refuses the version,
     unless `force` is set.
     """
+    aliases.check_alias(alias)
+    space.manifest(version)
     verdicts = run_contracts(space, PublishedVectors(space, version))
     broken = [verdict for verdict in verdicts if verdict.verdict == "refuse"]
     if broken and not force:
         reasons = "; ".join(f"{each.consumer}: {each.reason.rstrip('.')}" for each in broken)
         raise RegistryError(
-            f"{alias} of {space.name} can't lead to version {version}, which breaks the contracts "
-            f"of {len(broken)} consumers ({reasons}). Publish a better version, or end the "
-            "contracts with `backstay consumers remove`; --force moves the alias all the same."
+            f"{alias} of {space.name} can't lead to version {version}, which breaks "
+            f"{len(broken)} of {len(verdicts)} contracts ({reasons}). Publish a better version, or "
+            "end the contracts with `backstay consumers remove`; --force moves the alias all the "
+            "same."
         )
     return aliases.promote(
         space, version, alias=alias, why=why, checks=[asdict(verdict) for verdict in verdicts]
