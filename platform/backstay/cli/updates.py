@@ -152,6 +152,14 @@ def update(dry_run: bool, **settings: object) -> object:
     help="Entity of the table's ids, once for each table.  [default: the file's name]",
 )
 @click.option("--ids", type=options.FILE, help="Ids of a *.npy: another one, or one id a line.")
+@click.option(
+    "--id-type",
+    "id_types",
+    multiple=True,
+    type=click.Choice(["int64", "string"]),
+    help="What ids are stored as, once for all tables or once for each.  [default: integers as "
+    "int64, others as string]",
+)
 @click.option("--no-map", is_flag=True, help="Publish without a map to the version before.")
 @click.option(
     "--delta",

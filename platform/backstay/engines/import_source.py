@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from backstay.errors import InputError
 from backstay.evaluation.table_maps.outside_tables import batch_vectors, open_outside_table
@@ -14,22 +16,31 @@ from backstay.registry.labels import Labels
 from backstay.registry.table_commit import read_commit
 from backstay.registry.tables import Batch
 from backstay.storage.files import open_files
-from backstay.storage.ids import ID_TYPES
+from backstay.storage.ids import ID_TYPES, IdType
 from backstay.storage.parquet_parts import open_part, part_names
 
 _ROWS = 1 << 16
+_INTEGER = r"^(0|-?[1-9][0-9]*)$"
 _NUMPY, _ARROW = ".npy", {".arrow", ".feather", ".ipc"}
 
 
-def read_source(path: str, ids: Path | None) -> Iterator[Batch]:
+def read_source(path: str, ids: Path | None, id_type: IdType | None = None) -> Iterator[Batch]:
     """The rows of a table in batches: ids, string or int64, and float32 vectors.
 
     Args:
         path: *.npy, *.arrow or *.feather; anything else is Parquet, a file, a folder or a URL.
         ids: For *.npy alone: a *.npy of ids, or a text file with one id a line.
+        id_type: What ids become; None: integers stay integers, and the rest is text.
 
-    Raises InputError where the table breaks its format.
+    Raises InputError where the table breaks its format, or an id is no integer and must be one.
     """
+    done = 0
+    for column, values in _read(path, ids):
+        yield _ids(column, path, id_type, first_row=done), values
+        done += len(column)
+
+
+def _read(path: str, ids: Path | None) -> Iterator[Batch]:
     suffix = Path(path).suffix
     if (ids is not None) != (suffix == _NUMPY):
         raise InputError(
@@ -64,8 +75,7 @@ def source_labels(path: str) -> Labels | None:
 
 
 def _from_parquet(path: str) -> Iterator[Batch]:
-    for ids, values in open_outside_table(path).batches():
-        yield _ids(ids, path), values
+    yield from open_outside_table(path).batches()
 
 
 def _from_arrow(path: Path) -> Iterator[Batch]:
@@ -87,51 +97,84 @@ def _from_arrow(path: Path) -> Iterator[Batch]:
                 if dim is None and len(batch):
                     dim = len(batch.column("embedding")[0].as_py() or ())
                 values = batch_vectors(batch, str(path), dim=dim or 1, first_row=done)
-                yield _ids(batch.column("id"), str(path)), values
+                yield batch.column("id"), values
                 done += len(batch)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is no whole Arrow file ({error}).") from error
 
 
 def _from_numpy(path: Path, ids_path: Path) -> Iterator[Batch]:
-    values = _load(path, mapped=True)
+    values = _load(path)
     if values.ndim != 2 or values.dtype.kind != "f":  # noqa: PLR2004
         raise InputError(
             f"{path} must hold floats of shape (n, D); found {values.dtype} {values.shape}."
         )
-    if ids_path.suffix == ".npy":
-        loaded = _load(ids_path, mapped=False)
-        kinds = {"i": pa.int64(), "u": pa.int64(), "U": pa.string()}
-        if loaded.dtype.kind not in kinds:
-            raise InputError(f"{ids_path} must hold integers or text; found {loaded.dtype}.")
-        ids = pa.array(loaded.tolist(), kinds[loaded.dtype.kind])
-    else:
-        ids = pa.array(ids_path.read_text(encoding="utf-8").splitlines(), pa.string())
-    if len(ids) != len(values):
+    ids = _numpy_ids if ids_path.suffix == _NUMPY else _text_ids
+    rows = sum(map(len, ids(ids_path)))
+    if rows != len(values):
         raise InputError(
             f"{ids_path} must hold one id for each of the {len(values)} vectors of {path}; found "
-            f"{len(ids)}."
+            f"{rows}."
         )
-    for start in range(0, max(1, len(values)), _ROWS):
-        block = slice(start, start + _ROWS)
-        yield ids[block], values[block].astype(np.float32)
+    start = 0
+    for block in ids(ids_path):
+        yield block, values[start : start + len(block)].astype(np.float32)
+        start += len(block)
 
 
-def _load(path: Path, *, mapped: bool) -> npt.NDArray[np.generic]:
+def _numpy_ids(path: Path) -> Iterator[pa.Array]:
+    loaded = _load(path)
+    kinds = {"i": pa.int64(), "u": pa.int64(), "U": pa.string()}
+    if loaded.ndim != 1 or loaded.dtype.kind not in kinds:
+        raise InputError(
+            f"{path} must hold integers or text of shape (n,); found {loaded.dtype} {loaded.shape}."
+        )
+    for start in range(0, max(1, len(loaded)), _ROWS):
+        yield pa.array(loaded[start : start + _ROWS].tolist(), kinds[loaded.dtype.kind])
+
+
+def _text_ids(path: Path) -> Iterator[pa.Array]:
     try:
-        array: npt.NDArray[np.generic] = np.load(
-            path, mmap_mode="r" if mapped else None, allow_pickle=False
-        )
+        with path.open(encoding="utf-8") as file:
+            lines = (line.rstrip("\n") for line in file)
+            yield pa.array(list(islice(lines, _ROWS)), pa.string())
+            while block := list(islice(lines, _ROWS)):
+                yield pa.array(block, pa.string())
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} must be a *.npy or UTF-8 text with one id a line ({error})."
+        ) from error
+
+
+def _load(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no NumPy file without objects ({error}).") from error
     return array
 
 
-def _ids(column: pa.Array, path: str) -> pa.Array:
+def _ids(column: pa.Array, path: str, id_type: IdType | None, *, first_row: int) -> pa.Array:
+    """The ids (n,) of a batch in the wanted type."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    wanted = ID_TYPES["int64" if pa.types.is_integer(column.type) else "string"]
+    is_integer = pa.types.is_integer(column.type)
     try:
-        return column.cast(wanted)
+        if id_type == "int64" and not is_integer:
+            return _integers(column.cast(pa.string()), path, first_row=first_row)
+        return column.cast(ID_TYPES[id_type or ("int64" if is_integer else "string")])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{path} must hold id as string or integer ({error}).") from error
+
+
+def _integers(texts: pa.StringArray, path: str, *, first_row: int) -> pa.Array:
+    """The texts (n,) as integers. They must be written as integers are, so that none changes."""
+    plain = pc.fill_null(pc.match_substring_regex(texts, _INTEGER), fill_value=True)
+    if pc.all(plain, min_count=0).as_py():
+        return texts.cast(pa.int64())
+    row = int(np.argmin(plain.to_numpy(zero_copy_only=False)))
+    raise InputError(
+        f"{path}: row {first_row + row}: --id-type int64 expects an id such as 17, without a sign "
+        f"+, a space or a leading zero; found {texts[row].as_py()!r}. Correct it, or give "
+        "--id-type string."
+    )

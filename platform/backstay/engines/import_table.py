@@ -16,7 +16,7 @@ from backstay.engines.import_map import FittedMap, fit_map
 from backstay.engines.import_source import read_source, source_labels
 from backstay.engines.update_plan import published_request
 from backstay.engines.version_report import VersionReport, promoted_report
-from backstay.errors import UsageError
+from backstay.errors import InputError, UsageError
 from backstay.evaluation.contracts import guard
 from backstay.evaluation.contracts.check import run_contracts
 from backstay.evaluation.contracts.vectors import CandidateVectors
@@ -26,6 +26,7 @@ from backstay.registry.labels import refuse_mixed
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Registry, Space
 from backstay.registry.tables import Batch, EmbeddingTable
+from backstay.storage.ids import IdType
 
 log = logging.getLogger("backstay.update")
 
@@ -41,6 +42,7 @@ class ImportConfig:
     tables: tuple[str, ...]  # path or URL of each table
     entities: tuple[str, ...] = ()  # of each table; (): the files' names
     ids: Path | None = None  # of a table *.npy
+    id_types: tuple[IdType, ...] = ()  # of all tables, or of each; (): as the tables hold them
     no_map: bool = False
     delta: Literal["auto", "never"] = "auto"
     force: bool = False
@@ -58,7 +60,18 @@ class ImportConfig:
             )
         if self.ids and len(names) > 1:
             raise UsageError("--ids goes with one --table alone. Import Parquet files instead.")
+        if len(self.id_types) not in {0, 1, len(names)}:
+            raise UsageError(
+                f"expected --id-type once, or once for each of the {len(names)} tables; found "
+                f"{len(self.id_types)} of them."
+            )
         return dict(zip(names, self.tables, strict=True))
+
+    def id_type(self, entity: str) -> IdType | None:
+        """What the ids of an entity are read as; None: as its table holds them."""
+        if len(self.id_types) < len(self.tables):
+            return next(iter(self.id_types), None)
+        return self.id_types[list(self.sources).index(entity)]
 
 
 def import_tables(config: ImportConfig) -> VersionReport:
@@ -108,7 +121,7 @@ def _stage(config: ImportConfig, draft: Draft, parent: Manifest | None) -> str:
     """Stage all tables; a hash of what they hold and of the settings."""
     digest = hashlib.sha256(json.dumps([sorted(config.sources), config.no_map]).encode())
     for entity, path in sorted(config.sources.items()):
-        batches = _hashed(read_source(path, config.ids), digest)
+        batches = _hashed(read_source(path, config.ids, config.id_type(entity)), digest)
         base = None if parent is None or config.delta == "never" else parent.version
         draft.write_table(entity, batches, base=base)
     return digest.hexdigest()[:16]
@@ -176,6 +189,13 @@ def _fit(space: Space, parent: Manifest, tables: Mapping[str, EmbeddingTable]) -
             f"fit a map on its ids; found {', '.join(tables)}. Correct it, or give --no-map."
         )
     older = [space.table(parent.version, entity) for entity in shared]
+    for table in older:
+        found = tables[table.entity].id_type
+        if found != table.id_type:
+            raise InputError(
+                f"version {parent.version} has {table.id_type} ids of {table.entity}; found "
+                f"{found} ids. Give --id-type {table.id_type}, or --no-map."
+            )
     return fit_map([tables[entity] for entity in shared], older)
 
 
@@ -187,13 +207,14 @@ def _findings(
     fitted: FittedMap | None,
 ) -> list[guard.Finding | None]:
     """The guard's checks of an import against the version before."""
-    ids = {
-        entity: pa.concat_arrays([ids for ids, _ in table.batches()])
-        for entity, table in tables.items()
-    }
-    found = [guard.lost_ids(space, parent, ids)]
+    ids = {entity: (table.id_type, table.id_batches()) for entity, table in tables.items()}
+    found = [guard.lost_ids(space, parent, ids, advice="Import a table for each that holds them.")]
     if fitted is None:
         readers = [f"{each.name} (version {each.version})" for each in contracts(space)]
-        return [*found, guard.cut_off(space, parent, what="--no-map", readers=readers)]
+        advice = "Leave --no-map out."
+        return [
+            *found,
+            guard.cut_off(space, parent, what="--no-map", readers=readers, advice=advice),
+        ]
     relative = cast("dict[str, float]", fitted.metrics["relative_alignment_error"])
     return [*found, guard.worse_alignment(relative, {}, limit=config.max_alignment_error)]

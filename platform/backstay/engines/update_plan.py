@@ -17,6 +17,7 @@ from backstay.evaluation.contracts.guard import Finding
 from backstay.registry.contracts import contracts
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Space
+from backstay.storage.ids import IdType
 from backstay.training.request import FitRequest, Predecessor, VersionPlan
 
 FIRST_DIM, DIM_GROWTH = 256, 64
@@ -118,12 +119,27 @@ def _against_parent(
     return [
         guard.earlier_until(config.until, parent),
         guard.other_dataset(data.info.name, parent),
-        guard.lost_ids(space, parent, ids),
+        guard.lost_ids(
+            space,
+            parent,
+            {entity: (_id_type(column), [column]) for entity, column in ids.items()},
+            advice="Use a dataset that still holds them, or a later end of the window.",
+        ),
         guard.narrower(plan.dim, plan.method, parent),
-        guard.cut_off(space, parent, what=f"--method {config.method}", readers=readers)
+        guard.cut_off(
+            space,
+            parent,
+            what=f"--method {config.method}",
+            readers=readers,
+            advice="Use a method with a map.",
+        )
         if without_map
         else None,
     ]
+
+
+def _id_type(ids: pa.Array) -> IdType:
+    return "int64" if pa.types.is_integer(ids.type) else "string"
 
 
 def _predecessor(space: Space, version: int, plan: VersionPlan) -> Predecessor:

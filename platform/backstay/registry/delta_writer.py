@@ -1,7 +1,8 @@
 """Writing a table as its differences from a base, where few rows differ.
 
-The batches are spooled to a file on local disk, so that rows can be compared bit for bit in
-whatever order they come. Memory holds the ids of both tables and one batch of vectors.
+The batches are spooled to local disk, so that rows can be compared bit for bit in whatever order
+they come. Memory holds one batch, the keys of a share of the ids, and the numbers of rows that
+differ.
 """
 
 import tempfile
@@ -14,11 +15,11 @@ from typing import Unpack
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from backstay.registry.content import ContentHash
 from backstay.registry.fingerprint import fingerprint
 from backstay.registry.overlay import ROW
+from backstay.registry.spool import BATCH_ROWS, Spool, write_spool
 from backstay.registry.stored import Base
 from backstay.registry.table_commit import (
     COMMIT,
@@ -27,7 +28,7 @@ from backstay.registry.table_commit import (
     TableDelta,
     write_commit,
 )
-from backstay.registry.table_layout import Float32, check_batch, record_batch, table_schema
+from backstay.registry.table_layout import record_batch, table_schema
 from backstay.registry.table_writer import (
     TableFiles,
     TableOf,
@@ -37,15 +38,14 @@ from backstay.registry.table_writer import (
 )
 from backstay.registry.tables import Batch, EmbeddingTable
 from backstay.storage.files import Files
-from backstay.storage.ids import ID_TYPES, IdKeys, refuse_duplicates
+from backstay.storage.ids import ID_TYPES
+from backstay.storage.keys import key_file, matches, refuse_duplicates
 
 MOST_DIFFERENT = 0.2
 """Changed, deleted and new rows, as a share of the base's rows, up to which a delta is stored."""
 
 GROUP_BYTES = 4 << 20
 """Vectors in a row group. Smaller than in a table, because a reader may need a few rows."""
-
-_BATCH_ROWS = 1 << 14
 
 Int64 = npt.NDArray[np.int64]
 
@@ -69,40 +69,21 @@ def write_delta(
     rows = batches if first is None else chain([first], batches)
     if first is None or not _alike(first, base.table):
         return write_parts(files, folder, rows, part_rows=part_rows, build=build, **of)
-    with tempfile.TemporaryDirectory() as spool:
-        spooled = _spool(rows, base.table, Path(spool), entity=of["entity"])
-        differences = _compare(base.table, spooled)
+    with tempfile.TemporaryDirectory() as scratch:
+        spool = write_spool(rows, Path(scratch), schema=base.table.schema)
+        spooled_ids = (ids for ids, _ in spool.batches())
+        refuse_duplicates(spool.keys, spooled_ids, table=f"the table of {of['entity']}")
+        differences = _compare(base.table, spool, Path(scratch))
         if differences is None:
-            again = spooled.batches()
+            again = spool.batches()
             return write_parts(files, folder, again, part_rows=part_rows, build=build, **of)
         try:
             return _write(
-                files, folder, base, spooled, differences, part_rows=part_rows, build=build, of=of
+                files, folder, base, spool, differences, part_rows=part_rows, build=build, of=of
             )
         except BaseException:
             files.remove(folder)
             raise
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Spooled:
-    """The rows of the new table, in the order they came."""
-
-    ids: pa.Array  # (n,) int64 or large_string
-    values: Float32  # (n, D), on disk
-
-    def take(self, rows: Int64) -> Batch:
-        """Some rows, in the given order."""
-        first, last = (rows[0], rows[-1]) if len(rows) else (0, -1)
-        if last - first + 1 == len(rows) and (np.diff(rows) == 1).all():
-            return _ids(self.ids[first : last + 1]), self.values[first : last + 1]
-        return _ids(self.ids.take(pa.array(rows))), self.values[rows]
-
-    def batches(self) -> Iterator[Batch]:
-        """All rows; one empty batch without rows."""
-        for start in range(0, max(1, len(self.ids)), _BATCH_ROWS):
-            rows = slice(start, start + _BATCH_ROWS)
-            yield _ids(self.ids[rows]), self.values[rows]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,69 +101,57 @@ def _alike(batch: Batch, table: EmbeddingTable) -> bool:
     return (ids.type, values.ndim, values.shape[1:]) == expected
 
 
-def _spool(
-    batches: Iterator[Batch], like: EmbeddingTable, folder: Path, *, entity: str
-) -> _Spooled:
-    """Write the vectors to a file; InputError where a row breaks the layout or repeats an id."""
-    path = folder / "vectors"
-    ids: list[pa.Array] = []
-    keys = IdKeys()
-    with path.open("wb") as file:
-        for batch_ids, values in batches:
-            check_batch(batch_ids, values, schema=like.schema, first_row=keys.rows)
-            keys.add(batch_ids)
-            ids.append(_wide(batch_ids))
-            file.write(np.ascontiguousarray(values).data)
-    refuse_duplicates(keys.whole(), ids, table=f"the table of {entity}")
-    shape = (keys.rows, like.dim)
-    return _Spooled(
-        ids=pa.concat_arrays(ids),
-        values=np.memmap(path, np.float32, "r", shape=shape)
-        if keys.rows
-        else np.empty(shape, "f4"),
-    )
+def _compare(base: EmbeddingTable, new: Spool, folder: Path) -> _Differences | None:
+    """The rows that differ, bit for bit; None where they are too many for a delta.
 
-
-def _compare(base: EmbeddingTable, new: _Spooled) -> _Differences | None:
-    """The rows that differ, bit for bit; None where they are too many for a delta."""
-    old_ids = pa.concat_arrays([*map(_wide, base.id_batches()), new.ids[:0]])
-    if old_ids.equals(new.ids):
-        place: Int64 = np.arange(len(old_ids))
-    else:
-        found = pc.index_in(old_ids, value_set=new.ids).fill_null(-1)
-        place = found.to_numpy().astype(np.int64)
-    is_new = np.ones(len(new.ids), bool)
-    is_new[place[place >= 0]] = False
-    added, deleted = np.flatnonzero(is_new), np.flatnonzero(place < 0)
-    left = MOST_DIFFERENT * base.rows - len(added) - len(deleted)
-    changed: list[Int64] = []
-    content = ContentHash()
-    row = 0
-    for ids, values in base.batches(_BATCH_ROWS) if left >= 0 else ():
-        rows = row + np.flatnonzero(place[row : row + len(ids)] >= 0)
-        batch = new.take(place[rows])
-        same = values[rows - row].view(np.uint32) == batch[1].view(np.uint32)
-        changed.append(rows[~same.all(axis=1)])
-        left -= len(changed[-1])
-        if left < 0:
-            break
-        content.add(batch)
-        row += len(ids)
+    Rows are paired by the keys of their ids. None also where two different ids share a key.
+    """
+    old = key_file(base.id_batches())
+    place = np.memmap(folder / "places", np.int64, "w+", shape=(max(1, old.rows),))
+    kept = 0
+    for rows, found in matches(old, new.keys):
+        place[rows] = found
+        kept += int((found >= 0).sum())
+    left = MOST_DIFFERENT * base.rows - (old.rows - kept) - (new.keys.rows - kept)
     if left < 0:
         return None
-    for start in range(0, len(added), _BATCH_ROWS):
-        content.add(new.take(added[start : start + _BATCH_ROWS]))
-    rows = np.concatenate([*changed, np.zeros(0, np.int64)])
+    changed: list[Int64] = []
+    deleted: list[Int64] = []
+    content = ContentHash()
+    row = 0
+    for ids, values in base.batches(BATCH_ROWS):
+        stays = place[row : row + len(ids)] >= 0
+        rows = row + np.flatnonzero(stays)
+        batch = new.take(place[rows])
+        if not batch[0].equals(ids.filter(pa.array(stays))):
+            return None
+        same = values[stays].view(np.uint32) == batch[1].view(np.uint32)
+        changed.append(rows[~same.all(axis=1)])
+        deleted.append(row + np.flatnonzero(~stays))
+        left -= len(changed[-1])
+        if left < 0:
+            return None
+        content.add(batch)
+        row += len(ids)
+    added = _all([rows[found < 0] for rows, found in matches(new.keys, old)])
+    for start in range(0, len(added), BATCH_ROWS):
+        content.add(new.take(added[start : start + BATCH_ROWS]))
+    rows = _all(changed)
     return _Differences(
-        changed=rows, places=place[rows], deleted=deleted, new=added, content=content
+        changed=rows, places=place[rows], deleted=_all(deleted), new=added, content=content
     )
+
+
+def _all(rows: list[Int64]) -> Int64:
+    """All row numbers, ascending."""
+    return np.sort(np.concatenate([*rows, np.zeros(0, np.int64)]))
 
 
 def _write(
     files: Files,
     folder: str,
     base: Base,
-    new: _Spooled,
+    new: Spool,
     found: _Differences,
     *,
     part_rows: int | None,
@@ -237,13 +206,3 @@ def _write(
     digest = write_commit(files, folder, commit, exclusive=False)
     written = {part.name: part.digest for part in commit.stored}
     return TableFiles(rows=rows, dim=dim, id_type=id_type, files={**written, COMMIT: digest})
-
-
-def _wide(ids: pa.Array) -> pa.Array:
-    """Ids of any total length in one array."""
-    return ids.cast(pa.large_string()) if pa.types.is_string(ids.type) else ids
-
-
-def _ids(ids: pa.Array) -> pa.Array:
-    """The inverse of `_wide`."""
-    return ids.cast(pa.string()) if pa.types.is_large_string(ids.type) else ids

@@ -1,11 +1,8 @@
 """Retiring a version, which removes its tables and model, and the check of what it would lose."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
-
-import numpy as np
-import pyarrow as pa
 
 from backstay.errors import CorruptError, NotFoundError, RegistryError
 from backstay.registry.aliases import PROD, aliases, trails
@@ -15,11 +12,9 @@ from backstay.registry.store import Retirement, Space
 from backstay.registry.stored import deltas
 from backstay.registry.tables import EmbeddingTable
 from backstay.storage.documents import seal
-from backstay.storage.ids import IdKeys
+from backstay.storage.keys import missing_ids
 
 _log = logging.getLogger("backstay.registry")
-
-_EXAMPLES = 3  # ids that a message names
 
 
 def retire(
@@ -33,7 +28,8 @@ def retire(
     """Remove a version's tables and model; return what this call removed.
 
     Its manifest, metrics and backward map stay: it becomes a virtual version, read out of the
-    latest table, and chains through it still compose. If it is killed half-way, repeat it.
+    latest table, and chains through it still compose. If it is killed half-way, repeat it; a
+    version that is retired and whose files are gone needs no write.
     `confirm` is called with the bytes to remove, after all checks; if it raises, nothing is
     removed.
 
@@ -57,6 +53,11 @@ def retire(
     }
     freed = sum(stored.values())
     retirement = space.retired(version)
+    if retirement and not stored:
+        _log.info(
+            "%s was retired already, on %s; nothing is left to remove", name, retirement.retired
+        )
+        return replace(retirement, removed=(), freed=0)
     if retirement is None:
         _refuse_base(space, version)
         _refuse_served(space, version, force=force)
@@ -71,8 +72,8 @@ def retire(
         data = seal(asdict(retirement), what="a retirement")
         if not space.files.create(space.path(version, RETIRED), data):
             retirement = space.retired(version) or retirement
-    else:  # perhaps it was killed half-way
-        _log.info("%s was retired already, on %s", name, retirement.retired)
+    else:  # it was killed half-way
+        _log.info("%s was retired on %s; removing the rest of it", name, retirement.retired)
     space.files.remove(space.path(version, MODEL))
     space.files.remove(space.path(version, "tables"))
     space.renew_markers()
@@ -196,7 +197,7 @@ def _loss(space: Space, version: int, entity: str) -> str | None:
     older = space.table(version, entity)
     if older.id_type != newer.id_type:
         return f"its ids are {older.id_type}, those of version {newer.version} {newer.id_type}"
-    count, examples = _missing_ids(older, newer)
+    count, examples = missing_ids(older.id_batches, newer.id_batches())
     if not count:
         return None
     shown = ", ".join(map(repr, examples))
@@ -214,32 +215,6 @@ def _newest_table(space: Space, entity: str, *, above: int) -> EmbeddingTable | 
         except RegistryError:
             continue  # of a newer format
     return None
-
-
-def _missing_ids(older: EmbeddingTable, newer: EmbeddingTable) -> tuple[int, list[object]]:
-    """How many ids of `older` are not in `newer`, and the first of them.
-
-    Holds 8 bytes for each row of `newer`, and one batch of `older`.
-    """
-    keys = IdKeys()
-    for ids in newer.id_batches():
-        keys.add(ids)
-    known = np.sort(keys.whole())
-
-    def missing() -> Iterator[pa.Array]:
-        for ids in older.id_batches():
-            batch = IdKeys()
-            batch.add(ids)
-            gone = ~np.isin(batch.whole(), known)
-            if gone.any():
-                yield ids.filter(pa.array(gone))
-
-    count = 0
-    examples: list[object] = []
-    for ids in missing():
-        examples += ids[: max(0, _EXAMPLES - len(examples))].to_pylist()
-        count += len(ids)
-    return count, examples
 
 
 def _readers(space: Space, version: int) -> list[str]:

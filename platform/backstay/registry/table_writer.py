@@ -18,7 +18,8 @@ from backstay.registry.table_layout import Float32, check_batch, record_batch, t
 from backstay.registry.tables import Batch, table_of_parts
 from backstay.storage.files import FileDigest, Files, open_files
 from backstay.storage.folders import new_folder, refuse_content
-from backstay.storage.ids import ID_TYPES, IdKeys, IdType, refuse_duplicates
+from backstay.storage.ids import ID_TYPES, IdType, id_keys
+from backstay.storage.keys import KeyFile, refuse_duplicates
 
 
 class ParquetOptions(TypedDict):
@@ -121,7 +122,7 @@ def write_parts(
     label = None if build is None else fingerprint(dim=dim, build=build, **of)
     schema = table_schema(dim, id_type, fingerprint=label, **of)
     group_rows, each = group_sizes(dim, part_rows, group_bytes=GROUP_BYTES)
-    keys = IdKeys()
+    keys = KeyFile()
     try:
         groups = _row_groups(chain([first], batches), schema=schema, rows=group_rows, keys=keys)
         parts = write_files(files, folder, groups, schema=schema, each=each, attempt=attempt)
@@ -181,10 +182,10 @@ def write_files(
     return tuple(parts)
 
 
-def _refuse_duplicates(files: Files, folder: str, commit: TableCommit, keys: IdKeys) -> None:
+def _refuse_duplicates(files: Files, folder: str, commit: TableCommit, keys: KeyFile) -> None:
     """InputError where an id stands in two rows of the parts that were written."""
     table = table_of_parts(files, folder, commit)
-    refuse_duplicates(keys.whole(), table.id_batches(), table=f"the table of {commit.entity}")
+    refuse_duplicates(keys, table.id_batches(), table=f"the table of {commit.entity}")
 
 
 def _in(folder: str, name: str) -> str:
@@ -192,7 +193,7 @@ def _in(folder: str, name: str) -> str:
 
 
 def _row_groups(
-    batches: Iterator[Batch], *, schema: pa.Schema, rows: int, keys: IdKeys
+    batches: Iterator[Batch], *, schema: pa.Schema, rows: int, keys: KeyFile
 ) -> Iterator[pa.RecordBatch]:
     """Regroup batches of any size into record batches of `rows`; without rows, one empty batch."""
     buffer = np.empty((rows, schema.field("embedding").type.list_size), np.float32)
@@ -200,7 +201,7 @@ def _row_groups(
     filled = 0
     for ids, values in batches:
         check_batch(ids, values, schema=schema, first_row=keys.rows)
-        keys.add(ids)
+        keys.append(id_keys(ids))
         start = 0
         while start < len(ids):
             taken = min(rows - filled, len(ids) - start)

@@ -105,7 +105,7 @@ class EmbeddingTable:
                     yield _columns(batch, self, part=path, first_row=done)
                     done += len(batch)
 
-    def id_batches(self, batch_rows: int = 1 << 20) -> Iterator[pa.Array]:
+    def id_batches(self, batch_rows: int = 65536) -> Iterator[pa.Array]:
         """The ids (n,) of at most `batch_rows` rows, in row order; vectors are not read."""
         if self.base is not None and self.overlay is not None:
             row = 0

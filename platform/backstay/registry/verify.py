@@ -23,7 +23,8 @@ from backstay.registry.store import Space
 from backstay.registry.stored import compacted_files, read_published
 from backstay.registry.tables import EmbeddingTable
 from backstay.storage.digests import check_file
-from backstay.storage.ids import IdKeys, refuse_duplicates
+from backstay.storage.ids import id_keys
+from backstay.storage.keys import KeyFile, refuse_duplicates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +141,9 @@ def _content(space: Space, manifest: Manifest) -> Iterator[Defect]:
 
 def _check_table(table: EmbeddingTable, *, content: str | None) -> None:
     """Read all rows. `content`: the hash of the rows of a table that was published as a delta."""
-    keys, found = IdKeys(), ContentHash()
+    keys, found = KeyFile(), ContentHash()
     for ids, values in table.batches():
-        keys.add(ids)
+        keys.append(id_keys(ids))
         if content is not None:
             found.add((ids, values))
         finite = np.isfinite(values).all(axis=1)
@@ -156,4 +157,4 @@ def _check_table(table: EmbeddingTable, *, content: str | None) -> None:
             f"should have rows with the hash {content}; found {found.hexdigest()}. The table is "
             "read out of other rows than were published: restore its base from a copy."
         )
-    refuse_duplicates(keys.whole(), table.id_batches(), table=f"the table of {table.entity}")
+    refuse_duplicates(keys, table.id_batches(), table=f"the table of {table.entity}")

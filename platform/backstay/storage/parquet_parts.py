@@ -34,7 +34,7 @@ def open_part(
 
     `digest`: the size and hash it must have; CorruptError where it has others.
     `read_ahead`: bytes read at once, so that a row group of any size can be streamed. With 0 a row
-    group's columns are read whole.
+    group's columns are read whole; on an object store all row groups at once, to wait only once.
     """
     opened = files.source(name) if digest is None else checked_source(files, name, digest)
     with opened as source:
@@ -42,7 +42,7 @@ def open_part(
             file = pq.ParquetFile(
                 source,
                 buffer_size=read_ahead,
-                pre_buffer=not read_ahead,  # which would read row groups whole
+                pre_buffer=not read_ahead and not files.is_local,
                 page_checksum_verification=True,
             )
         except (pa.ArrowInvalid, OSError) as error:

@@ -146,18 +146,23 @@ def test_the_answer_compares_the_candidate_with_the_version_before(registry, dat
 def test_a_finding_of_ids_names_entities_that_would_disappear(published):
     space = Registry(published).space("market")
     users, _ = space.table(1, "user").read()
-    finding = guard.lost_ids(space, space.manifest(1), {"user": users})
+    ids = {"user": (space.table(1, "user").id_type, [users])}
+    finding = guard.lost_ids(space, space.manifest(1), ids, advice="Keep them.")
     assert "the whole table of item" in finding.message
-    assert guard.lost_ids(space, replace(space.manifest(1), entities={}), {}) is None
+    assert finding.message.endswith("of version 1. Keep them.")
+    empty = replace(space.manifest(1), entities={})
+    assert guard.lost_ids(space, empty, {}, advice="") is None
 
 
 def test_ids_of_another_type_count_as_lost(published):
     space = Registry(published).space("market")
-    users, _ = space.table(1, "user").read()
-    items, _ = space.table(1, "item").read()
-    numbers = users.cast("int64") if users.type != "int64" else users.cast("string")
-    finding = guard.lost_ids(space, space.manifest(1), {"user": numbers, "item": items})
-    assert f"{len(users):,} of {len(users):,} ids of user" in finding.message
+    tables = {entity: space.table(1, entity) for entity in ("user", "item")}
+    ids = {entity: (table.id_type, table.id_batches()) for entity, table in tables.items()}
+    other = {"int64": "string", "string": "int64"}[tables["user"].id_type]
+    ids["user"] = other, []
+    finding = guard.lost_ids(space, space.manifest(1), ids, advice="")
+    expected = f"all {tables['user'].rows:,} ids of user ({tables['user'].id_type} there, {other}"
+    assert expected in finding.message
 
 
 def _recall(mean, *, users=1000, seed=0):

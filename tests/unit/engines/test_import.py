@@ -1,6 +1,7 @@
 """Importing outside tables as versions, through the command line."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,13 @@ from click.testing import CliRunner
 from pyarrow import feather
 
 from backstay.cli import main
+from backstay.engines import import_map
+from backstay.evaluation.table_maps import outside_tables
+from backstay.registry import spool, table_writer
 from backstay.registry.store import Registry
+from backstay.registry.stored import deltas
 from backstay.registry.verify import verify
+from backstay.storage import keys
 
 ROWS = 400
 
@@ -295,3 +301,119 @@ def test_unprintable_labels_are_refused_and_not_printed(tmp_path, label):
     assert "not UTF-8 or not printable" in done.stderr
     assert "\x1b" not in done.stderr
     assert not (tmp_path / "registry").exists()
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Rows are read, sorted and written 4,096 at a time."""
+    monkeypatch.setattr(outside_tables, "BATCH_BYTES", 8 * 4 * 4096)
+    monkeypatch.setattr(outside_tables, "_ID_ROWS", 4096)
+    monkeypatch.setattr(table_writer, "GROUP_BYTES", 4 * 4 * 4096)
+    monkeypatch.setattr(spool, "BATCH_ROWS", 4096)
+    monkeypatch.setattr(keys, "KEYS_AT_ONCE", 4096)
+    monkeypatch.setattr(keys, "_CHUNK_ROWS", 4096)
+    monkeypatch.setattr(import_map, "FITTED", 1000)
+
+
+def peak_of_imports(folder, rows):
+    """Most bytes that NumPy, Python and Arrow held while each of three tables was imported."""
+    folder.mkdir()
+    ids = pa.array([f"a name about as long as names are, with the number {n}" for n in range(rows)])
+    order = np.random.default_rng(6).permutation(rows)
+    older = vectors(4, rows=rows)
+    newer = older.copy()
+    newer[:5] += 1
+    shuffled = ids.take(pa.array(order))
+    paths = [
+        parquet(folder / "0.parquet", older, ids),
+        parquet(folder / "1.parquet", newer[order], shuffled),
+        parquet(folder / "2.parquet", rotated(newer, 6)[order], shuffled),
+    ]
+    del ids, order, older, newer, shuffled
+    default, peaks, pools = pa.default_memory_pool(), [], []  # a pool outlives its buffers
+    for path in paths:
+        pool = pa.proxy_memory_pool(default)
+        pools.append(pool)
+        pa.set_memory_pool(pool)
+        tracemalloc.start()
+        try:
+            imported(folder / "registry", "--table", path, "--entity", "item")
+            peaks.append(tracemalloc.get_traced_memory()[1] + pool.max_memory())
+        finally:
+            tracemalloc.stop()
+            pa.set_memory_pool(default)
+    space = space_of(folder / "registry")
+    assert [list(deltas(space, space.manifest(version))) for version in (1, 2)] == [["item"], []]
+    assert verify(space, 1) == verify(space, 2) == []
+    return max(peaks)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    few = peak_of_imports(tmp_path / "few", 150_000)
+    assert peak_of_imports(tmp_path / "many", 300_000) < few + 8 * 150_000  # the least: a key a row
+
+
+def test_ids_are_stored_as_the_type_that_the_user_names(tmp_path):
+    values = vectors(8)
+    numbers, texts = (
+        parquet(tmp_path / f"{name}.parquet", values, ids)
+        for name, ids in (
+            ("numbers", pa.array(range(ROWS))),
+            ("texts", pa.array([str(n) for n in range(ROWS)])),
+        )
+    )
+    np.save(tmp_path / "item.npy", values)
+    (tmp_path / "ids.txt").write_text("\n".join(map(str, range(ROWS))), encoding="utf-8")
+    lines = (tmp_path / "item.npy", "--ids", tmp_path / "ids.txt")
+    for name, words, id_type in (
+        ("a", (texts,), "int64"),
+        ("b", lines, "int64"),
+        ("c", (numbers,), "string"),
+        ("d", (numbers,), "int64"),
+    ):
+        options = ("--table", *words, "--entity", "item", "--id-type", id_type)
+        imported(tmp_path / name, *options)
+        ids, _ = space_of(tmp_path / name).table(0, "item").read()
+        assert ids.to_pylist() == [str(n) if id_type == "string" else n for n in range(ROWS)]
+    newer = parquet(
+        tmp_path / "newer.parquet", rotated(values, 12), pa.array([str(n) for n in range(ROWS)])
+    )
+    options = ("--table", newer, "--entity", "item")
+    refused(
+        tmp_path / "a", import_(tmp_path / "a", *options), "found string ids", "--id-type int64"
+    )
+    forced = import_(tmp_path / "a", *options, "--no-map")
+    refused(tmp_path / "a", forced, "all 400 ids of item (int64 there, string here)")
+    assert (
+        imported(tmp_path / "a", *options, "--id-type", "int64")["metrics"]["map"]["cosine"] > 0.99
+    )
+
+
+def test_each_table_may_have_its_own_type_of_ids(tmp_path):
+    texts = pa.array([str(n) for n in range(ROWS)])
+    words = []
+    for entity in ("user", "item"):
+        words += ["--table", parquet(tmp_path / f"{entity}.parquet", vectors(8), texts)]
+    options = (*words, "--id-type", "int64", "--id-type", "string")
+    imported(tmp_path / "registry", *options)
+    space = space_of(tmp_path / "registry")
+    assert [space.table(0, name).id_type for name in ("user", "item")] == ["int64", "string"]
+    wrong = import_(tmp_path / "other", *options, "--id-type", "string")
+    assert wrong.exit_code == 2
+    assert "--id-type once, or once for each of the 2 tables; found 3" in wrong.stderr
+
+
+@pytest.mark.parametrize("id_", ["007", "+7", " 7", "7.0", "", "sieben", "-0", "9" * 30])
+def test_an_id_that_is_no_plain_integer_is_named_with_its_row(tmp_path, id_):
+    ids = [str(n) for n in range(ROWS)]
+    ids[300] = id_
+    path = parquet(tmp_path / "item.parquet", vectors(8), pa.array(ids))
+    done = import_(tmp_path / "registry", "--table", path, "--id-type", "int64")
+    assert done.exit_code == 1
+    line = done.stderr.splitlines()[-1]
+    assert "item.parquet" in line
+    assert id_ in line
+    if len(id_) < 30:
+        assert "row 300: --id-type int64 expects an id such as 17" in line
+    assert not Registry(tmp_path / "registry").spaces()

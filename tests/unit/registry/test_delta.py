@@ -94,7 +94,7 @@ def test_readers_by_path_and_the_service_read_the_whole_table(delta, tmp_path):
     outside = open_outside_table(location)
     found = [row for ids, values in outside.batches() for row in rows_of(ids, values)]
     assert found == rows
-    assert len(outside.keys) == 100
+    assert outside.keys.rows == 100
     key = Key("movies", "item", 1, space.manifest(1).sha256)
     served = open_table_copy(Registry(space.uri), key, cache=tmp_path / "cache").table
     places, known = served.find(pa.array(["i3", "i0", "x"], pa.large_string()))

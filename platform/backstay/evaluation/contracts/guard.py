@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from backstay.compat.methods import Method
 from backstay.errors import NotFoundError, RegistryError
@@ -25,6 +24,8 @@ from backstay.evaluation.metrics.bootstrap import (
 from backstay.evaluation.metrics.ranking import RecallResult
 from backstay.registry.manifest import Manifest
 from backstay.registry.store import Space
+from backstay.storage.ids import IdType
+from backstay.storage.keys import missing_ids
 
 _log = logging.getLogger("backstay.update")
 
@@ -33,8 +34,6 @@ RECALL_LOSS = 0.1
 
 ALIGNMENT_ERROR = 0.5
 """Largest alignment error, as a share of the older vectors' mean distance from their mean."""
-
-_ID_ROWS = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,28 +84,40 @@ def other_dataset(name: str, parent: Manifest) -> Finding | None:
     )
 
 
-def lost_ids(space: Space, parent: Manifest, ids: Mapping[str, pa.Array]) -> Finding | None:
+def lost_ids(
+    space: Space,
+    parent: Manifest,
+    ids: Mapping[str, tuple[IdType, Iterable[pa.Array]]],
+    *,
+    advice: str,
+) -> Finding | None:
     """Whether ids of the version before have no vector in the candidate.
 
     Args:
         space: The space.
         parent: The manifest of the version before.
-        ids: The candidate's ids of each entity.
+        ids: The type and the batches of the candidate's ids, for each entity.
+        advice: The way out, a sentence.
     """
     losses = []
     for entity, entry in parent.entities.items():
         if entity not in ids:
             losses.append(f"the whole table of {entity} ({entry.rows:,} rows)")
             continue
-        count, example = _missing(space, parent, entity, ids[entity])
+        id_type, batches = ids[entity]
+        if id_type != entry.id_type:
+            losses.append(
+                f"all {entry.rows:,} ids of {entity} ({entry.id_type} there, {id_type} here)"
+            )
+            continue
+        count, examples = missing_ids(space.table(parent.version, entity).id_batches, batches)
         if count:
-            losses.append(f"{count:,} of {entry.rows:,} ids of {entity}, such as {example!r}")
+            losses.append(f"{count:,} of {entry.rows:,} ids of {entity}, such as {examples[0]!r}")
     if not losses:
         return None
     return Finding(
         check="ids",
-        message=f"the candidate lacks {' and '.join(losses)} of version {parent.version}. Use a "
-        "dataset that still holds them, or a later end of the window.",
+        message=f"the candidate lacks {' and '.join(losses)} of version {parent.version}. {advice}",
     )
 
 
@@ -133,10 +144,12 @@ def unmeasured(interactions: int, *, until: float) -> Finding | None:
     )
 
 
-def cut_off(space: Space, parent: Manifest, *, what: str, readers: Sequence[str]) -> Finding | None:
+def cut_off(
+    space: Space, parent: Manifest, *, what: str, readers: Sequence[str], advice: str
+) -> Finding | None:
     """Which versions can't be read any more out of a newest version without a map.
 
-    `what` has no map; `readers` are the consumers that read older versions.
+    `what` has no map; `readers` are the consumers of older versions; `advice` is the way out.
     """
     versions = [str(v) for v in space.versions() if _reaches(space, parent.version, v)]
     readers_part = f" Their readers are {', '.join(readers)}." if readers else ""
@@ -144,7 +157,7 @@ def cut_off(space: Space, parent: Manifest, *, what: str, readers: Sequence[str]
         check="map",
         message=f"{what} has no map to the version before, so {len(versions)} older versions "
         f"({', '.join(versions)}) could no longer be read out of the newest table.{readers_part} "
-        "Use a method with a map.",
+        f"{advice}",
     )
 
 
@@ -216,21 +229,6 @@ def broken_contract(verdict: Verdict) -> Finding | None:
         message=f"the contract of {verdict.consumer} on version {verdict.reads} is broken: "
         f"{verdict.reason.rstrip('.')}. Ask {verdict.contact}, or train a version nearer to it.",
     )
-
-
-def _missing(space: Space, parent: Manifest, entity: str, ids: pa.Array) -> tuple[int, object]:
-    """How many ids of a published table `ids` lacks, and one of them."""
-    count, example = 0, None
-    table = space.table(parent.version, entity)
-    for column in table.id_batches(_ID_ROWS):
-        if column.type != ids.type:  # no string equals a number
-            lacking = column
-        else:
-            lacking = column.filter(pc.invert(pc.is_in(column, value_set=ids)))
-        if len(lacking) and not count:
-            example = lacking[0].as_py()
-        count += len(lacking)
-    return count, example
 
 
 def _reaches(space: Space, source: int, target: int) -> bool:

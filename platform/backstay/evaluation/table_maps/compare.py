@@ -97,7 +97,7 @@ def compare_tables(
                 version=version,
                 name=table.name,
                 path=table.path,
-                rows=len(table.keys),
+                rows=table.keys.rows,
                 dim=table.dim,
                 id_type=table.id_type,
             )

@@ -4,7 +4,8 @@
     embedding  list of floats, as many in every row
 
 The table is a Parquet file or a folder of them. Unlike the registry's tables it may hold floats of
-any width, and further columns. Memory holds 8 bytes per id and one batch of vectors.
+any width, and further columns. Memory holds one batch of ids or vectors; keys of ids are on local
+disk.
 """
 
 import logging
@@ -25,7 +26,8 @@ from backstay.registry.stored import open_delta
 from backstay.registry.table_commit import read_commit
 from backstay.registry.tables import EmbeddingTable
 from backstay.storage.files import Files, open_files
-from backstay.storage.ids import IdType, refuse_duplicates
+from backstay.storage.ids import IdType
+from backstay.storage.keys import KeyFile, refuse_duplicates
 from backstay.storage.parquet_parts import open_part, part_names, read_batches
 
 logger = logging.getLogger("backstay.table_maps")
@@ -49,7 +51,7 @@ class OutsideTable:
     parts: tuple[str, ...]
     id_type: IdType
     dim: int
-    keys: Keys  # (rows,) a 64-bit hash of each id, in row order
+    keys: KeyFile  # a 64-bit hash of each id
     labels: Labels
     stored: EmbeddingTable | None = None  # where the rows are those of a table of a registry
 
@@ -70,7 +72,7 @@ class OutsideTable:
         done = 0
         for ids, vectors in self.batches():
             self._check_finite(ids, vectors, first_row=done)
-            keys = self.keys[done : done + len(ids)]
+            keys = self.keys.read(done, len(ids))
             done += len(ids)
             place = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
             found = wanted[place] == keys
@@ -115,13 +117,16 @@ def stored_table(table: EmbeddingTable, path: str) -> OutsideTable:
     """A table of a registry as an outside table; `path` names it in messages."""
     if not table.rows:
         raise InputError(f"{path} has no rows; expected at least one.")
+    keys = KeyFile()
+    for ids in table.id_batches(_ID_ROWS):
+        keys.append(_keys(ids))
     return OutsideTable(
         path=path,
         files=table.files,
         parts=table.parts,
         id_type=table.id_type,
         dim=table.dim,
-        keys=np.concatenate([_keys(ids) for ids in table.id_batches(_ID_ROWS)]),
+        keys=keys,
         labels=Labels(
             path=path,
             space=table.space,
@@ -152,7 +157,7 @@ def outside_table(files: Files, parts: tuple[str, ...], path: str) -> OutsideTab
             )
     if id_type is None or dim is None or labels is None:
         raise InputError(f"{path} has no rows; expected at least one.")
-    keys = []
+    keys = KeyFile()
     for part, batch in _read(files, parts, rows=_ID_ROWS, columns=("id",)):
         ids = batch.column("id")
         if ids.null_count:
@@ -164,13 +169,13 @@ def outside_table(files: Files, parts: tuple[str, ...], path: str) -> OutsideTab
         parts=parts,
         id_type=id_type,
         dim=dim,
-        keys=np.concatenate(keys),
+        keys=keys,
         labels=replace(labels, path=path),
     )
     # Two ids with equal hashes (in 3 of 10⁶ tables of 10⁷ rows) pass: the later row is used.
     again = _read(files, parts, rows=_ID_ROWS, columns=("id",))
-    refuse_duplicates(table.keys, (batch.column("id") for _, batch in again), table=path)
-    logger.info("%s: %s rows of %s dimensions", path, f"{len(table.keys):,}", dim)
+    refuse_duplicates(keys, (batch.column("id") for _, batch in again), table=path)
+    logger.info("%s: %s rows of %s dimensions", path, f"{keys.rows:,}", dim)
     return table
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from backstay.compat.moments import BLOCK_ROWS, Moments
 from backstay.errors import InputError
 from backstay.evaluation.table_maps.outside_tables import Float32, Keys, OutsideTable
+from backstay.storage.keys import shares_of
 
 HELD_OUT_SHARE = 5
 """One id in this many is held out."""
@@ -42,16 +43,24 @@ class Shared:
     ) -> "Shared":
         """The pair (source, target) with at most `fit` and `judge` of the ids in both."""
         newer, older = (tables[version].keys for version in pair)
-        common = np.intersect1d(newer, older)
-        held_out = common % np.uint64(HELD_OUT_SHARE) == 0
+        count = 0
+        fitted = judged = np.zeros(0, np.uint64)
+        shares = shares_of(newer, older)
+        for number in range(shares):
+            new, old = (keys.share(number, shares)[0] for keys in (newer, older))
+            common = np.intersect1d(new, old)
+            count += len(common)
+            held_out = common % np.uint64(HELD_OUT_SHARE) == 0
+            fitted = np.union1d(fitted, common[~held_out])[:fit]
+            judged = np.union1d(judged, common[held_out])[:judge]
         return cls(
             source=pair[0],
             target=pair[1],
-            common=len(common),
-            only_newer=len(newer) - len(common),
-            only_older=len(older) - len(common),
-            fitted=common[~held_out][:fit],
-            judged=common[held_out][:judge],
+            common=count,
+            only_newer=newer.rows - count,
+            only_older=older.rows - count,
+            fitted=fitted,
+            judged=judged,
         )
 
     @property

@@ -17,8 +17,13 @@ def vectors():
 
 def gathered(table, rows, tmp_path):
     """The vectors of some rows, in the order of their keys, and the rows in that order."""
-    rows = np.asarray(rows)[np.argsort(table.keys[rows])]
-    return table.gather(table.keys[rows], tmp_path / "sample.npy"), rows
+    keys = all_keys(table)
+    rows = np.asarray(rows)[np.argsort(keys[rows])]
+    return table.gather(keys[rows], tmp_path / "sample.npy"), rows
+
+
+def all_keys(table):
+    return table.keys.read(0, table.keys.rows)
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def test_a_sample_of_any_floats_comes_in_the_order_of_its_keys(save, tmp_path, v
     table = open_outside_table(
         save("a.parquet", ids.astype(str) if text else ids, vectors, kind=kind)
     )
-    assert (table.name, table.dim, len(table.keys)) == ("a", 6, 250)
+    assert (table.name, table.dim, table.keys.rows) == ("a", 6, 250)
     assert table.id_type == ("string" if text else "int64")
     found, rows = gathered(table, [249, 0, 17, 100, 36, 37], tmp_path)
     assert found.dtype == np.float32
@@ -49,7 +54,7 @@ def test_a_folder_of_parts_is_one_table(save, tmp_path, vectors):
         save(f"t/part-{part}.parquet", np.arange(250)[rows], vectors[rows])
     (tmp_path / "t" / "_SUCCESS").write_text("")
     table = open_outside_table(tmp_path / "t")
-    assert (table.name, len(table.keys)) == ("t", 250)
+    assert (table.name, table.keys.rows) == ("t", 250)
     found, rows = gathered(table, [240, 3, 150], tmp_path)
     np.testing.assert_array_equal(found, vectors[rows])
 
@@ -57,14 +62,14 @@ def test_a_folder_of_parts_is_one_table(save, tmp_path, vectors):
 def test_an_id_has_one_key_whatever_holds_it(save, vectors):
     ids = pa.array([f"é{n}" for n in range(250)])
     plain, *others = (
-        open_outside_table(save(f"{n}.parquet", column, vectors)).keys
+        all_keys(open_outside_table(save(f"{n}.parquet", column, vectors)))
         for n, column in enumerate([ids, ids.cast(pa.large_string()), ids.dictionary_encode()])
     )
     for other in others:
         np.testing.assert_array_equal(plain, other)
     assert len(np.unique(plain)) == 250
     narrow, wide = (
-        open_outside_table(save(f"n{t}.parquet", pa.array(range(250), t), vectors)).keys
+        all_keys(open_outside_table(save(f"n{t}.parquet", pa.array(range(250), t), vectors)))
         for t in (pa.int16(), pa.uint64())
     )
     np.testing.assert_array_equal(narrow, wide)
@@ -121,7 +126,7 @@ def test_a_table_that_breaks_the_format_is_refused(tmp_path, columns, words):
 def test_a_bad_vector_is_named_even_where_it_isn_t_sampled(tmp_path, vectors, words):
     table = open_outside_table(broken(tmp_path, {"id": ["a", "b"], "embedding": vectors}))
     with pytest.raises(InputError, match=re.escape(words)):
-        table.gather(table.keys[:1], tmp_path / "sample.npy")
+        table.gather(table.keys.read(0, 1), tmp_path / "sample.npy")
 
 
 def test_what_is_no_table_is_refused(save, tmp_path, vectors):
