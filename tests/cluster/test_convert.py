@@ -17,6 +17,7 @@ from backstay.registry.store import Registry
 from backstay.registry.stored import open_table
 from backstay.registry.table_commit import COMMIT, read_commit
 from backstay.storage.files import open_files
+from tests.support import deltas
 from tests.support.builders import fill
 from tests.support.conversions import (
     DIMS,
@@ -66,6 +67,24 @@ def test_ray_data_writes_the_bytes_that_this_process_writes(registry, tmp_path, 
         for name in set(names) - {COMMIT}:
             found = (tmp_path / "ray" / folder / name).read_bytes()
             assert found == (tmp_path / "local" / folder / name).read_bytes()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_data_converts_a_delta_as_this_process_does(tmp_path, monkeypatch):
+    cut_small(monkeypatch, part=90 * 4 * deltas.DIM, group=30 * 4 * deltas.DIM)
+    space = Registry(tmp_path / "registry").space("movies")
+    newer = deltas.long_delta(space)
+    commits = {}
+    for engine in ("local", "ray"):
+        options = {"source": 1, "targets": (0, 1), "engine": engine, "workers": 2}
+        report = run(tmp_path / "registry", None, tmp_path / engine, **options)
+        assert (report.engine, report.written) == (engine, len(newer[0]))
+        found = deltas.read(open_table(tmp_path / engine / "v1"))
+        assert dict(found) == dict(deltas.rows_of(*newer))
+        commits[engine] = [
+            read_commit(open_files(tmp_path / engine / v)).parts for v in ("v0", "v1")
+        ]
+    assert commits["local"] == commits["ray"]
 
 
 @pytest.mark.usefixtures("ray_cluster", "small_parts")

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from backstay.compat.maps import BackwardMap
+from backstay.registry.stored import deltas
 from tests.support.builders import publish
 
 DIM = 3
@@ -43,6 +44,17 @@ def pair(space, *, rows=100, strings=True):
     new = ["x", "y"] if strings else [1000, 1001]
     newer = edited(ids, values, changed=(3, 40, 99), gone=(0, 50), new=new)
     write(space, *newer, base=0, part_rows=2, mapped=True)
+    return newer
+
+
+def long_delta(space, *, rows=1000):
+    """A version 1 that changes, deletes and adds rows of version 0; its rows in reading order."""
+    ids, values = pa.array([f"i{n}" for n in range(rows)]), vectors(rows)
+    write(space, ids, values, part_rows=170, batch=90)
+    options = {"changed": range(5, rows, 40), "gone": range(60), "new": ["x", "y", "z"]}
+    newer = edited(ids, values, **options)
+    write(space, *newer, base=0, part_rows=7, batch=1000, mapped=True)
+    assert "item" in deltas(space, space.manifest(1))
     return newer
 
 

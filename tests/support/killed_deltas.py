@@ -1,15 +1,15 @@
 """A process that is killed while it publishes a delta, or while it compacts one.
 
-Run as `python -m tests.support.killed_deltas ROOT`. Prints, for either, what readers found after
-each kill: whether the version was there, or the table compacted.
+Run as `python -m tests.support.killed_deltas ROOT`, a folder or an s3:// URL. Prints, for either,
+what readers found after each kill: whether the version was there, or the table compacted.
 """
 
+import functools
 import json
 import os
 import shutil
 import sys
 from datetime import timedelta
-from pathlib import Path
 
 from backstay.registry.compaction import compact
 from backstay.registry.garbage import find_garbage, remove_garbage
@@ -17,20 +17,26 @@ from backstay.registry.store import Registry
 from backstay.registry.stored import deltas
 from backstay.registry.verify import verify
 from tests.support.deltas import edited, pair, read, rows_of, write
-from tests.support.publisher import in_fork, kill_at
+from tests.support.kills import in_fork, kill_at, kill_at_request, kill_each
 
 
 def main(root):
-    """Kill each of the two at its n-th change to the disk, for many n; then run it again."""
-    os.fsync = lambda _: None  # what a killed process has written, the kernel still has
-    template = Path(root, "template")
-
-    def make():
-        pair(Registry(template).space("movies"))
-
-    assert in_fork(make) == 0  # this process must not have threads
-    seen = [kill_each(root, publish, 5), kill_each(root, compacted, 1)]
+    """Kill each of the two at its n-th change, for many n; then run it again."""
+    if "://" in root:
+        strides, make, arm = {publish: 3, compacted: 1}, pair_in, kill_at_request
+    else:
+        os.fsync = lambda _: None  # what a killed process has written, the kernel still has
+        template = f"{root}/template"
+        assert in_fork(functools.partial(pair_in, template)) == 0  # this process has no threads
+        strides, arm = {publish: 5, compacted: 1}, kill_at
+        make = functools.partial(shutil.copytree, template)
+    seen = [_kill_at_each(root, work, by, make, arm) for work, by in strides.items()]
     print(json.dumps(seen))  # noqa: T201
+
+
+def pair_in(root):
+    """Make a registry of two versions."""
+    pair(Registry(root).space("movies"))
 
 
 def publish(space, arm):
@@ -57,35 +63,28 @@ def compacted(space, arm):
     return there
 
 
-def kill_each(root, work, stride):
+def _kill_at_each(root, work, stride, make, arm):
     """Kill `work` at every `stride`-th change; what its second run found."""
-    seen = []
-    while True:
-        copy = Path(root, f"{work.__name__}-{len(seen)}")
-        shutil.copytree(Path(root, "template"), copy)
 
-        def doomed(copy=copy):
-            work(Registry(copy).space("movies"), lambda: kill_at(stride * len(seen)))
+    def doomed(n):
+        make(f"{root}/{work.__name__}-{n}")
+        space = Registry(f"{root}/{work.__name__}-{n}").space("movies")
+        work(space, functools.partial(arm, stride * n))
 
-        def rerun(copy=copy):
-            registry = Registry(copy)
-            space = registry.space("movies")
-            whole(space)
-            there = work(space, lambda: None)
-            whole(space)
-            remove_garbage(registry, find_garbage(registry, older_than=timedelta(0)))
-            assert find_garbage(registry, older_than=timedelta(0)) == []
-            whole(space)
-            folders = {n.split("/")[2] for n in space.files.find(space.path(1)) if "full-" in n}
-            assert len(folders) == (work is compacted)
-            return int(there)
+    def rerun(n):
+        registry = Registry(f"{root}/{work.__name__}-{n}")
+        space = registry.space("movies")
+        whole(space)
+        there = work(space, lambda: None)
+        whole(space)
+        remove_garbage(registry, find_garbage(registry, older_than=timedelta(0)))
+        assert find_garbage(registry, older_than=timedelta(0)) == []
+        whole(space)
+        folders = {n.split("/")[2] for n in space.files.find(space.path(1)) if "full-" in n}
+        assert len(folders) == (work is compacted)
+        return int(there)
 
-        killed = os.WIFSIGNALED(in_fork(doomed))
-        status = in_fork(rerun)
-        assert os.WIFEXITED(status), status
-        if not killed:
-            return seen
-        seen.append(os.WEXITSTATUS(status))
+    return kill_each(doomed, rerun)
 
 
 def whole(space):

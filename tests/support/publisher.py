@@ -8,7 +8,6 @@ import functools
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
@@ -20,8 +19,8 @@ from backstay.compat.maps import BackwardMap
 from backstay.errors import RegistryError, VersionExistsError
 from backstay.registry.store import Registry
 from backstay.registry.verify import verify
-from backstay.storage import files
 from tests.support import builders
+from tests.support.kills import kill_at, kill_at_request, kill_each
 
 
 def publish(space, version, run_id, *, recall=0.25, before=lambda: None):
@@ -55,8 +54,7 @@ def kill(root):
     """Kill a publisher at its n-th change to the disk, for many n; then let it run again.
 
     While it stages, at every 6th; while it publishes, at each. Prints, for either phase, the latest
-    version that a reader saw after each kill. Each step is a fork of this process, which has
-    everything imported and has read nothing, so that no threads are lost.
+    version that a reader saw after each kill.
     """
     os.fsync = lambda _: None  # what a killed process has written, the kernel still has
     publish(Registry(Path(root, "template")).space("movies"), 0, "first")
@@ -64,42 +62,35 @@ def kill(root):
 
 
 def _kill_at_each(root, phase, stride):
-    seen = []
-    while True:
-        copy = Path(root, f"{phase}-{len(seen)}")
-        shutil.copytree(Path(root, "template"), copy)
-        space = Registry(copy).space("movies")
+    def space_of(n):
+        return Registry(Path(root, f"{phase}-{n}")).space("movies")
 
-        def doomed(space=space):
-            arm = functools.partial(kill_at, stride * len(seen))
-            if phase == "staging":
-                arm()
-                publish(space, 1, "doomed", before=lambda: os._exit(0))
-            publish(space, 1, "doomed", before=arm)
+    def doomed(n):
+        shutil.copytree(Path(root, "template"), Path(root, f"{phase}-{n}"))
+        arm = functools.partial(kill_at, stride * n)
+        if phase == "staging":
+            arm()
+            publish(space_of(n), 1, "doomed", before=lambda: os._exit(0))
+        publish(space_of(n), 1, "doomed", before=arm)
 
-        def rerun(space=space):
-            latest = space.latest()
-            _assert_whole(space, latest)
-            publish(space, 1, "doomed")
-            _assert_whole(space, 1)
-            assert space.drafts() == []
-            return latest
+    def rerun(n):
+        space = space_of(n)
+        latest = space.latest()
+        _assert_whole(space, latest)
+        publish(space, 1, "doomed")
+        _assert_whole(space, 1)
+        assert space.drafts() == []
+        return latest
 
-        killed = os.WIFSIGNALED(in_fork(doomed))
-        status = in_fork(rerun)
-        assert os.WIFEXITED(status), status
-        if not killed:
-            return seen
-        seen.append(os.WEXITSTATUS(status))
+    return kill_each(doomed, rerun)
 
 
 def kill_s3(root):
     """Kill a publisher before its n-th change to the bucket, for every n; then let it run again.
 
     Each n has a version of its own, six to a space. Prints, for each kill, whether readers saw the
-    version before the second run. This process never opens the bucket: s3fs survives no fork.
+    version before the second run.
     """
-    from s3fs import S3FileSystem  # noqa: PLC0415
 
     def place(n):
         return Registry(root).space(f"movies-{n // 6}"), n % 6 + 1, f"doomed-{n}"
@@ -108,7 +99,7 @@ def kill_s3(root):
         space, version, run_id = place(n)
         if version == 1:
             small(space, 0, "first")
-        arm_s3(S3FileSystem, n)
+        kill_at_request(n)
         small(Registry(root).space(space.name), version, run_id)
 
     def rerun(n):
@@ -122,14 +113,7 @@ def kill_s3(root):
         assert space.drafts() == []
         return int(version in seen)
 
-    published, killed = [], True
-    while killed:
-        n = len(published)
-        killed = os.WIFSIGNALED(in_fork(functools.partial(doomed, n)))
-        code = os.waitstatus_to_exitcode(in_fork(functools.partial(rerun, n)))
-        assert code in (0, 1), code
-        published.append(code)
-    print(json.dumps(published))  # noqa: T201
+    print(json.dumps(kill_each(doomed, rerun)))  # noqa: T201
 
 
 def small(space, version, run_id):
@@ -144,21 +128,6 @@ def small(space, version, run_id):
     draft.write_metrics({"recall50": version})
     draft.write_fit_report({"epochs": version})
     builders.publish(draft)
-
-
-def arm_s3(file_system, n):
-    """Kill this process before its n-th request that changes something."""
-    changes = {"put_object", "copy_object", "delete_object", "delete_objects", "upload_part"}
-    changes |= {"create_multipart_upload", "complete_multipart_upload"}
-    left = iter(range(n))
-    call = file_system._call_s3
-
-    async def counted(self, method, *args, **kwargs):
-        if method in changes and next(left, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return await call(self, method, *args, **kwargs)
-
-    file_system._call_s3 = counted
 
 
 def crowd(root, publishers, versions):
@@ -206,35 +175,6 @@ def _assert_whole(space, latest):
     assert space.versions() == list(range(latest + 1)), space.versions()
     for version in space.versions():
         assert verify(space, version) == [], verify(space, version)
-
-
-def in_fork(step):
-    """Run `step` in a fork that exits with what it returns, 255 for an error; its status."""
-    pid = os.fork()
-    if not pid:
-        try:
-            os._exit(step() or 0)
-        except BaseException as error:  # noqa: BLE001
-            sys.stderr.write(f"{error!r}\n")
-            os._exit(255)
-    return os.waitpid(pid, 0)[1]
-
-
-def kill_at(n):
-    """Kill this process as it begins its n-th change."""
-    left = iter(range(n))
-
-    def counted(change):
-        def run(*args, **kwargs):
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return change(*args, **kwargs)
-
-        return run
-
-    for name in ("fsync", "link", "mkdir", "replace", "rmdir", "unlink"):
-        setattr(os, name, counted(getattr(os, name)))
-    files.HashedFile.write = counted(files.HashedFile.write)
 
 
 if __name__ == "__main__":

@@ -14,28 +14,16 @@ from backstay.errors import InputError
 from backstay.registry.compaction import compact
 from backstay.registry.retirement import retire
 from backstay.registry.store import Registry
-from backstay.registry.stored import deltas, open_table
+from backstay.registry.stored import open_table
 from backstay.registry.table_commit import read_commit
 from backstay.registry.verify import verify
 from backstay.storage.files import open_files
 from tests.support.conversions import bucket, config, cut_small, run
-from tests.support.deltas import DIM, edited, read, rows_of, vectors, write
+from tests.support.deltas import DIM, long_delta, read, rows_of, write
 from tests.unit.engines.test_convert_resume import interrupt
 from tests.unit.engines.test_import import imported, parquet
 
-ROWS = 1000
 SOURCE = {"source": 1, "targets": (0, 1)}
-
-
-def delta(space):
-    """A version 1 that changes, deletes and adds rows of version 0; its rows in reading order."""
-    ids, values = pa.array([f"i{n}" for n in range(ROWS)]), vectors(ROWS)
-    write(space, ids, values, part_rows=170, batch=90)
-    options = {"changed": range(5, ROWS, 40), "gone": range(60), "new": ["x", "y", "z"]}
-    newer = edited(ids, values, **options)
-    write(space, *newer, base=0, part_rows=7, batch=1000, mapped=True)
-    assert "item" in deltas(space, space.manifest(1))
-    return newer
 
 
 @pytest.fixture
@@ -54,7 +42,7 @@ def small_parts(monkeypatch):
 
 
 def test_a_delta_is_converted_row_by_row(registry, space, tmp_path):
-    newer = delta(space)
+    newer = long_delta(space)
     report = run(registry, None, tmp_path / "out", **SOURCE)
     assert (report.rows, report.written, report.input) == (943, 943, "movies version 1, item")
     assert report.parts > 8
@@ -68,7 +56,7 @@ def test_a_delta_is_converted_row_by_row(registry, space, tmp_path):
 
 
 def test_a_delta_and_its_compaction_convert_to_the_same_rows(registry, space, tmp_path):
-    delta(space)
+    long_delta(space)
     run(registry, None, tmp_path / "before", source=1)
     compact(space, 1)
     run(registry, None, tmp_path / "after", source=1)
@@ -77,7 +65,7 @@ def test_a_delta_and_its_compaction_convert_to_the_same_rows(registry, space, tm
 
 
 def test_an_interrupted_conversion_of_a_delta_goes_on(registry, space, tmp_path):
-    delta(space)
+    long_delta(space)
     run(registry, None, tmp_path / "undisturbed", source=1)
     interrupt(registry, None, tmp_path / "out", source=1)
     report = run(registry, None, tmp_path / "out", source=1)
@@ -87,7 +75,7 @@ def test_an_interrupted_conversion_of_a_delta_goes_on(registry, space, tmp_path)
 
 
 def test_a_row_group_that_is_split_and_ids_of_a_delta(registry, space, tmp_path, monkeypatch):
-    newer = delta(space)
+    newer = long_delta(space)
     cut_small(monkeypatch, part=40 * 4 * DIM, group=10 * 4 * DIM)
     assert run(registry, None, tmp_path / "out", source=1).parts > 20
     assert rows_of(*open_table(tmp_path / "out").read()) == rows_of(*newer)
@@ -97,7 +85,7 @@ def test_a_row_group_that_is_split_and_ids_of_a_delta(registry, space, tmp_path,
 
 
 def test_a_delta_of_another_version_than_from_names_is_refused(registry, space, tmp_path):
-    delta(space)
+    long_delta(space)
     write(space, *space.table(1, "item").read(), mapped=True)
     path = space.files.full("movies/versions/1/tables/item")
     with pytest.raises(InputError, match="is labelled version 1; expected version 2"):
@@ -107,7 +95,7 @@ def test_a_delta_of_another_version_than_from_names_is_refused(registry, space, 
 def test_everything_on_an_object_store(request, monkeypatch):
     url, _ = bucket(request, monkeypatch)
     space = Registry(url).space("movies")
-    newer = delta(space)
+    newer = long_delta(space)
     assert read(space.table(1, "item")) == rows_of(*newer)
     run(url, None, f"{url}-converted", source=1)
     assert rows_of(*open_table(f"{url}-converted").read()) == rows_of(*newer)
