@@ -36,6 +36,8 @@ from backstay.serving.tls import Certificate
 logger = logging.getLogger("backstay.serving")
 
 _ANY = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 (the addresses of all interfaces)
+# Replicas stop within 10 s. Ray Serve itself waits 30 s where its controller does not answer.
+_STOP_SECONDS = 12.0
 _OBJECT_STORE_BYTES = 100 << 20  # rows of shards go through it, nothing else does
 # Seconds. Ray replaces a proxy after three failed checks; its own 10 are half a minute without one.
 _PROXY_CHECKS = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}
@@ -141,6 +143,7 @@ def run(
         max_ongoing_requests=max_ongoing_requests,
         max_queued_requests=max_queued_requests,
     )
+    stop_seconds = _STOP_SECONDS if starts_ray() else None  # others may use the Ray of a cluster
     with ExitStack() as stack:
         if blocking:
             stack.enter_context(until_stopped())
@@ -163,7 +166,7 @@ def run(
             )
             if blocking:
                 stop_once()  # Ray replaced the handlers with its own
-            stack.callback(_shut_down, blocking=blocking)
+            stack.callback(_shut_down, blocking=blocking, seconds=stop_seconds)
             _deploy(config, deployment, options)
         logger.info("serving %s at %s", uri, url)
         if on_ready:
@@ -235,16 +238,32 @@ def _deploy(
     serve.run(bound(config, deployment), name=APP, route_prefix="/")
 
 
-def _shut_down(*, blocking: bool) -> None:
+def _shut_down(*, blocking: bool, seconds: float | None) -> None:
+    """Stop Ray Serve after the requests in flight; wait for that at most so long, if given."""
     if not ray.is_initialized():
         return
     try:
         with log_prints():
             if blocking:
                 stop_once()
-            serve.shutdown()
+            failures: list[Exception] = []
+            stopping = threading.Thread(target=_stop_serve, args=[failures], daemon=True)
+            stopping.start()
+            stopping.join(seconds)
     except KeyboardInterrupt:
         logger.warning("stopped at once; unfinished requests are lost")
+        return
+    if stopping.is_alive():
+        logger.warning("Ray Serve has not stopped within %g s; its processes are killed", seconds)
+    for error in failures:
+        logger.warning("Ray Serve did not stop in order: %s", error)
+
+
+def _stop_serve(failures: list[Exception]) -> None:
+    try:
+        serve.shutdown()
+    except Exception as error:  # noqa: BLE001 - whatever a dead controller or network raises
+        failures.append(error)
 
 
 @contextmanager

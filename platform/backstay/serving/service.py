@@ -224,7 +224,7 @@ LookupService = serve.deployment(
     health_check_period_s=5,
     health_check_timeout_s=30,
     graceful_shutdown_timeout_s=10,
-    graceful_shutdown_wait_loop_s=1,
+    graceful_shutdown_wait_loop_s=0.2,
 )(serve.ingress()(Replica))
 
 
@@ -233,7 +233,7 @@ ShardDeployment = serve.deployment(
     health_check_period_s=5,
     health_check_timeout_s=30,
     graceful_shutdown_timeout_s=10,
-    graceful_shutdown_wait_loop_s=1,
+    graceful_shutdown_wait_loop_s=0.2,
 )(ShardReplica)
 
 
@@ -245,7 +245,7 @@ Watch = serve.deployment(
     health_check_period_s=5,
     health_check_timeout_s=30,
     graceful_shutdown_timeout_s=1,
-    graceful_shutdown_wait_loop_s=1,
+    graceful_shutdown_wait_loop_s=0.2,
 )(WatchReplica)
 
 
