@@ -15,7 +15,7 @@ from backstay.registry.table_commit import COMMIT
 from backstay.registry.table_writer import write_table_parts
 from backstay.registry.verify import verify
 from tests.support.builders import fill, marketplace
-from tests.support.namespaces import part, run_apart
+from tests.support.namespaces import check_scan, part, run_apart
 
 pytestmark = pytest.mark.faults
 
@@ -37,6 +37,10 @@ def disk(tmp_path_factory):
 @pytest.fixture(scope="module")
 def seen(disk) -> dict[str, Any]:
     return run_apart("tests.support.cut_hosts", disk, timeout=550)
+
+
+def test_no_port_of_a_worker_answers_without_the_token(seen, capsys):
+    check_scan(part(seen, "scan", capsys), "raylet")
 
 
 def test_a_conversion_writes_the_same_bytes(seen, disk, capsys):

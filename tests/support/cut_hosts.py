@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.support.namespaces import CONFIG, Report, container, make_token, shell
+from tests.support.namespaces import CONFIG, Report, container, make_token, scan, shell
 
 HOSTS = ("head", "left", "right")
 NETWORK = "10.77.0"
 GCS = f"{NETWORK}.1:6379"
 CPUS = 1  # of each host
+STEPS = ("scan", "convert", "update", "compare", "head")
 
 # A host that does not answer is dead after about 6 seconds; cluster.yaml's own values take longer.
 QUICK = {
@@ -258,6 +259,11 @@ class Cluster:
             ["compare", disk / "dataset", "--out", disk / f"run-{name}", *SMALL],
         )
 
+    def scan(self) -> None:
+        """Ask every port of a host that cluster.yaml's commands for workers have started."""
+        host = self.hosts["left"]
+        scan(self.report, host.address, host.inside())
+
     def convert(self) -> None:
         part = self.part("convert", "a conversion over Ray with 2 workers")
         _, command, _ = self.commands("cut")
@@ -317,7 +323,7 @@ def main() -> None:
             if process.wait():
                 raise RuntimeError(f"{process.args} ended with {process.returncode}")
 
-    steps = {name: getattr(cluster, name) for name in ("convert", "update", "compare", "head")}
+    steps = {name: getattr(cluster, name) for name in STEPS}
     cluster.report.run(steps | {"undisturbed": wait}, start=cluster.start)
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +117,43 @@ def make_token(variables: dict[str, str]) -> None:
     )
     os.environ.update({k: v for k, v in variables.items() if k.startswith("RAY_")})
     os.environ["HOME"] = variables["HOME"]
+
+
+def scan(report: Report, address: str, inside: Sequence[str] = ()) -> None:
+    """Ask every port of a machine without the token, from a process on it that has none.
+
+    `inside` is the beginning of a command that runs on that machine, if it is another one.
+    """
+    path = Path(__file__).with_name("port_scan.py")
+    given = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [*inside, sys.executable, path, address],
+        env=given, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    lines = [
+        report.line(f"{host}:{port}, {process}: {count} requests without the token")
+        for host, port, process, count in found["asked"]
+    ]
+    lines += [
+        f"answered: {host}:{port}, {process}: {request} → {answer}"
+        for host, port, process, request, answer in found["answered"]
+    ]
+    report.parts["scan"] = {**found, "lines": lines}
+
+
+HARMLESS = {
+    ("/", 200),  # the dashboard's page, without data
+    ("/api/authentication_mode", 200),  # that it needs a token
+    ("/timezone", 200),
+    ("/api/gcs_healthz", 200),
+    ("/api/local_raylet_healthz", 200),
+    ("grpc.health.v1.Health/Check", "OK"),
+}
+
+
+def check_scan(found: dict[str, Any], *processes: str) -> None:
+    """Check that these processes were asked, and that none told a thing without the token."""
+    assert {process for _, _, process, _ in found["asked"]} >= set(processes)
+    assert all(requests for *_, requests in found["asked"])
+    assert [entry for entry in found["answered"] if (entry[3], entry[4]) not in HARMLESS] == []
