@@ -1,7 +1,7 @@
 """An HTTP answer in one piece, sent without a framework."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from starlette.types import Send
@@ -28,9 +28,9 @@ class Answer(NamedTuple):
 
 def raw(headers: Mapping[str, str]) -> RawHeaders:
     """Headers as ASGI takes them."""
-    return [(_name(name), value.encode("latin-1")) for name, value in headers.items()]
+    return [_pair(*header) for header in headers.items()]
 
 
-@cache
-def _name(name: str) -> bytes:
-    return name.lower().encode()
+@lru_cache(maxsize=4096)
+def _pair(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode(), value.encode("latin-1")

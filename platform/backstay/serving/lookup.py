@@ -212,20 +212,19 @@ class Lookup:
         to `version` is broken, UsageError for ids of the wrong type, NotReadyError if the table
         can't be read yet, SourceChangedError if the table of `source` can't be read any more.
         """
-        answering = self.answering(space, entity, version, consumer=consumer, source=source)
-        table = answering.opened.table
-        asked = as_ids(ids, table.sorted_ids.type, of=f"{entity!r} of space {space!r}")
-        rows, found = table.find(asked)
+        while True:
+            answering = self.answering(space, entity, version, consumer=consumer, source=source)
+            table = answering.opened.table
+            asked = as_ids(ids, table.sorted_ids.type, of=f"{entity!r} of space {space!r}")
+            rows, found = table.find(asked)
+            values = (answering.view or table).gather(rows)
+            if answering.intact():
+                break
+            for served in self.shelf.slot(space).spaces():  # the files were written to: use others
+                served.release()
         if answering.source != answering.target:
             answering.demand.rows += len(rows)
             answering.demand.used = time.time()
-        values = (answering.view or table).gather(rows)
-        if not answering.intact():  # written to since `answering` checked it
-            raise NotReadyError(
-                f"a copy of {entity!r} of space {space!r} has changed on disk, and is fetched "
-                "again. Repeat the request.",
-                retry_after=_BEHIND_SECONDS,
-            )
         return answering.answer(asked, found, values)
 
     def answering(

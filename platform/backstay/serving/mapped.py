@@ -70,11 +70,11 @@ class MappedTable:
             at = pc.search_sorted(self.sorted_ids, ids).to_numpy()
             at = np.minimum(at, size - 1)
             found = pc.equal(self.sorted_ids.take(pa.array(at)), ids).to_numpy(zero_copy_only=False)
+        elif self._dense:  # an id is its own position
+            found = (ids >= self._first) & (ids < self._first + size)
+            at = ids - self._first
         else:
-            if self._dense:  # an id is its own position
-                at = np.minimum(np.maximum(ids, integers[0]), integers[-1]) - integers[0]
-            else:
-                at = np.minimum(integers.searchsorted(ids), size - 1)
+            at = np.minimum(integers.searchsorted(ids), size - 1)
             found = integers[at] == ids
         return self.rows[at if found.all() else at[found]], found
 

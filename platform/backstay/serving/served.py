@@ -64,7 +64,7 @@ class ServedSpace:
         """The table of version `source`, and its chain to `target`; NotReadyError until loaded."""
         changes = self._tables.changes + self._maps.changes + self._views.loader.changes
         at, answering = self._answers.get((source, entity, target), (-1, None))
-        if answering is None or at != changes or not answering.intact():
+        if answering is None or at != changes:
             answering = self._open(source, entity, target)
             self._answers[source, entity, target] = changes, answering
         if not answering.lasting:

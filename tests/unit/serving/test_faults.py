@@ -186,7 +186,7 @@ def test_a_copy_damaged_during_a_look_up_gives_no_wrong_vector(registry, cache, 
         lookup.vectors(SPACE, "user", [5])
         with monkeypatch.context() as patch:
             patch.setattr(MappedTable, "gather", damaging)
-            with pytest.raises(NotReadyError, match="has changed on disk"):
+            with pytest.raises(NotReadyError, match="is being copied"):
                 lookup.vectors(SPACE, "user", [5])
 
 
