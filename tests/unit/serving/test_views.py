@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import logging
 import pickle
 import shutil
@@ -88,6 +89,19 @@ def test_a_view_is_made_once_and_opened_again(pinned, tmp_path, monkeypatch):
     with opened(pinned, tmp_path) as lookup:
         monkeypatch.setattr("backstay.compat.maps.BackwardMap.convert", None)
         lookup.vectors(SPACE, "user", [5], version=0)
+
+
+def test_a_restart_finds_the_views_of_the_run_before(pinned, tmp_path):
+    def made():
+        with Lookup(pinned, cache=tmp_path / "cache") as lookup:
+            lookup.wait(views=True)
+        del lookup
+        gc.collect()  # as the end of a process: nothing holds the copies any more
+        return [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("cache/*/*/*/[!.]*.to*/*"))]
+
+    first = made()
+    assert len(first) == 4
+    assert made() == first
 
 
 def test_a_version_gets_a_view_once_it_was_asked_for_as_many_rows_as_the_table_has(
