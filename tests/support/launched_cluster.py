@@ -1,49 +1,26 @@
-"""A cluster started by cluster.yaml's own commands on made-up machines; prints what it did as JSON.
+"""A cluster started by cluster.yaml's own commands on made-up machines; see `namespaces`.
 
-    unshare --net --pid --fork --kill-child --mount-proc \
-        python -m tests.support.launched_cluster FOLDER REGISTRY TABLE DATASET
-
-In namespaces of its own no port is taken, no other Ray is stopped, and everything ends with this
-process. Ray's fake provider starts the machines that the autoscaler asks for.
+Ray's fake provider starts the machines that the autoscaler asks for.
 """
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from tests.support.processes import ROOT
+from tests.support.autoscaled_service import Load, replicas, serve_cli, serve_config
+from tests.support.namespaces import CONFIG, Report, container, make_token, scan, shell
 
 HEAD = "10.77.0.2"
 HEAD_TYPE = "ray.head.default"  # the fake provider names it so
 HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
-CONFIG = yaml.safe_load((ROOT / "cluster.yaml").read_text("utf-8"))
 MACHINES = 2  # at most, of one CPU each
-
-
-class Report:
-    """What happened, by the seconds since the start."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.parts: dict[str, object] = {}
-
-    def line(self, text: str) -> str:
-        return f"{time.monotonic() - self.began:5.1f} s  {text}"
-
-
-def shell(command: str, **options) -> None:
-    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, **options)
-    if done.returncode:
-        raise RuntimeError(f"{command}\n{done.stdout.decode()}\n{done.stderr.decode()}")
 
 
 def network() -> None:
@@ -51,24 +28,6 @@ def network() -> None:
     shell("ip link set lo up && ip link add eth0 type veth peer name eth1")
     shell(f"ip address add {HEAD}/24 dev eth0 && ip link set eth0 up && ip link set eth1 up")
     shell("ip route add default dev eth0")
-
-
-def environment(home: Path) -> dict[str, str]:
-    """The variables of the container, and those that the fake provider needs."""
-    options = (option.removeprefix("--env=") for option in CONFIG["docker"]["run_options"])
-    container = dict(option.split("=", 1) for option in options)
-    given = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return {
-        **given,
-        **container,
-        "HOME": str(home),
-        "RAY_AUTH_TOKEN_PATH": str(home / ".ray" / "auth_token"),
-        "RAY_TMPDIR": str(home),
-        "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # no listener
-        # On a node the image has the project's environment on PATH, here Python's own folder.
-        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
-        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "platform"))),
-    }
 
 
 FAKE = {
@@ -110,38 +69,21 @@ def fake_config() -> dict[str, object]:
     }
 
 
-def start(home: Path, variables: dict[str, str]) -> None:
-    """Make the token and run the head's commands."""
-    subprocess.run(
-        [sys.executable, "-m", "backstay", "cluster", "token"], env=variables, check=True,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+def start(home: Path, variables: dict[str, str], report: Report) -> None:
+    """Make the token, run the head's commands and join."""
+    network()
+    make_token(variables)
     (home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(fake_config()), "utf-8")
     (cpus,) = CONFIG["available_node_types"]["head"]["resources"].values()
-    for command in CONFIG["head_start_ray_commands"]:
+    for line in CONFIG["head_start_ray_commands"]:
         # The launcher passes the head's resources in a variable, which the fake provider, in the
         # same process tree, would take for those of every machine.
-        flag = f" --num-cpus={cpus}" if "ray start" in command else ""
-        shell(command + flag, env={**variables, **FAKE})
+        flag = f" --num-cpus={cpus}" if "ray start" in line else ""
+        shell(line + flag, env={**variables, **FAKE})
+    import ray  # noqa: PLC0415 - it reads the variables that `make_token` sets
 
-
-def scan(report: Report) -> None:
-    """Ask every port without the token, from a process that has none."""
-    path = Path(__file__).with_name("port_scan.py")
-    given = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(
-        [sys.executable, path, HEAD], env=given, check=True, capture_output=True, text=True
-    )
-    found = json.loads(done.stdout)
-    lines = [
-        report.line(f"{host}:{port}, {process}: {count} requests without the token")
-        for host, port, process, count in found["asked"]
-    ]
-    lines += [
-        f"answered: {host}:{port}, {process}: {request} → {answer}"
-        for host, port, process, request, answer in found["answered"]
-    ]
-    report.parts["scan"] = {**found, "lines": lines}
+    ray.init(address=f"{HEAD}:6379", log_to_driver=False)
+    report.parts["start"] = {"lines": [report.line("the head is up")]}
 
 
 def machines() -> int:
@@ -212,33 +154,51 @@ def fit(report: Report, variables: dict[str, str], registry: str, dataset: str) 
         )
 
 
+def serve(report: Report, variables: dict[str, str], registry: str, home: Path) -> None:
+    """Serve on the cluster; load comes and goes."""
+    file = home / "serve.yaml"
+    config = serve_config(registry, home / "cache", most=MACHINES)
+    file.write_text(yaml.safe_dump(config), "utf-8")
+    with watched(report, "serve", "look-ups by 1 replica, 2 under load") as part:
+        lines, seen = part["lines"], part.setdefault("replicas", [0])
+
+        def wait(count: int) -> None:
+            until = time.monotonic() + 90
+            while seen[-1] != count and time.monotonic() < until:
+                if (now := replicas()) != seen[-1]:
+                    seen.append(now)
+                    lines.append(report.line(f"{now} replicas"))
+                time.sleep(0.25)
+
+        load = Load(registry, threads=24)  # makes its token first: replicas poll for new ones
+        serve_cli(variables, "deploy", str(file))
+        wait(1)
+        lines.append(report.line(f"load: {len(load.threads)} clients ask all the time"))
+        with load:
+            wait(2)
+            enough = load.answers + 200
+            while load.answers < enough and not load.failures:
+                time.sleep(0.25)
+        lines.append(report.line(f"the load ends after {load.answers} answers"))
+        wait(1)
+        part["answers"], part["failures"] = load.answers, load.failures[:3]
+        serve_cli(variables, "shutdown", "-y")
+        lines.append(report.line("shut down"))
+
+
 def main() -> None:
     folder, registry, table, dataset = sys.argv[1:]
     home, report = Path(folder), Report()
-    network()
-    variables = environment(home)
-    os.environ.update({k: v for k, v in variables.items() if k.startswith("RAY_")})
-    os.environ["HOME"] = folder
-    try:
-        start(home, variables)
-        import ray  # noqa: PLC0415
-
-        ray.init(address=f"{HEAD}:6379", log_to_driver=False)
-        report.parts["start"] = {"lines": [report.line("the head is up")]}
-        for name, run in {
-            "scan": lambda: scan(report),
+    variables = container(home)
+    report.run(
+        {
+            "scan": lambda: scan(report, HEAD),
             "convert": lambda: convert(report, variables, registry, table),
             "fit": lambda: fit(report, variables, registry, dataset),
-        }.items():
-            try:
-                run()
-            except Exception:  # noqa: BLE001 - a part that fails leaves the others alone
-                report.parts[f"{name} failed"] = traceback.format_exc()
-    except Exception:  # noqa: BLE001 - reported
-        report.parts["failed"] = traceback.format_exc()
-    sys.stdout.write(json.dumps(report.parts) + "\n")
-    sys.stdout.flush()
-    os._exit(0)  # the end of this process ends every other in its namespace
+            "serve": lambda: serve(report, variables, registry, home),
+        },
+        start=lambda: start(home, variables, report),
+    )
 
 
 if __name__ == "__main__":
