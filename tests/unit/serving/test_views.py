@@ -97,7 +97,9 @@ def test_a_restart_finds_the_views_of_the_run_before(pinned, tmp_path):
             lookup.wait(views=True)
         del lookup
         gc.collect()  # as the end of a process: nothing holds the copies any more
-        return [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("cache/*/*/*/[!.]*.to*/*"))]
+        return [
+            path.stat().st_mtime_ns for path in sorted(tmp_path.glob("cache/*/*/*/[!.]*.to*/*"))
+        ]
 
     first = made()
     assert len(first) == 4
