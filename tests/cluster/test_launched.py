@@ -52,7 +52,7 @@ def test_an_elastic_fit_gets_its_workers_and_gives_them_back(launched, world, ca
     found = part(launched, "fit", capsys)
     assert 1 <= found["most"] <= 2
     assert found["left"] == 0
-    assert Registry(world / "registry").space("market").versions() == [0]
+    assert Registry(f"{world / 'registry'}-of-the-page").space("movies").versions() == [0]
 
 
 def test_look_up_replicas_follow_the_load(launched, capsys):
@@ -62,3 +62,10 @@ def test_look_up_replicas_follow_the_load(launched, capsys):
     assert found["left"] == 0
     assert found["answers"] > 0
     assert found["failures"] == []
+
+
+def test_the_page_leads_from_nothing_to_a_served_version(launched, capsys):
+    found = part(launched, "page", capsys)
+    (id_,), values = found["looked up"]
+    assert id_ in found["answer"]
+    assert all(f"{value:.4g}" in found["answer"] for value in values)

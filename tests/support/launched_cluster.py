@@ -14,8 +14,10 @@ from pathlib import Path
 
 import yaml
 
+from backstay.registry.store import Registry
 from tests.support.autoscaled_service import Load, replicas, serve_cli, serve_config
-from tests.support.namespaces import CONFIG, Report, container, make_token, scan, shell
+from tests.support.cluster_page import Reader
+from tests.support.namespaces import CONFIG, Report, container, scan, shell, use_token
 
 HEAD = "10.77.0.2"
 HEAD_TYPE = "ray.head.default"  # the fake provider names it so
@@ -69,18 +71,24 @@ def fake_config() -> dict[str, object]:
     }
 
 
-def start(home: Path, variables: dict[str, str], report: Report) -> None:
-    """Make the token, run the head's commands and join."""
-    network()
-    make_token(variables)
-    (home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(fake_config()), "utf-8")
+def head_script() -> str:
+    """The commands that the launcher runs on the head, for `ray up`."""
     (cpus,) = CONFIG["available_node_types"]["head"]["resources"].values()
-    for line in CONFIG["head_start_ray_commands"]:
-        # The launcher passes the head's resources in a variable, which the fake provider, in the
-        # same process tree, would take for those of every machine.
-        flag = f" --num-cpus={cpus}" if "ray start" in line else ""
-        shell(line + flag, env={**variables, **FAKE})
-    import ray  # noqa: PLC0415 - it reads the variables that `make_token` sets
+    # The launcher passes the head's resources in a variable, which the fake provider, in the
+    # same process tree, would take for those of every machine.
+    stop, begin = CONFIG["head_start_ray_commands"]
+    fake = "".join(f"export {name}={value}\n" for name, value in FAKE.items())
+    return f"{fake}{stop}\n{begin} --num-cpus={cpus}\n"
+
+
+def start(reader: Reader, report: Report) -> None:
+    """Follow the page up to `ray up`, and join."""
+    network()
+    home = Path(reader.variables["HOME"])
+    (home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(fake_config()), "utf-8")
+    reader.follow("Start it")
+    use_token(reader.variables)
+    import ray  # noqa: PLC0415 - it reads the variables when it is imported
 
     ray.init(address=f"{HEAD}:6379", log_to_driver=False)
     report.parts["start"] = {"lines": [report.line("the head is up")]}
@@ -145,12 +153,11 @@ def convert(report: Report, variables: dict[str, str], registry: str, table: str
         )
 
 
-def fit(report: Report, variables: dict[str, str], registry: str, dataset: str) -> None:
-    with watched(report, "fit", "an update with --workers 1:2") as part:
-        part["answer"] = command(
-            variables,
-            *("update", "--registry", registry, "--space", "market", "--dataset", dataset),
-            *("--until", "0.5", "--dim", "8", "--epochs", "20", "--workers", "1:2"),
+def fit(report: Report, reader: Reader, registry: str, dataset: str) -> None:
+    with watched(report, "fit", "the page's update with --workers 1:2, as a job"):
+        reader.follow(
+            "Run a version through it",
+            {"s3://bucket/registry": registry, "/shared/ml-25m": dataset},
         )
 
 
@@ -186,18 +193,34 @@ def serve(report: Report, variables: dict[str, str], registry: str, home: Path) 
         lines.append(report.line("shut down"))
 
 
+def page(report: Report, reader: Reader, registry: str) -> None:
+    """Follow the page's last section: deploy, look up, take down."""
+    part = report.parts["page"] = {"lines": [report.line("asked: the page's look-up service")]}
+    ids, values = Registry(registry).space("movies").table(0, "item").read()
+    place = {"s3://bucket/registry": registry}
+    reader.edit("serve/cluster.yaml", place)
+    part["answer"] = reader.follow(
+        "Serve it", place | {"NODE": HEAD, "--entity item 1": f"--entity item {ids[0]}"}
+    )
+    part["looked up"] = ids[:1].to_pylist(), values[0, :6].tolist()
+    part["lines"] += [report.line("the service has answered, and the cluster is down")]
+
+
 def main() -> None:
     folder, registry, table, dataset = sys.argv[1:]
     home, report = Path(folder), Report()
     variables = container(home)
+    reader = Reader(home, variables, up=head_script())
+    published = f"{registry}-of-the-page"
     report.run(
         {
             "scan": lambda: scan(report, HEAD),
             "convert": lambda: convert(report, variables, registry, table),
-            "fit": lambda: fit(report, variables, registry, dataset),
+            "fit": lambda: fit(report, reader, published, dataset),
             "serve": lambda: serve(report, variables, registry, home),
+            "page": lambda: page(report, reader, published),
         },
-        start=lambda: start(home, variables, report),
+        start=lambda: start(reader, report),
     )
 
 

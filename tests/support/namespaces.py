@@ -115,6 +115,11 @@ def make_token(variables: dict[str, str]) -> None:
         check=True,
         stdout=subprocess.DEVNULL,
     )
+    use_token(variables)
+
+
+def use_token(variables: dict[str, str]) -> None:
+    """Let this process use the cluster's token."""
     os.environ.update({k: v for k, v in variables.items() if k.startswith("RAY_")})
     os.environ["HOME"] = variables["HOME"]
 
