@@ -94,6 +94,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_no_finished_trial(
     cells = {path: path.read_bytes() for path in out.glob("cells-of-trials/*/*/cell.json")}
     with run(logs[1]) as job:
         job.finish()
+    assert "trial 4 of 4 done" in logs[1].read_text()  # those of the first life count
     document = json.loads((out / "search.json").read_text())
     for trial in document["trials"]:
         _check_ranges(trial)

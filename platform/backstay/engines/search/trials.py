@@ -142,28 +142,26 @@ class _Progress(tune.Callback):  # type: ignore[misc]  # untyped in Ray
 
     def __init__(self, trials: int | None) -> None:
         self._of = f" of {trials}" if trials else ""
-        self._done = 0
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         """See tune.Callback."""
-        del iteration, trials, info
-        self._log(trial, "")
+        del iteration, info
+        self._log(trials, trial, "")
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: object
     ) -> None:
         """See tune.Callback; called when no retry is left."""
-        del iteration, trials, info
-        self._log(trial, "failed, ")
+        del iteration, info
+        self._log(trials, trial, "failed, ")
 
-    def _log(self, trial: Trial, how: str) -> None:
-        self._done += 1
+    def _log(self, trials: list[Trial], trial: Trial, how: str) -> None:
         last = trial.last_result or {}
         log.info(
             "trial %d%s done: %s: %srecommendation %s, consumers %s, after version %s",
-            self._done,
+            sum(each is trial or each.is_finished() for each in trials),  # earlier runs' too
             self._of,
             settings_of(trial.config).name,
             how,
