@@ -16,7 +16,7 @@ from backstay.engines.import_map import FittedMap, fit_map
 from backstay.engines.import_source import read_source, source_labels
 from backstay.engines.update_plan import published_request
 from backstay.engines.version_report import VersionReport, promoted_report
-from backstay.errors import InputError, UsageError
+from backstay.errors import InputError, RegistryError, UsageError, VersionExistsError
 from backstay.evaluation.contracts import guard
 from backstay.evaluation.contracts.check import run_contracts
 from backstay.evaluation.contracts.vectors import CandidateVectors
@@ -99,6 +99,12 @@ def import_tables(config: ImportConfig) -> VersionReport:
             version = done.version
         else:
             _publish(config, space, draft, parent, request=request)
+    except VersionExistsError as error:
+        raise RegistryError(
+            f"another process publishes version {version} of space {space.name!r}, or has "
+            "published it. Nothing of this import stays: repeat the command. If that one is dead, "
+            "`backstay gc --yes` frees the number after a day."
+        ) from error
     finally:
         draft.discard()
     return promoted_report(
