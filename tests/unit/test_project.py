@@ -51,6 +51,7 @@ def test_importing_the_package_loads_neither_ray_nor_torch():
 
 def test_all_public_names_can_be_had():
     assert backstay.__all__ == sorted(backstay.__all__)
+    assert dir(backstay) == sorted([*backstay.__all__, "__version__"])
     for name in backstay.__all__:
         assert getattr(backstay, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

@@ -208,7 +208,9 @@ def ranking_loss(
     weight: float,
     counted: Tensor | None = None,
 ) -> Tensor:
-    """BPR with its regularisation, over rows of shape (n, D): scalar (design, section 3).
+    """BPR (Rendle et al., UAI 2009) with its regularisation, over rows of shape (n, D): scalar.
+
+    The mean of softplus(⟨u, n⟩ − ⟨u, p⟩), and `weight` times half the mean squared norms.
 
     With `counted`, (n, m) bool, the loss of a pair is the mean over those of the m negatives for
     which it is true. In expectation this is the same loss, with less noise: n·m terms instead of n.

@@ -51,7 +51,7 @@ def slow_loss(users, positives, negatives, *, weight, counted=None):
     return sum(contrasts) / len(contrasts) + weight * norms
 
 
-def test_the_loss_is_that_of_the_design():
+def test_the_loss_is_that_of_its_formula():
     users, positives, negatives = random(3, 7, 4)
     expected = 0.0
     for u, p, n in zip(users, positives, negatives, strict=True):
