@@ -151,3 +151,11 @@ def test_somebody_elses_file_is_never_overwritten(run, out):
     with pytest.raises(InputError, match="holds a finished run"):
         run()
     assert (out / "results.json").read_text() == "mine"
+
+
+def test_a_comparison_without_a_baseline_says_so_before_it_fits(run, caplog):
+    with caplog.at_level(logging.INFO, "backstay"):
+        run(methods=("fix-m0", "bc-aligner"))
+    first, *_ = [record.getMessage() for record in caplog.records]
+    assert "can't recommend a method without no-bc" in first
+    assert "--methods" in first
