@@ -48,6 +48,8 @@ def criterion(analysis: Analysis) -> Table:
             return TableCell()
         change = 100 * (part.recall / part.old_recall - 1) if part.old_recall else None
         small = () if change is None else (words.signed(change),)
+        if part.recall == part.old_recall:  # by construction, such as without an update
+            return TableCell("=", small, "even")
         return TableCell(
             "✓" if part.compatible else "✗", small, "good" if part.compatible else "bad1"
         )
@@ -58,7 +60,8 @@ def criterion(analysis: Analysis) -> Table:
         "Compatibility criterion by pair of versions",
         "k→j: version k's user vectors, mapped back to version j, search among version j's own "
         "item vectors. ✓: they find more than version j's user vectors do on the same window (the "
-        "criterion M(new, old) > M(old, old)); ✗: they don't. Below: the difference in percent.",
+        "criterion M(new, old) > M(old, old)); =: as much, ✗: less. Below: the difference in "
+        "percent.",
         tuple(columns),
         _with_figures(rows(analysis.methods, columns, cell)),
         bands=tuple((f"version {k}", sources.count(k)) for k in dict.fromkeys(sources)),

@@ -74,6 +74,13 @@ def test_the_criterion_pair_by_pair(made, results):
     assert cells(made["compatibility"], "finetune")[0].text == "0.0 %"
 
 
+def test_vectors_that_find_as_much_as_the_old_ones_are_no_failure(results):
+    maps = tuple(replace(part, recall=part.old_recall) for part in results.maps)
+    table = tables(Analysis.of(replace(results, maps=maps)))["criterion"]
+    found = cells(table, "finetune")
+    assert {(cell.text, cell.shade) for cell in found} == {("=", "even")}
+
+
 def test_flips_slices_and_maps(made):
     worse = cells(made["flips"], "no-bc")[0]
     assert worse.text == "26.2 %"
