@@ -30,7 +30,7 @@ from backstay.serving.service import (
     LookupService,
     bound,
 )
-from backstay.serving.signals import stop_once, until_stopped
+from backstay.serving.signals import LateError, limited, stop_once, until_stopped
 from backstay.serving.tls import Certificate
 
 logger = logging.getLogger("backstay.serving")
@@ -243,27 +243,16 @@ def _shut_down(*, blocking: bool, seconds: float | None) -> None:
     if not ray.is_initialized():
         return
     try:
-        with log_prints():
+        with log_prints(), limited(seconds):
             if blocking:
                 stop_once()
-            failures: list[Exception] = []
-            stopping = threading.Thread(target=_stop_serve, args=[failures], daemon=True)
-            stopping.start()
-            stopping.join(seconds)
+            serve.shutdown()
     except KeyboardInterrupt:
         logger.warning("stopped at once; unfinished requests are lost")
-        return
-    if stopping.is_alive():
+    except LateError:
         logger.warning("Ray Serve has not stopped within %g s; its processes are killed", seconds)
-    for error in failures:
-        logger.warning("Ray Serve did not stop in order: %s", error)
-
-
-def _stop_serve(failures: list[Exception]) -> None:
-    try:
-        serve.shutdown()
     except Exception as error:  # noqa: BLE001 - whatever a dead controller or network raises
-        failures.append(error)
+        logger.warning("Ray Serve did not stop in order: %s", error)
 
 
 @contextmanager
