@@ -17,7 +17,7 @@ from backstay.datasets.timeline import check_split, steps
 from backstay.engines.run_folder import claim_folder
 from backstay.errors import InputError
 from backstay.evaluation.analysis.findings import Analysis
-from backstay.evaluation.analysis.significance import FIX_M0, NO_BC
+from backstay.evaluation.analysis.significance import missing_baselines
 from backstay.evaluation.analysis.summary import with_summary
 from backstay.evaluation.comparison.cell_store import FOLDER, CellStore
 from backstay.evaluation.comparison.keys import CellKey, Outputs
@@ -63,7 +63,7 @@ def compare(
         result=None if _is_incomplete(out / RESULTS_FILE, plan) else RESULTS_FILE,
     )
     data = read_data(opened, plan)
-    if missing := [name for name in (NO_BC, FIX_M0) if name not in plan.methods]:
+    if missing := missing_baselines(plan.methods):
         log.warning(
             "the report can't recommend a method without %s: both costs are measured against no-bc "
             "and fix-m0. Add it to --methods; a later run with the same --out adds it, too.",

@@ -23,7 +23,6 @@ from backstay.serving.metrics import Metrics
 from backstay.serving.monitor import Monitor
 from backstay.serving.openapi import answers, guarded, json_answer, vectors_answer
 from backstay.serving.problems import Problem
-from backstay.serving.router import Router
 from backstay.serving.vectors import Vectors
 
 
@@ -127,7 +126,7 @@ async def health(request: Request) -> Response:
     """Report which spaces could not be refreshed, and which shards do not answer."""
     lookup = _vectors(request).opened()
     failures = lookup.failures
-    lost = lookup.lost if isinstance(lookup, Router) else {}
+    lost = lookup.lost
     shown = {name: failures[name] for name in visible(request.scope, failures)}
     report: dict[str, object] = {"failures": shown}
     if lost:

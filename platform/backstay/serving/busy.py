@@ -1,6 +1,6 @@
 """Problem documents in place of the plain 503 of Ray Serve, which has no option for it.
 
-Ray Serve's proxy loads it where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is
+Ray Serve's proxy calls `middlewares` where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is
 `backstay.serving.busy:middlewares`. HAProxy has a rule for the same; see `haproxy_launcher`.
 """
 

@@ -57,15 +57,18 @@ def describe(state: "SpaceState") -> SpaceDescription:
             for k, version in state.versions.items()
         ],
         "entities": {
-            entity: {
-                "rows": state.versions[source].entities[entity].rows,
-                "id_type": state.versions[source].entities[entity].id_type,
-                "source_version": source,
-                "versions": state.readable(entity),
-                "fingerprints": {
-                    str(k): state.fingerprint(entity, k) for k in state.readable(entity)
-                },
-            }
-            for entity, source in state.tables().items()
+            entity: _entity(state, entity, source) for entity, source in state.tables().items()
         },
+    }
+
+
+def _entity(state: "SpaceState", entity: str, source: int) -> EntityDescription:
+    stored = state.versions[source].entities[entity]
+    versions = state.readable(entity)
+    return {
+        "rows": stored.rows,
+        "id_type": stored.id_type,
+        "source_version": source,
+        "versions": versions,
+        "fingerprints": {str(k): state.fingerprint(entity, k) for k in versions},
     }

@@ -137,6 +137,11 @@ class Lookup:
         """Spaces that could not be refreshed, and why. They may still answer as before."""
         return self.shelf.failures()
 
+    @property
+    def lost(self) -> dict[int, str]:
+        """The shards that don't answer, and why; see `Router`."""
+        return {}
+
     def ready(self) -> dict[str, str]:
         """Spaces that can't answer for the version in force, and why; empty: all can."""
         return self.shelf.lacking()
@@ -220,7 +225,7 @@ class Lookup:
             values = (answering.view or table).gather(rows)
             if answering.intact():
                 break
-            for served in self.shelf.slot(space).spaces():  # the files were written to: use others
+            for served in self.shelf.slot(space).spaces():  # the files have changed: open others
                 served.release()
         if answering.source != answering.target:
             answering.demand.rows += len(rows)

@@ -23,7 +23,6 @@ import backstay
 from backstay.serving.lookup import Lookup
 from backstay.serving.metrics import Counted, Metrics
 from backstay.serving.rollout import ALIVE_SECONDS
-from backstay.serving.router import Router
 from backstay.serving.state import SpaceState
 from backstay.serving.vectors import Vectors
 from backstay.serving.watcher import Reads
@@ -141,7 +140,7 @@ class Monitor:
             in_flight=self._vectors.in_flight,
             load_failures=lookup.shelf.load_failures if lookup else 0,
             views=lookup.shelf.open_views if lookup else 0,
-            lost_shards=len(lookup.lost) if isinstance(lookup, Router) else 0,
+            lost_shards=len(lookup.lost) if lookup else 0,
             log_lines_dropped=log.dropped,
             cache_bytes=self._disk[0],
             cache_free_bytes=self._disk[1],

@@ -239,7 +239,7 @@ def _deploy(
 
 
 def _shut_down(*, blocking: bool, seconds: float | None) -> None:
-    """Stop Ray Serve after the requests in flight; wait for that at most so long, if given."""
+    """Stop Ray Serve after the requests in flight; wait at most `seconds` for that, if given."""
     if not ray.is_initialized():
         return
     try:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from backstay.serving.ids import IdArray
+from backstay.storage.ids import string_bytes
 
 Positions = npt.NDArray[np.int64]
 
@@ -57,16 +58,14 @@ def shard_of(ids: IdArray, shards: int) -> Positions:
 
 def _hashed(ids: pa.Array) -> npt.NDArray[np.uint64]:
     """Of each string, the polynomial of its bytes (each plus 1) modulo 2^64."""
-    _, offset_buffer, data = ids.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int64)[ids.offset : ids.offset + len(ids) + 1]
-    if len(ids) == 0 or offsets[0] == offsets[-1]:
-        return np.zeros(len(ids), np.uint64)
-    first, lengths = offsets[0], np.diff(offsets)
-    text = np.frombuffer(data, np.uint8)[first : offsets[-1]].astype(np.uint64) + np.uint64(1)
+    if not len(ids):
+        return np.zeros(0, np.uint64)
+    ends, text = string_bytes(ids)
+    lengths = np.diff(ends)
     powers = np.full(lengths.max(), _BASE, np.uint64).cumprod()
-    places = np.arange(len(text)) - np.repeat(offsets[:-1] - first, lengths)
-    sums = np.concatenate([np.zeros(1, np.uint64), (text * powers[places]).cumsum()])
-    ends = offsets - first
+    places = np.arange(len(text)) - np.repeat(ends[:-1], lengths)
+    terms = (text.astype(np.uint64) + np.uint64(1)) * powers[places]
+    sums = np.concatenate([np.zeros(1, np.uint64), terms.cumsum()])
     hashed: npt.NDArray[np.uint64] = sums[ends[1:]] - sums[ends[:-1]]  # wraps round as the sum does
     return hashed
 

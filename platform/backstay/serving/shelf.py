@@ -72,7 +72,7 @@ class Shelf:
         self._orders: Orders | None = None
         self._changing = threading.Lock()
         self.uses = Uses(clock)
-        self._evicted = clock()  # copies are for the next start, too: views are not chosen yet
+        self._evicted = clock()  # not at once: the views of the run before are not chosen yet
 
     @property
     def tokens(self) -> TokenSet | None:

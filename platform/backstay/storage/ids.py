@@ -43,11 +43,12 @@ def _string_keys(ids: pa.Array) -> Keys:
 
 
 def string_bytes(
-    ids: pa.StringArray,
+    ids: pa.StringArray | pa.LargeStringArray,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
     """The offsets (n + 1,) of n > 0 strings in their bytes, and those bytes, without a copy."""
     _, offsets, data = ids.buffers()
-    ends = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1].astype(np.int64)
+    type_ = np.int64 if pa.types.is_large_string(ids.type) else np.int32
+    ends = np.frombuffer(offsets, type_)[ids.offset : ids.offset + len(ids) + 1].astype(np.int64)
     return ends - ends[0], np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
 
 

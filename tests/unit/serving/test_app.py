@@ -232,6 +232,7 @@ def test_an_id_that_is_not_there_still_says_which_versions_were_asked(http):
 
 class Failing:
     failures = {"movies": "the disk is full"}  # noqa: RUF012
+    lost = {}  # noqa: RUF012
     tokens = TokenSet()
 
     def spaces(self):

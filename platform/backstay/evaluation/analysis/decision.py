@@ -23,7 +23,7 @@ from backstay.evaluation.analysis.codes import (
     ReasonCode,
 )
 from backstay.evaluation.analysis.groups import Order
-from backstay.evaluation.analysis.significance import FIX_M0, NO_BC
+from backstay.evaluation.analysis.significance import FIX_M0, NO_BC, missing_baselines
 from backstay.evaluation.analysis.summary import ByTask
 from backstay.evaluation.comparison.results import Replicates, Results, Summary
 from backstay.evaluation.metrics.bootstrap import Interval, interval
@@ -111,7 +111,7 @@ class _Case:
             for method in order.totals
             if method != FIX_M0 and method in gains
         ]
-        self.missing = tuple(name for name in (NO_BC, FIX_M0) if name not in order.totals)
+        self.missing = missing_baselines(order.totals)
 
     def cause(self) -> tuple[Cause, list[_Candidate]]:
         """The cause of the decision, with the candidates it rests on."""

@@ -5,7 +5,7 @@ consumer seeds for every method. A difference is computed within each replicate 
 interval is paired.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -24,6 +24,11 @@ NO_BC = "no-bc"
 Figure = Literal["intended_pct", "unintended_pct", "total_pct"]
 FIGURES: tuple[Figure, ...] = ("intended_pct", "unintended_pct", "total_pct")
 Floats = npt.NDArray[np.float64]
+
+
+def missing_baselines(methods: Container[str]) -> tuple[str, ...]:
+    """The baselines that are not among the methods; without both, nothing can be recommended."""
+    return tuple(name for name in (NO_BC, FIX_M0) if name not in methods)
 
 
 @dataclass(frozen=True, kw_only=True)
